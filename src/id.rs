@@ -1,0 +1,223 @@
+//! Names of things: shards, connections, streams, sessions, scopes. Plain data, cheap to copy or to share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits;
+
+/// A node of the mesh: the shards are `0..shards`, the peers (presence, bus) follow them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeId(pub u16);
+
+impl NodeId {
+    /// The node's place in tables that have one entry per mesh node.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A set of shards; a bit each, so `limits::SHARDS_MAX` is 64.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ShardSet(pub u64);
+
+impl ShardSet {
+    /// The set `{0, …, shards - 1}`.
+    #[must_use]
+    pub fn all(shards: u16) -> Self {
+        Self(if shards >= 64 { u64::MAX } else { (1 << shards) - 1 })
+    }
+
+    /// Adds a shard.
+    pub fn insert(&mut self, shard: NodeId) {
+        self.0 |= 1 << shard.0;
+    }
+
+    /// Takes a shard out.
+    pub fn remove(&mut self, shard: NodeId) {
+        self.0 &= !(1 << shard.0);
+    }
+
+    /// Whether the shard is in the set.
+    #[must_use]
+    pub fn contains(self, shard: NodeId) -> bool {
+        self.0 & (1 << shard.0) != 0
+    }
+
+    /// Whether the set has no shard.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The shards, ascending.
+    pub fn iter(self) -> impl Iterator<Item = NodeId> {
+        (0..64u16).filter(move |shard| self.0 & (1 << shard) != 0).map(NodeId)
+    }
+}
+
+/// A connection on its shard. The generation tells a slot's lives apart: whatever names a former life is ignored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnKey {
+    /// Index into the shard's connection table.
+    pub slot: u32,
+    /// Life of the slot; wraps at `ConnKey::GENERATION_MAX`.
+    pub generation: u32,
+}
+
+impl ConnKey {
+    /// Generations have 24 bits, so that slot, generation and an operation fit io_uring's `user_data`.
+    pub const GENERATION_MAX: u32 = (1 << 24) - 1;
+}
+
+/// Where an answer goes: a connection of some shard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnAddr {
+    /// The shard that owns the connection.
+    pub shard: NodeId,
+    /// The connection.
+    pub conn: ConnKey,
+}
+
+/// A stream's number within a node process; 0 is none. The home shard assigns it so that
+/// `(handle - 1) % shards` is the home, hence no table is needed to route by handle.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct StreamHandle(pub u32);
+
+impl StreamHandle {
+    /// No stream.
+    pub const NONE: Self = Self(0);
+
+    /// The handle of the home's stream at `index`, on a node of `shards` shards; `None` once 32 bits are used up.
+    #[must_use]
+    pub fn of_home(index: u32, home: NodeId, shards: u16) -> Option<Self> {
+        index.checked_mul(u32::from(shards))?.checked_add(u32::from(home.0) + 1).map(Self)
+    }
+
+    /// The shard this stream is homed on; `None` for the handle 0.
+    #[must_use]
+    pub fn home(self, shards: u16) -> Option<NodeId> {
+        let index = self.0.checked_sub(1)?;
+        u16::try_from(index % u32::from(shards)).ok().map(NodeId)
+    }
+
+    /// The stream's index in its home's table; `None` for the handle 0.
+    #[must_use]
+    pub fn index(self, shards: u16) -> Option<u32> {
+        Some(self.0.checked_sub(1)? / u32::from(shards))
+    }
+}
+
+/// What survives a reconnect (DELIVERY §6). Random; printed as a UUID.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub [u8; 16]);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid_text(u128::from_be_bytes(self.0), f)
+    }
+}
+
+/// A connection's name on the wire and in envelopes; printed as a UUID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectionId(pub [u8; 16]);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid_text(u128::from_be_bytes(self.0), f)
+    }
+}
+
+fn uuid_text(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (a, b, c) = ((value >> 96) as u32, (value >> 80) as u16, (value >> 64) as u16);
+    let (d, e) = ((value >> 48) as u16, value & 0xffff_ffff_ffff);
+    write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+}
+
+/// SHA-256 of a resume token, cut to 128 bits; the only form of the token that is kept or sent between threads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TokenHash(pub [u8; 16]);
+
+/// Whom an event addresses: the unit of order, history and position together with topic and partition.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Scope {
+    /// The members of a room.
+    Room(Arc<str>),
+    /// All sessions of a user.
+    User(Arc<str>),
+    /// One session.
+    Session(SessionId),
+    /// Every authenticated connection.
+    Everyone,
+}
+
+impl Scope {
+    /// The shard that orders this scope's streams: a hash of the name that is the same on every node and in every run.
+    #[must_use]
+    pub fn home(&self, shards: u16) -> NodeId {
+        let hash = match self {
+            Self::Room(id) => stable_hash(b"room:", id.as_bytes()),
+            Self::User(id) => stable_hash(b"user:", id.as_bytes()),
+            Self::Session(id) => stable_hash(b"session:", &id.0),
+            Self::Everyone => stable_hash(b"everyone", b""),
+        };
+        NodeId((hash % u64::from(shards)) as u16)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Room(id) => write!(f, "room:{id}"),
+            Self::User(id) => write!(f, "user:{id}"),
+            Self::Session(id) => write!(f, "session:{id}"),
+            Self::Everyone => f.write_str("everyone"),
+        }
+    }
+}
+
+/// Whether the text may name a room: 1–64 of `[A-Za-z0-9._-]` (PROTOCOLS D).
+#[must_use]
+pub fn is_room_id(text: &str) -> bool {
+    (1..=limits::ROOM_ID_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// xxh3-64 of prefix and name: fixed, since homes must be found alike by every thread and after every restart.
+fn stable_hash(prefix: &[u8], name: &[u8]) -> u64 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(prefix);
+    hasher.update(name);
+    hasher.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handle leads back to the home and the index it was made from.
+    #[test]
+    fn a_handle_names_its_home_and_index() {
+        for shards in [1u16, 2, 3, 64] {
+            for home in 0..shards {
+                for index in [0u32, 1, 7, 100_000] {
+                    let handle = StreamHandle::of_home(index, NodeId(home), shards).unwrap();
+                    assert_ne!(handle, StreamHandle::NONE);
+                    assert_eq!(handle.home(shards), Some(NodeId(home)));
+                    assert_eq!(handle.index(shards), Some(index));
+                }
+            }
+        }
+        assert_eq!(StreamHandle::NONE.home(2), None);
+    }
+
+    /// Room ids are 1–64 of the allowed characters and nothing else.
+    #[test]
+    fn room_ids_are_checked() {
+        assert!(is_room_id("arena-1.x_Y"));
+        assert!(is_room_id(&"a".repeat(64)));
+        for bad in ["", &"a".repeat(65), "a b", "ä", "a/b", "a:b"] {
+            assert!(!is_room_id(bad), "{bad:?}");
+        }
+    }
+}

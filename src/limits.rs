@@ -1,0 +1,104 @@
+//! Every bound of the system: its unit, its reason, and the relations that must hold between them.
+//! A value that operators may change is the default of a configuration key; the rest are fixed here.
+
+use std::time::Duration;
+
+/// Shards of one node; a shard set is one 64-bit word.
+pub const SHARDS_MAX: usize = 64;
+/// Bytes of a room id (PROTOCOLS D).
+pub const ROOM_ID_BYTES_MAX: usize = 64;
+/// Bytes of a user id or user name; they are kept per session and copied into envelopes.
+pub const USER_ID_BYTES_MAX: usize = 256;
+
+/// Reliable frames that may wait for a slow connection (D4).
+pub const QUEUE_FRAMES: usize = 256;
+/// Bytes, reliable and delta, that may wait for a slow connection (D4).
+pub const QUEUE_BYTES: usize = 1 << 20;
+/// How long the oldest reliable frame may wait for a slow connection (D4).
+pub const QUEUE_AGE: Duration = Duration::from_secs(10);
+/// Keys that may wait in a slow connection's delta ring (DELIVERY §3).
+pub const DELTA_KEYS: usize = 1024;
+/// Bytes of the delta ring: half the queue, so that deltas never crowd out reliable frames.
+pub const DELTA_BYTES: usize = QUEUE_BYTES / 2;
+/// Answers that may wait before the connection's reading pauses (D7).
+pub const ANSWER_FRAMES: usize = 64;
+/// Bytes of answers that may wait before the connection's reading pauses (D7).
+pub const ANSWER_BYTES: usize = 256 << 10;
+
+/// Reliable frames a stream's history keeps (DELIVERY §4).
+pub const HISTORY_EVENTS: usize = 1024;
+/// Bytes a stream's history keeps.
+pub const HISTORY_BYTES: usize = 1 << 20;
+/// Bytes all histories of a shard keep together; beyond it the longest idle go first.
+pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
+/// Newest delta values a home keeps per stream.
+pub const HOME_DELTA_KEYS: usize = 4096;
+/// How long a home keeps a key's newest value.
+pub const HOME_DELTA_AGE: Duration = Duration::from_secs(60);
+
+/// How long a session outlives its connection.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(300);
+/// A connection without message, heartbeat or pong for this long is closed 4410.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the server pings.
+pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// From accept to the end of the upgrade request.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the upgrade to a successful HELLO.
+pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// HELLOs with a bad token before the connection is closed 4401.
+pub const AUTHENTICATION_ATTEMPTS: u8 = 3;
+/// From `SHUT_WR` to the hard close.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Grace behind a token's `exp` before 4401.
+pub const TOKEN_GRACE: Duration = Duration::from_secs(30);
+/// From SIGTERM to the end of the process.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a paused publisher waits before its command is refused or it is closed 1013 (DELIVERY §5).
+pub const PAUSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Input kept for a paused publisher (DELIVERY §5).
+pub const STASH_BYTES: usize = 64 << 10;
+
+/// A client's message, all dialects; above it 1009.
+pub const MAX_FRAME: usize = 64 << 10;
+/// The upgrade request's head; above it 431, a longer request line 414.
+pub const HANDSHAKE_BYTES: usize = 8 << 10;
+/// Headers of an upgrade request; above it 431.
+pub const HANDSHAKE_HEADERS: usize = 64;
+/// Rooms of one session.
+pub const ROOMS_MAX: usize = 64;
+/// Positions a client may send with HELLO: every stream of every room it may have, and its own.
+pub const POSITIONS_MAX: usize = 1024;
+/// Payload of dialect D's PING.
+pub const PING_BYTES: usize = 125;
+
+/// A home seals a stream's pending frames when they reach this, however long the tick still runs.
+pub const BATCH_BYTES: usize = 256 << 10;
+/// Messages of one ring between two nodes of the mesh.
+pub const RING_SLOTS: usize = 1024;
+/// Messages an outbox holds behind a full ring before the sender stops taking input from its source.
+pub const OUTBOX_MESSAGES: usize = 256;
+/// Coalescing window of a hot shard: how long it may wait for more input before it flushes.
+pub const COALESCE_MAX: Duration = Duration::from_millis(1);
+/// JWT verification per tick (DESIGN §10, reconnect storm).
+pub const VERIFY_BUDGET: Duration = Duration::from_millis(2);
+/// Descriptors left for listeners, rings, logs and the admin side.
+pub const RESERVED_DESCRIPTORS: u64 = 64;
+/// Backlog the kernel hides per connection (`TCP_NOTSENT_LOWAT`), bytes.
+pub const NOTSENT_LOWAT: u32 = 16 << 10;
+
+/// How long a home keeps a stream's frames: a client's last position may be older than its disconnect by the idle
+/// timeout and a ping (DELIVERY §4).
+pub const HISTORY_TIME: Duration = Duration::from_secs(RESUME_WINDOW.as_secs() + IDLE_TIMEOUT.as_secs() + 30);
+
+const _: () = assert!(HISTORY_TIME.as_secs() == 390);
+const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
+const _: () = assert!(2 * (MAX_FRAME + 64) <= QUEUE_BYTES, "a queue's half holds the largest frame");
+const _: () = assert!(MAX_FRAME + 64 <= ANSWER_BYTES, "an echo of the largest frame fits the answers' share");
+const _: () =
+    assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs(), "an idle client is pinged twice before it is closed");
+const _: () =
+    assert!(QUEUE_FRAMES <= HISTORY_EVENTS, "a connection closed 4408 finds in the history what its queue lost");
+const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
+const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
+const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);

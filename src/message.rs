@@ -1,0 +1,516 @@
+//! What nodes of the mesh say to each other: shards among themselves, shards and peers (presence, bus).
+//!
+//! [`Request`] goes from a member's shard to a home, or from a peer to a shard, and may wait while deliveries cannot be
+//! placed. [`Deliver`] goes from a home to its members' shards, or answers a request; taking one never makes another
+//! message, so it is always drained (DELIVERY §5).
+
+use std::sync::Arc;
+
+use crate::class::Class;
+use crate::close::CloseReason;
+use crate::frame::{Batch, FrameKind, SentRun};
+use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle, TokenHash};
+
+/// What a client is told went wrong. The wire index of dialect D is `as u16 + 1`; append only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[expect(missing_docs, reason = "the names are PROTOCOLS A's, which describes them")]
+pub enum ErrorCode {
+    AuthFailed,
+    NotAuthenticated,
+    BadRequest,
+    UnknownType,
+    Forbidden,
+    RoomNotFound,
+    RoomFull,
+    RoomExists,
+    WrongPassword,
+    NotInRoom,
+    NotYourTurn,
+    GameNotStarted,
+    RecipientNotFound,
+    TooLong,
+    RateLimited,
+    Unavailable,
+    Internal,
+}
+
+impl ErrorCode {
+    /// Every code, in wire order.
+    pub const ALL: [Self; 17] = [
+        Self::AuthFailed,
+        Self::NotAuthenticated,
+        Self::BadRequest,
+        Self::UnknownType,
+        Self::Forbidden,
+        Self::RoomNotFound,
+        Self::RoomFull,
+        Self::RoomExists,
+        Self::WrongPassword,
+        Self::NotInRoom,
+        Self::NotYourTurn,
+        Self::GameNotStarted,
+        Self::RecipientNotFound,
+        Self::TooLong,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// Dialect D's number, from 1.
+    #[must_use]
+    pub fn index(self) -> u16 {
+        self as u16 + 1
+    }
+
+    /// The name in JSON dialects.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        const NAMES: [&str; 17] = [
+            "auth_failed",
+            "not_authenticated",
+            "bad_request",
+            "unknown_type",
+            "forbidden",
+            "room_not_found",
+            "room_full",
+            "room_exists",
+            "wrong_password",
+            "not_in_room",
+            "not_your_turn",
+            "game_not_started",
+            "recipient_not_found",
+            "too_long",
+            "rate_limited",
+            "unavailable",
+            "internal",
+        ];
+        NAMES[self as usize]
+    }
+}
+
+/// A place in a named stream: what a client sends to resume, and what a session's record keeps from entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// The stream's name, e.g. `relay/room:arena`.
+    pub stream: Arc<str>,
+    /// The numbering the place belongs to; < 2^53.
+    pub epoch: u64,
+    /// The place of the last reliable frame seen; 0 = none yet.
+    pub place: u64,
+}
+
+/// A stream as it is introduced to a client: its position is the head when the introduction was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Introduction {
+    /// Node-wide handle.
+    pub handle: StreamHandle,
+    /// Name, epoch and head.
+    pub position: Position,
+    /// Whether only the room's publishers receive it (`input/room:<id>`).
+    pub publishers_only: bool,
+}
+
+/// Why a resume could not replay.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LostReason {
+    /// No session under this token.
+    Expired,
+    /// The history no longer reaches back to the position.
+    HistoryEvicted,
+    /// The position belongs to another numbering.
+    EpochChanged,
+}
+
+impl LostReason {
+    /// The wire name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::HistoryEvicted => "history_evicted",
+            Self::EpochChanged => "epoch_changed",
+        }
+    }
+}
+
+/// To a home, or from a peer to a shard, or from a shard to a peer.
+#[derive(Debug)]
+pub enum Request {
+    /// Include the sender's shard and say where the scope's streams stand.
+    Join(Box<JoinRequest>),
+    /// The sender's shard has no member of the scope left.
+    Leave {
+        /// The scope.
+        scope: Scope,
+        /// The shard to exclude.
+        from: NodeId,
+    },
+    /// A publisher's session left a room (`gone`), or lost its connection and may come back.
+    PublisherGone {
+        /// The room.
+        scope: Scope,
+        /// The session.
+        session: SessionId,
+        /// Left for good, rather than detached for at most a resume window.
+        gone: bool,
+    },
+    /// A frame for a stream that the home numbers.
+    Publish(Box<Publish>),
+    /// The next page of a catch-up.
+    Pull(Box<Pull>),
+    /// An event of the bus, for the home of its scope. Losing one would break D1: it waits in the bus until it fits.
+    Event(Box<Event>),
+    /// To the presence peer.
+    Presence(Box<PresenceRequest>),
+    /// To the bus peer.
+    Append(Box<Append>),
+}
+
+/// To members' shards, or the answer to a request.
+#[derive(Debug)]
+pub enum Deliver {
+    /// New frames of a stream, for all its live members on the shard.
+    Batch(Arc<Batch>),
+    /// A stream appeared in a scope that the shard has members of; sent before the stream's first batch.
+    Introduce {
+        /// The scope.
+        scope: Scope,
+        /// The stream.
+        introduction: Arc<Introduction>,
+    },
+    /// Answer to [`Request::Join`].
+    Joined(Box<Joined>),
+    /// Answer to [`Request::Pull`].
+    Page(Box<Page>),
+    /// Answer to [`Request::Publish`] or [`Request::Append`] with a correlation.
+    Answered {
+        /// Who asked.
+        to: ConnKey,
+        /// The sender's number, not 0.
+        correlation: u64,
+        /// Accepted, or why not.
+        outcome: Result<(), ErrorCode>,
+    },
+    /// Answer of the presence peer.
+    Presence(Box<PresenceReply>),
+    /// Close every connection of the user, 4403 kicked.
+    Kick {
+        /// The user id.
+        user: Arc<str>,
+    },
+}
+
+/// See [`Request::Join`].
+#[derive(Debug)]
+pub struct JoinRequest {
+    /// Where the answer goes.
+    pub from: ConnAddr,
+    /// Whose session.
+    pub session: SessionId,
+    /// What to join.
+    pub scope: Scope,
+    /// Whether the session may publish: its first JOIN opens a room, and it receives the room's input.
+    pub publisher: bool,
+    /// Where to go on, for a resume; `None` starts every stream at its head.
+    pub resume: Option<ResumeFrom>,
+}
+
+/// Where a resuming session stands in a scope.
+#[derive(Clone, Default, Debug)]
+pub struct ResumeFrom {
+    /// What the client says, first choice.
+    pub positions: Vec<Position>,
+    /// What the record says from entry.
+    pub entered: Vec<Position>,
+}
+
+/// See [`Deliver::Joined`].
+#[derive(Debug)]
+pub struct Joined {
+    /// Who asked.
+    pub to: ConnKey,
+    /// What was joined.
+    pub scope: Scope,
+    /// The scope's streams, or why there is none.
+    pub outcome: Result<Vec<StreamStart>, ErrorCode>,
+}
+
+/// A stream of a joined scope.
+#[derive(Debug)]
+pub struct StreamStart {
+    /// The stream.
+    pub introduction: Arc<Introduction>,
+    /// Where this member goes on.
+    pub start: Start,
+}
+
+/// Where a member's delivery starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With the next batch: nothing is to be caught up.
+    Live,
+    /// By pages, behind this place.
+    Behind(u64),
+    /// The position cannot be served; the whole resume then starts at the heads.
+    Lost(LostReason),
+}
+
+/// See [`Request::Pull`]. The cursor is the member's; the home keeps nothing of it.
+#[derive(Debug)]
+pub struct Pull {
+    /// Where the page goes.
+    pub from: ConnAddr,
+    /// Which stream.
+    pub stream: StreamHandle,
+    /// The place of the last reliable frame the member has; `u64::MAX` starts at the head.
+    pub after: u64,
+    /// The home's sequence of the last delta value the member has, 0 = none.
+    pub after_delta: u64,
+    /// At most this many frames, at least 1.
+    pub frames: u32,
+    /// At most this many bytes, but always one frame.
+    pub bytes: u32,
+}
+
+/// See [`Deliver::Page`].
+#[derive(Debug)]
+pub struct Page {
+    /// Who asked.
+    pub to: ConnKey,
+    /// Which stream.
+    pub stream: StreamHandle,
+    /// Frames in order.
+    pub runs: Vec<SentRun>,
+    /// The cursor behind these frames.
+    pub after: u64,
+    /// The delta cursor behind these frames.
+    pub after_delta: u64,
+    /// What comes next.
+    pub next: PageNext,
+}
+
+/// What follows a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageNext {
+    /// Pull again.
+    More,
+    /// The batches that follow this page on the same ring.
+    Live,
+    /// Nothing: the history was evicted past the cursor; close 4408.
+    Evicted,
+}
+
+/// See [`Request::Publish`].
+#[derive(Debug)]
+pub struct Publish {
+    /// Who is answered.
+    pub from: ConnAddr,
+    /// The sender's number; 0 asks for no answer.
+    pub correlation: u64,
+    /// The relay stream; with `to_input`, any stream of the room.
+    pub stream: StreamHandle,
+    /// Into the room's `input` stream instead (a player's command to the game servers).
+    pub to_input: bool,
+    /// Type and kind in D's header.
+    pub kind: FrameKind,
+    /// `Reliable` or `Delta`.
+    pub class: Class,
+    /// Delta key, or the key to forget.
+    pub key: u64,
+    /// Whether the frame forgets `key`.
+    pub forgets: bool,
+    /// D's payload.
+    pub body: Box<[u8]>,
+}
+
+/// An event of the bus on its way to the home of its scope.
+#[derive(Debug)]
+pub struct Event {
+    /// Event topic, e.g. `games.events`.
+    pub topic: Arc<str>,
+    /// Partition of the topic.
+    pub partition: u32,
+    /// The topic's numbering.
+    pub epoch: u64,
+    /// Offset + 1.
+    pub place: u64,
+    /// Whom it addresses.
+    pub scope: Scope,
+    /// `Reliable` or `Delta`.
+    pub class: Class,
+    /// Delta key, or the key to forget.
+    pub key: u64,
+    /// Whether it forgets `key`.
+    pub forgets: bool,
+    /// Type and kind in D's header; type 0 = carried out, never shown to clients (a kick).
+    pub kind: FrameKind,
+    /// What it does to the session or user it addresses.
+    pub effect: Option<Effect>,
+    /// D's payload: the JSON of A's frame without `at`.
+    pub body: Box<[u8]>,
+}
+
+/// What an event does besides being delivered. Join and leave come with the JSON gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// End the user's sessions.
+    Kick,
+    /// The session joins the room.
+    Join(Arc<str>),
+    /// The session leaves the room.
+    Leave(Arc<str>),
+}
+
+/// A command for a topic of the bus.
+#[derive(Debug)]
+pub struct Append {
+    /// Who is answered.
+    pub from: ConnAddr,
+    /// The client's number; 0 asks for no answer.
+    pub correlation: u64,
+    /// Command topic, e.g. `games.commands`.
+    pub topic: Arc<str>,
+    /// Partition key.
+    pub key: Box<[u8]>,
+    /// The command envelope (PROTOCOLS "Bus topics and envelopes"), JSON.
+    pub value: Box<[u8]>,
+}
+
+/// What presence keeps of a session (DELIVERY §6).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionRecord {
+    /// The session.
+    pub session: SessionId,
+    /// User id.
+    pub user: Arc<str>,
+    /// Display name.
+    pub username: Arc<str>,
+    /// Roles, e.g. `publisher`.
+    pub roles: Box<[Box<str>]>,
+    /// The token's `exp`, seconds since the Unix epoch; `u64::MAX` = never.
+    pub expires_at: u64,
+    /// Scopes the session is in, with the places where their streams stood at entry.
+    pub scopes: Vec<ScopeEntry>,
+    /// How its last connection ended.
+    pub last_close: Option<CloseReason>,
+}
+
+/// A scope of a session and the places at entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScopeEntry {
+    /// The scope.
+    pub scope: Scope,
+    /// Heads of its streams at entry; a stream that is missing did not exist then.
+    pub entered: Vec<Position>,
+}
+
+/// To the presence peer. Requests of one shard are carried out in order.
+#[derive(Debug)]
+pub enum PresenceRequest {
+    /// A new session, owned by the connection; answered `Opened`.
+    Open {
+        /// The owner.
+        from: ConnAddr,
+        /// The session.
+        record: Box<SessionRecord>,
+        /// The resume token's hash.
+        token: TokenHash,
+    },
+    /// Attach the session of this token to the connection; answered `Resumed` or `Expired`, after a living former
+    /// owner was told to stop and said so with `Detached`.
+    Resume {
+        /// The new owner.
+        from: ConnAddr,
+        /// The resume token's hash.
+        token: TokenHash,
+    },
+    /// The session entered a scope.
+    Entered {
+        /// The session.
+        session: SessionId,
+        /// The scope and its streams' heads.
+        entry: ScopeEntry,
+    },
+    /// The session left a scope.
+    Left {
+        /// The session.
+        session: SessionId,
+        /// The scope.
+        scope: Scope,
+    },
+    /// The owner's connection is gone; the record lives on for the resume window.
+    Detached {
+        /// The former owner; ignored if it is no longer that.
+        from: ConnAddr,
+        /// The session.
+        session: SessionId,
+        /// How the connection ended.
+        last_close: CloseReason,
+    },
+    /// End all sessions of the user.
+    Kick {
+        /// The user id.
+        user: Arc<str>,
+    },
+}
+
+/// From the presence peer to the shard of the connection it names.
+#[derive(Debug)]
+pub enum PresenceReply {
+    /// The session is kept.
+    Opened {
+        /// Who asked.
+        to: ConnAddr,
+    },
+    /// The session is the connection's.
+    Resumed {
+        /// Who asked.
+        to: ConnAddr,
+        /// The session.
+        record: Box<SessionRecord>,
+    },
+    /// No session under this token.
+    Expired {
+        /// Who asked.
+        to: ConnAddr,
+    },
+    /// Another connection takes the session over: stop, answer `Detached`, close 4409.
+    Stop {
+        /// The owner until now.
+        to: ConnAddr,
+        /// The session.
+        session: SessionId,
+    },
+}
+
+impl PresenceReply {
+    /// The connection it is for.
+    #[must_use]
+    pub fn to(&self) -> ConnAddr {
+        match self {
+            Self::Opened { to } | Self::Resumed { to, .. } | Self::Expired { to } | Self::Stop { to, .. } => *to,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The error codes' wire order is the enum's.
+    #[test]
+    fn error_codes_count_from_one() {
+        for (i, code) in ErrorCode::ALL.iter().enumerate() {
+            assert_eq!(usize::from(code.index()), i + 1);
+        }
+        assert_eq!(ErrorCode::Internal.name(), "internal");
+        assert_eq!(ErrorCode::RateLimited.name(), "rate_limited");
+    }
+
+    /// Ring messages stay small: what is large is boxed.
+    #[test]
+    fn mesh_messages_are_small() {
+        assert!(size_of::<Request>() <= 48, "{}", size_of::<Request>());
+        assert!(size_of::<Deliver>() <= 48, "{}", size_of::<Deliver>());
+    }
+}

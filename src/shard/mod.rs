@@ -1,0 +1,3 @@
+//! The shard: one pinned thread, its connections, its homes. (The loop follows.)
+
+pub mod driver;
