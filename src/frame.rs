@@ -285,6 +285,22 @@ pub struct SentRun {
     pub to: u32,
 }
 
+/// Appends the header of an unfragmented, unmasked WebSocket frame (RFC 6455 §5.2) with the minimal length form.
+/// It stands here because every dialect's encoder writes it in front of its payload, contiguously.
+pub fn put_websocket_header(out: &mut Vec<u8>, opcode: u8, payload_len: usize) {
+    debug_assert!(opcode < 16);
+    let first = 0x80 | opcode;
+    if payload_len < 126 {
+        out.extend_from_slice(&[first, payload_len as u8]);
+    } else if let Ok(len) = u16::try_from(payload_len) {
+        out.extend_from_slice(&[first, 126]);
+        out.extend_from_slice(&len.to_be_bytes());
+    } else {
+        out.extend_from_slice(&[first, 127]);
+        out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+    }
+}
+
 /// Writes a stream's frames in the dialect's wire form. The home calls it once per frame; streams know no protocol.
 pub trait Encode {
     /// Appends one whole wire frame (WebSocket header and payload) to `out`.
