@@ -153,7 +153,13 @@ impl BatchBuilder {
         self.marks.push(Mark { end, deltas: before + u32::from(item.class == Class::Delta) });
     }
 
-    /// Wire bytes collected.
+    /// The wire bytes collected.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many wire bytes were collected.
     #[must_use]
     pub fn byte_len(&self) -> usize {
         self.bytes.len()

@@ -296,6 +296,8 @@ pub enum PageNext {
     More,
     /// The batches that follow this page on the same ring.
     Live,
+    /// Pull again behind the stream's next batch: the position lies ahead of this home.
+    Wait,
     /// Nothing: the history was evicted past the cursor; close 4408.
     Evicted,
 }

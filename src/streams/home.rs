@@ -1,0 +1,552 @@
+//! The scopes homed on one shard: places, histories, newest delta values, joins, pages (DELIVERY §4).
+//!
+//! Frames collect in a stream's pending batch and go out when the shard seals, once per tick, so a member in step
+//! holds one run however many frames a tick brought. Joins and pulls are answered on sealed streams only: whatever a
+//! page ends at, the batches sent after it continue without a gap.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+
+use super::deltas::DeltaValues;
+use super::history::History;
+use crate::class::Class;
+use crate::frame::{Batch, BatchBuilder, Encode, FrameKind, Item};
+use crate::id::{NodeId, Scope, SessionId, ShardSet, StreamHandle};
+use crate::limits;
+use crate::message::{
+    Effect, ErrorCode, Event, Introduction, JoinRequest, LostReason, Page, PageNext, Position, Publish, Pull,
+    ResumeFrom, Start, StreamStart,
+};
+use crate::time::{Monotonic, Wheel};
+
+/// Bounds and identity of a shard's homes.
+#[derive(Clone, Debug)]
+pub struct HomeConfig {
+    /// This shard.
+    pub shard: NodeId,
+    /// Shards of the node.
+    pub shards: u16,
+    /// Numbering of the streams that have no log behind them; random per process, < 2^53.
+    pub epoch: u64,
+    /// Seeds the hash tables.
+    pub seed: u64,
+    /// Reliable frames kept per stream.
+    pub history_events: usize,
+    /// Bytes kept per stream.
+    pub history_bytes: usize,
+    /// Bytes kept by all streams together.
+    pub history_total_bytes: usize,
+    /// How long frames are kept.
+    pub history_time: Duration,
+    /// How long an open room outlives its last member and event, and a publisher its connection.
+    pub resume_window: Duration,
+}
+
+/// What a home sends, in order.
+#[derive(Debug)]
+pub enum HomeOutput {
+    /// New frames for the members on these shards.
+    Batch {
+        /// The frames.
+        batch: Arc<Batch>,
+        /// Where members are.
+        shards: ShardSet,
+    },
+    /// A stream appeared in a scope that has members on these shards.
+    Introduce {
+        /// The scope.
+        scope: Scope,
+        /// The stream.
+        introduction: Arc<Introduction>,
+        /// Where members are.
+        shards: ShardSet,
+    },
+    /// Every connection of the user closes, on all shards.
+    Kick {
+        /// The user id.
+        user: Arc<str>,
+    },
+}
+
+/// Where a frame was put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// The stream it went to.
+    pub stream: StreamHandle,
+    /// Its place; for a delta the place it follows.
+    pub place: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Homes {
+    config: HomeConfig,
+    scopes: HashMap<Scope, ScopeHome, FixedState>,
+    streams: HashMap<u32, HomeStream, FixedState>,
+    next_index: u32,
+    place: u64,
+    dirty: Vec<u32>,
+    /// Streams with history by their last event, for the total bound.
+    idle: BTreeSet<(Monotonic, u32)>,
+    history_bytes: usize,
+    outputs: VecDeque<HomeOutput>,
+    checks: Wheel<u32>,
+    fired: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct ScopeHome {
+    shards: ShardSet,
+    streams: Vec<u32>,
+    /// Sessions that may publish; with an instant if their connection is gone and may come back until then.
+    publishers: Vec<(SessionId, Option<Monotonic>)>,
+    /// Made by a publisher's JOIN, open to every authenticated user.
+    open: bool,
+    last_active: Monotonic,
+}
+
+#[derive(Debug)]
+struct HomeStream {
+    scope: Scope,
+    introduction: Arc<Introduction>,
+    head: u64,
+    last_event: Monotonic,
+    pending: BatchBuilder,
+    dirty: bool,
+    history: History,
+    deltas: DeltaValues,
+}
+
+/// A frame to be put into a stream.
+struct Incoming<'a> {
+    class: Class,
+    key: u64,
+    forgets: bool,
+    kind: FrameKind,
+    place: Option<u64>,
+    body: &'a [u8],
+}
+
+impl Homes {
+    /// No scope yet.
+    #[must_use]
+    pub fn new(config: HomeConfig, now: Monotonic) -> Self {
+        let hasher = FixedState::with_seed(config.seed);
+        Self {
+            scopes: HashMap::with_hasher(hasher.clone()),
+            streams: HashMap::with_hasher(hasher),
+            next_index: 0,
+            place: 0,
+            dirty: Vec::new(),
+            idle: BTreeSet::new(),
+            history_bytes: 0,
+            outputs: VecDeque::new(),
+            checks: Wheel::new(now, CHECK_GRANULARITY),
+            fired: Vec::new(),
+            config,
+        }
+    }
+
+    /// Puts a relayed frame, or a player's command, into its stream.
+    ///
+    /// # Errors
+    /// `RoomNotFound` for a stream that is not (or no longer) here, `Unavailable` for a command while no publisher's
+    /// session, attached or resumable, is in the room.
+    pub fn publish(&mut self, now: Monotonic, publish: &Publish, encode: &dyn Encode) -> Result<Placed, ErrorCode> {
+        let index = publish.stream.index(self.config.shards).ok_or(ErrorCode::RoomNotFound)?;
+        let stream = self.streams.get(&index).ok_or(ErrorCode::RoomNotFound)?;
+        let target = if publish.to_input {
+            let scope = stream.scope.clone();
+            let home = self.scopes.get(&scope).ok_or(ErrorCode::RoomNotFound)?;
+            if home.publishers.is_empty() {
+                return Err(ErrorCode::Unavailable);
+            }
+            self.ensure_stream(now, &scope, &format!("input/{scope}"), self.config.epoch, true)?
+        } else {
+            index
+        };
+        let incoming = Incoming {
+            class: publish.class,
+            key: publish.key,
+            forgets: publish.forgets,
+            kind: publish.kind,
+            place: None,
+            body: &publish.body,
+        };
+        self.put(now, target, &incoming, encode)
+    }
+
+    /// Puts an event of the bus into its stream, and carries out a kick. An event at or below the stream's head was
+    /// put before and is left out.
+    ///
+    /// # Errors
+    /// `Unavailable` once the process has used up its stream handles.
+    pub fn event(&mut self, now: Monotonic, event: &Event, encode: &dyn Encode) -> Result<(), ErrorCode> {
+        if event.effect == Some(Effect::Kick) {
+            if let Scope::User(user) = &event.scope {
+                self.outputs.push_back(HomeOutput::Kick { user: Arc::clone(user) });
+            }
+            return Ok(());
+        }
+        let name = format!("{}.{}/{}", event.topic, event.partition, event.scope);
+        let index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        if self.streams.get(&index).is_some_and(|stream| event.class == Class::Reliable && event.place <= stream.head) {
+            return Ok(());
+        }
+        let incoming = Incoming {
+            class: event.class,
+            key: event.key,
+            forgets: event.forgets,
+            kind: event.kind,
+            place: Some(event.place),
+            body: &event.body,
+        };
+        self.put(now, index, &incoming, encode).map(|_| ())
+    }
+
+    /// Includes the asking shard in the scope and says where its streams start for the member. Call on sealed streams,
+    /// after [`Homes::seal`], with the outputs delivered.
+    ///
+    /// # Errors
+    /// `RoomNotFound` for a room that nobody opened.
+    pub fn join(&mut self, now: Monotonic, join: &JoinRequest) -> Result<Vec<StreamStart>, ErrorCode> {
+        debug_assert!(self.dirty.is_empty(), "joins are answered on sealed streams");
+        let scope = &join.scope;
+        if let Scope::Room(_) = scope {
+            if join.publisher {
+                self.open_room(now, scope)?;
+            }
+            let home = self.scopes.get_mut(scope).filter(|home| home.open).ok_or(ErrorCode::RoomNotFound)?;
+            if join.publisher {
+                home.publishers.retain(|(session, _)| *session != join.session);
+                home.publishers.push((join.session, None));
+            }
+            home.shards.insert(join.from.shard);
+            home.last_active = now;
+        }
+        let Some(home) = self.scopes.get(scope) else { return Ok(Vec::new()) };
+        let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
+        let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
+        Ok(visible.map(|stream| stream.start(join.resume.as_ref())).collect())
+    }
+
+    /// Excludes a shard that has no member of the scope left.
+    pub fn leave(&mut self, now: Monotonic, scope: &Scope, from: NodeId) {
+        if let Some(home) = self.scopes.get_mut(scope) {
+            home.shards.remove(from);
+            home.last_active = now;
+        }
+    }
+
+    /// A publisher's session left the room, or lost its connection and may come back within the resume window.
+    pub fn publisher_gone(&mut self, now: Monotonic, scope: &Scope, session: SessionId, gone: bool) {
+        let until = now + self.config.resume_window;
+        let Some(home) = self.scopes.get_mut(scope) else { return };
+        if gone {
+            home.publishers.retain(|(publisher, _)| *publisher != session);
+        } else if let Some(publisher) = home.publishers.iter_mut().find(|(publisher, _)| *publisher == session) {
+            publisher.1 = Some(until);
+        }
+    }
+
+    /// The next page of a catch-up. Call on sealed streams, with the outputs delivered.
+    #[must_use]
+    pub fn page(&self, pull: &Pull) -> Page {
+        debug_assert!(self.dirty.is_empty(), "pages are cut from sealed streams");
+        let index = pull.stream.index(self.config.shards);
+        let mut page = Page {
+            to: pull.from.conn,
+            stream: pull.stream,
+            runs: Vec::new(),
+            after: pull.after,
+            after_delta: pull.after_delta,
+            next: PageNext::Live,
+        };
+        let Some(stream) = index.and_then(|index| self.streams.get(&index)) else { return page };
+        let (frames, bytes) = (pull.frames as usize, pull.bytes as usize);
+        let after = if pull.after == u64::MAX { stream.head } else { pull.after };
+        if after > stream.head {
+            page.next = PageNext::Wait;
+            return page;
+        }
+        if !stream.history.reaches_back_to(after, stream.head) {
+            page.next = PageNext::Evicted;
+            return page;
+        }
+        let (runs, last, taken) = stream.history.page(after, frames, bytes);
+        let count: usize = runs.iter().map(|run| (run.to - run.from) as usize).sum();
+        (page.runs, page.after) = (runs, last);
+        if last < stream.head {
+            page.next = PageNext::More;
+        } else if count < frames && (taken < bytes || taken == 0) {
+            let room = (frames - count, bytes - taken.min(bytes));
+            let (run, sequence, more) = stream.deltas.page(pull.stream, pull.after_delta, room.0, room.1);
+            page.runs.extend(run);
+            page.after_delta = sequence;
+            page.next = if more { PageNext::More } else { PageNext::Live };
+        } else {
+            page.next = PageNext::More;
+        }
+        page
+    }
+
+    /// Whether frames wait to be sealed.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Seals every pending batch; the outputs have them.
+    pub fn seal(&mut self, now: Monotonic) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            self.seal_stream(now, index);
+        }
+        self.dirty = dirty;
+        self.bound_total();
+    }
+
+    /// The next output, in order.
+    pub fn output(&mut self) -> Option<HomeOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Evicts what time has passed by and ends rooms and streams that nobody uses. Streams must be sealed.
+    pub fn expire(&mut self, now: Monotonic) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.checks.advance(now, &mut fired);
+        for index in fired.drain(..) {
+            if self.check_stream(now, index) {
+                self.checks.insert(now + CHECK_INTERVAL, index);
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// When [`Homes::expire`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Monotonic {
+        self.checks.next_deadline()
+    }
+
+    /// Bytes of all histories, and how many streams there are.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.history_bytes, self.streams.len())
+    }
+
+    fn open_room(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
+        let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+        home.open = true;
+        self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
+        self.ensure_stream(now, scope, &format!("input/{scope}"), self.config.epoch, true)?;
+        Ok(())
+    }
+
+    /// The stream's index; a new stream is introduced to the shards that have members of its scope.
+    fn ensure_stream(
+        &mut self,
+        now: Monotonic,
+        scope: &Scope,
+        name: &str,
+        epoch: u64,
+        publishers_only: bool,
+    ) -> Result<u32, ErrorCode> {
+        let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+        for index in &home.streams {
+            if self.streams.get(index).is_some_and(|stream| &*stream.introduction.position.stream == name) {
+                return Ok(*index);
+            }
+        }
+        let index = self.next_index;
+        let handle =
+            StreamHandle::of_home(index, self.config.shard, self.config.shards).ok_or(ErrorCode::Unavailable)?;
+        self.next_index += 1;
+        let position = Position { stream: name.into(), epoch, place: 0 };
+        let introduction = Arc::new(Introduction { handle, position, publishers_only });
+        home.streams.push(index);
+        let shards = match scope {
+            Scope::Room(_) => home.shards,
+            Scope::User(_) | Scope::Session(_) | Scope::Everyone => ShardSet::all(self.config.shards),
+        };
+        let stream = HomeStream {
+            scope: scope.clone(),
+            introduction: Arc::clone(&introduction),
+            head: 0,
+            last_event: now,
+            pending: BatchBuilder::new(handle),
+            dirty: false,
+            history: History::default(),
+            deltas: DeltaValues::new(self.config.seed),
+        };
+        self.streams.insert(index, stream);
+        self.checks.insert(now + CHECK_INTERVAL, index);
+        if !shards.is_empty() {
+            self.outputs.push_back(HomeOutput::Introduce { scope: scope.clone(), introduction, shards });
+        }
+        Ok(index)
+    }
+
+    fn put(
+        &mut self,
+        now: Monotonic,
+        index: u32,
+        incoming: &Incoming<'_>,
+        encode: &dyn Encode,
+    ) -> Result<Placed, ErrorCode> {
+        let stream = self.streams.get_mut(&index).ok_or(ErrorCode::RoomNotFound)?;
+        let handle = stream.introduction.handle;
+        let item = match incoming.class {
+            Class::Reliable => {
+                self.place += 1;
+                let (place, prev) = (incoming.place.unwrap_or(self.place), stream.head);
+                stream.head = place;
+                Item { class: Class::Reliable, key: incoming.key, forgets: incoming.forgets, place, prev }
+            }
+            _ => Item { class: Class::Delta, key: incoming.key, forgets: false, place: stream.head, prev: 0 },
+        };
+        let from = stream.pending.byte_len();
+        stream.pending.push(item, |out| encode.encode(handle, &item, incoming.kind, incoming.body, out));
+        if item.class == Class::Delta {
+            let wire = &stream.pending.bytes()[from..];
+            stream.deltas.set(now, item.key, item.place, wire, limits::HOME_DELTA_KEYS);
+        } else if item.forgets {
+            stream.deltas.forget(item.key);
+        }
+        if !stream.dirty {
+            stream.dirty = true;
+            self.dirty.push(index);
+        }
+        if stream.pending.byte_len() >= limits::BATCH_BYTES {
+            self.seal_stream(now, index);
+            self.dirty.retain(|other| *other != index);
+        }
+        Ok(Placed { stream: handle, place: item.place })
+    }
+
+    fn seal_stream(&mut self, now: Monotonic, index: u32) {
+        let Some(stream) = self.streams.get_mut(&index) else { return };
+        stream.dirty = false;
+        if stream.pending.is_empty() {
+            return;
+        }
+        let batch = Arc::new(stream.pending.seal(now));
+        self.history_bytes -= stream.history.bytes();
+        self.idle.remove(&(stream.last_event, index));
+        stream.history.append(&batch);
+        stream.history.trim(now, self.config.history_events, self.config.history_bytes, self.config.history_time);
+        stream.last_event = now;
+        self.history_bytes += stream.history.bytes();
+        self.idle.insert((now, index));
+        let shards = match (&stream.scope, self.scopes.get_mut(&stream.scope)) {
+            (Scope::Room(_), Some(home)) => {
+                home.last_active = now;
+                home.shards
+            }
+            (Scope::Room(_), None) => ShardSet::default(),
+            _ => ShardSet::all(self.config.shards),
+        };
+        if !shards.is_empty() {
+            self.outputs.push_back(HomeOutput::Batch { batch, shards });
+        }
+    }
+
+    /// Evicts whole histories, the longest idle stream's first, until the total bound holds.
+    fn bound_total(&mut self) {
+        while self.history_bytes > self.config.history_total_bytes
+            && let Some((_, index)) = self.idle.pop_first()
+        {
+            if let Some(stream) = self.streams.get_mut(&index) {
+                self.history_bytes -= stream.history.bytes();
+                stream.history.clear();
+            }
+        }
+    }
+
+    /// One stream's periodic check; `false` when the stream is gone.
+    fn check_stream(&mut self, now: Monotonic, index: u32) -> bool {
+        let Some(stream) = self.streams.get_mut(&index) else { return false };
+        self.history_bytes -= stream.history.bytes();
+        stream.history.trim(now, self.config.history_events, self.config.history_bytes, self.config.history_time);
+        self.history_bytes += stream.history.bytes();
+        stream.deltas.trim(now, limits::HOME_DELTA_AGE);
+        let idle = now.since(stream.last_event);
+        let scope = stream.scope.clone();
+        let room = matches!(scope, Scope::Room(_));
+        let Some(home) = self.scopes.get_mut(&scope) else { return false };
+        home.publishers.retain(|(_, until)| until.is_none_or(|until| until > now));
+        let abandoned = home.shards.is_empty() && now.since(home.last_active) > self.config.resume_window;
+        if room && abandoned && home.publishers.is_empty() {
+            for index in self.scopes.remove(&scope).map(|home| home.streams).unwrap_or_default() {
+                self.remove_stream(index);
+            }
+            return false;
+        }
+        if !room && idle > self.config.history_time {
+            self.remove_stream(index);
+            if let Some(home) = self.scopes.get_mut(&scope) {
+                home.streams.retain(|other| *other != index);
+                if home.streams.is_empty() {
+                    self.scopes.remove(&scope);
+                }
+            }
+            return false;
+        }
+        true
+    }
+
+    fn remove_stream(&mut self, index: u32) {
+        if let Some(stream) = self.streams.remove(&index) {
+            self.history_bytes -= stream.history.bytes();
+            self.idle.remove(&(stream.last_event, index));
+            self.dirty.retain(|other| *other != index);
+        }
+    }
+}
+
+impl ScopeHome {
+    fn new(now: Monotonic) -> Self {
+        let (streams, publishers) = (Vec::new(), Vec::new());
+        Self { shards: ShardSet::default(), streams, publishers, open: false, last_active: now }
+    }
+}
+
+impl HomeStream {
+    /// Where a member starts (DELIVERY §6 "Recovered").
+    fn start(&self, resume: Option<&ResumeFrom>) -> StreamStart {
+        let known = &self.introduction.position;
+        let position = Position { stream: Arc::clone(&known.stream), epoch: known.epoch, place: self.head };
+        let introduction = Introduction { position, ..*self.introduction };
+        let start = match resume {
+            None if self.deltas.is_empty() => Start::Live,
+            None => Start::Behind(self.head),
+            Some(resume) => self.resume_start(resume),
+        };
+        StreamStart { introduction: Arc::new(introduction), start }
+    }
+
+    fn resume_start(&self, resume: &ResumeFrom) -> Start {
+        let name = &self.introduction.position.stream;
+        let mut known = resume.positions.iter().chain(&resume.entered);
+        let place = match known.find(|position| position.stream == *name) {
+            Some(position) if position.epoch != self.introduction.position.epoch => {
+                return Start::Lost(LostReason::EpochChanged);
+            }
+            Some(position) => position.place,
+            None => 0,
+        };
+        if self.history.reaches_back_to(place, self.head) {
+            Start::Behind(place)
+        } else {
+            Start::Lost(LostReason::HistoryEvicted)
+        }
+    }
+}
+
+/// How exactly time-outs of histories, rooms and values are kept.
+const CHECK_GRANULARITY: Duration = Duration::from_secs(1);
+/// How often a stream is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(20);
