@@ -1,0 +1,475 @@
+//! From HELLO to an attached session: verify, open or resume, join the session's own scopes, welcome (DELIVERY §6).
+
+use std::sync::Arc;
+
+use super::connection::{Connection, Phase, closes_at};
+use super::{Cx, Output};
+use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
+use crate::close::CloseReason;
+use crate::id::{Scope, SessionId, StreamHandle, TokenHash};
+use crate::limits;
+use crate::message::{
+    ErrorCode, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom, ScopeEntry,
+    SessionRecord, Start, StreamStart,
+};
+use crate::protocol::frames::{json, write};
+use crate::time::Monotonic;
+
+/// An attached session.
+pub struct Session {
+    pub id: SessionId,
+    pub user: Arc<str>,
+    pub username: Arc<str>,
+    pub roles: Box<[Box<str>]>,
+    pub publisher: bool,
+    /// When the token's grace ends.
+    pub closes_at: Monotonic,
+    pub rooms: Vec<RoomSeat>,
+    /// JOINs on their way: the scope and the client's number.
+    pub joining: Vec<(Scope, u64)>,
+    /// Allowances by command route.
+    pub rates: Vec<(u16, Bucket)>,
+}
+
+/// A room the session is in.
+pub struct RoomSeat {
+    pub scope: Scope,
+    pub streams: Vec<StreamHandle>,
+    /// The handle that publishers send on.
+    pub relay: StreamHandle,
+}
+
+/// A HELLO under way.
+pub enum Pending {
+    /// Waits for its turn to be verified.
+    Verifying { hello: Hello, attempts: u8 },
+    /// Presence looks for the session.
+    Looking { hello: Hello, claims: Option<Claims>, token: Box<str>, attempts: u8 },
+    /// Presence keeps the new session.
+    Opening { session: Box<Session>, token: ResumeToken, expired: bool },
+    /// The homes say where the session's streams go on.
+    Resuming(Box<Resuming>),
+}
+
+/// A resume whose homes have not all answered.
+pub struct Resuming {
+    session: Box<Session>,
+    token: Box<str>,
+    last_close: Option<CloseReason>,
+    awaiting: usize,
+    answers: Vec<Joined>,
+}
+
+/// A HELLO, read.
+pub struct Hello {
+    pub token: Option<Box<str>>,
+    pub resume: Option<Box<str>>,
+    pub positions: Vec<Position>,
+}
+
+impl Pending {
+    /// The session to detach when the connection ends now.
+    pub fn abandon(&mut self, cx: &mut Cx<'_>) -> Option<SessionId> {
+        match self {
+            Self::Verifying { .. } | Self::Looking { .. } => None,
+            Self::Opening { session, .. } => Some(session.id),
+            Self::Resuming(resuming) => {
+                for answer in resuming.answers.drain(..) {
+                    cx.out.push(Output::Decline { scope: answer.scope });
+                }
+                Some(resuming.session.id)
+            }
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn hello(&mut self, cx: &mut Cx<'_>, json: &mut [u8]) {
+        let Phase::Hello { attempts } = self.phase else { return };
+        let hello: json::Hello<'_> = match json::read(json) {
+            Ok(hello) => hello,
+            Err(_) => return self.close(cx, CloseReason::BadRequest),
+        };
+        if let Some(window) = hello.delta_window {
+            self.with_queue(cx, |queue, context| queue.set_credit(window, context));
+        }
+        let hello = Hello {
+            token: hello.token.map(Box::from),
+            resume: hello.resume.map(Box::from),
+            positions: hello.positions,
+        };
+        if hello.token.is_some() {
+            self.phase = Phase::Busy(Box::new(Pending::Verifying { hello, attempts }));
+            cx.out.push(Output::Verify);
+        } else if hello.resume.is_some() {
+            self.look_up(cx, hello, None, attempts);
+        } else {
+            self.auth_failed(cx, attempts, "HELLO needs a token, or a resume token");
+        }
+    }
+
+    /// Verifies the token that [`Output::Verify`] announced.
+    pub fn verify(&mut self, cx: &mut Cx<'_>) {
+        let (hello, attempts) = match std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) {
+            Phase::Busy(pending) => match *pending {
+                Pending::Verifying { hello, attempts } => (hello, attempts),
+                other => return self.phase = Phase::Busy(Box::new(other)),
+            },
+            other => return self.phase = other,
+        };
+        let token = hello.token.as_deref().unwrap_or_default();
+        match cx.settings.verifier.verify(token, cx.wall) {
+            Err(error) => self.auth_failed(cx, attempts, &error.to_string()),
+            Ok(claims) if hello.resume.is_some() => self.look_up(cx, hello, Some(claims), attempts),
+            Ok(claims) => self.open(cx, claims, false),
+        }
+    }
+
+    fn look_up(&mut self, cx: &mut Cx<'_>, hello: Hello, claims: Option<Claims>, attempts: u8) {
+        let token: Box<str> = hello.resume.as_deref().unwrap_or_default().into();
+        match token_hash(&token) {
+            Some(hash) => {
+                self.phase = Phase::Busy(Box::new(Pending::Looking { hello, claims, token, attempts }));
+                self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, token: hash });
+            }
+            None => self.not_found(cx, claims, attempts),
+        }
+    }
+
+    /// Presence has no session under the resume token.
+    fn not_found(&mut self, cx: &mut Cx<'_>, claims: Option<Claims>, attempts: u8) {
+        match claims {
+            Some(claims) => self.open(cx, claims, true),
+            None => self.auth_failed(cx, attempts, "the session has expired; send a token"),
+        }
+    }
+
+    fn open(&mut self, cx: &mut Cx<'_>, claims: Claims, expired: bool) {
+        let id = SessionId(random_bytes(cx));
+        let token = ResumeToken::new((cx.random)(), (cx.random)());
+        let record = SessionRecord {
+            session: id,
+            user: Arc::clone(&claims.user),
+            username: Arc::clone(&claims.username),
+            roles: claims.roles.clone(),
+            expires_at: claims.expires_at,
+            scopes: Vec::new(),
+            last_close: None,
+        };
+        let session = Box::new(Session::new(cx, id, &record));
+        self.identify(cx, &session);
+        let hash: TokenHash = token.hash();
+        self.phase = Phase::Busy(Box::new(Pending::Opening { session, token, expired }));
+        self.ask_presence(cx, PresenceRequest::Open { from: cx.me, record: Box::new(record), token: hash });
+    }
+
+    /// An answer of the presence peer.
+    pub fn presence(&mut self, cx: &mut Cx<'_>, reply: PresenceReply) {
+        if let PresenceReply::Stop { session, .. } = reply {
+            if self.session_id() == Some(session) {
+                self.close(cx, CloseReason::Replaced);
+            } else {
+                self.disown(cx, session);
+            }
+            return;
+        }
+        let pending = match std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) {
+            Phase::Busy(pending) => *pending,
+            other => {
+                self.phase = other;
+                if let PresenceReply::Resumed { record, .. } = reply {
+                    self.disown(cx, record.session);
+                }
+                return;
+            }
+        };
+        match (pending, reply) {
+            (Pending::Opening { session, token, expired }, PresenceReply::Opened { .. }) => {
+                self.opened(cx, session, &token, expired);
+            }
+            (Pending::Looking { claims, attempts, .. }, PresenceReply::Expired { .. }) => {
+                self.not_found(cx, claims, attempts);
+            }
+            (Pending::Looking { hello, claims, token, attempts }, PresenceReply::Resumed { record, .. }) => {
+                self.resumed(cx, *record, &hello, claims, token, attempts);
+            }
+            (pending, _) => self.phase = Phase::Busy(Box::new(pending)),
+        }
+    }
+
+    /// Tells presence that this connection does not own the session (any more).
+    fn disown(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let last_close = CloseReason::ConnectionLost;
+        self.ask_presence(cx, PresenceRequest::Detached { from: cx.me, session, last_close });
+    }
+
+    fn opened(&mut self, cx: &mut Cx<'_>, session: Box<Session>, token: &ResumeToken, expired: bool) {
+        let reason = expired.then_some(LostReason::Expired);
+        self.welcome(cx, &session, token.as_str(), (false, reason, &[]), None);
+        let (id, publisher) = (session.id, session.publisher);
+        for scope in session.own_scopes() {
+            cx.out.push(Output::Join { scope, session: id, publisher, resume: None });
+        }
+        self.phase = Phase::Open(session);
+    }
+
+    fn resumed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut record: SessionRecord,
+        hello: &Hello,
+        claims: Option<Claims>,
+        token: Box<str>,
+        attempts: u8,
+    ) {
+        let refused = match &claims {
+            Some(claims) if claims.user != record.user => Some("the token is another user's"),
+            None if record.expires_at <= cx.wall.seconds() => Some("the session's token has expired; send a new one"),
+            _ => None,
+        };
+        if let Some(text) = refused {
+            self.disown(cx, record.session);
+            return self.auth_failed(cx, attempts, text);
+        }
+        if let Some(claims) = claims {
+            (record.roles, record.expires_at) = (claims.roles, claims.expires_at);
+        }
+        let session = Box::new(Session::new(cx, record.session, &record));
+        self.identify(cx, &session);
+        let mut scopes = record.scopes;
+        for scope in session.own_scopes() {
+            if !scopes.iter().any(|entry| entry.scope == scope) {
+                scopes.push(ScopeEntry { scope, entered: Vec::new() });
+            }
+        }
+        let (id, publisher, awaiting) = (session.id, session.publisher, scopes.len());
+        for entry in scopes {
+            let suffix = format!("/{}", entry.scope);
+            let here = hello.positions.iter().filter(|position| position.stream.ends_with(&suffix));
+            let resume = Some(ResumeFrom { positions: here.cloned().collect(), entered: entry.entered });
+            cx.out.push(Output::Join { scope: entry.scope, session: id, publisher, resume });
+        }
+        let last_close = record.last_close;
+        let resuming = Resuming { session, token, last_close, awaiting, answers: Vec::with_capacity(awaiting) };
+        self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
+    }
+
+    /// A home answered a join. A shard whose connection is gone declines the join itself.
+    pub fn joined(&mut self, cx: &mut Cx<'_>, joined: Joined) {
+        match &mut self.phase {
+            Phase::Busy(pending) => {
+                if let Pending::Resuming(resuming) = &mut **pending {
+                    resuming.answers.push(joined);
+                    if resuming.answers.len() == resuming.awaiting {
+                        self.finish_resume(cx);
+                    }
+                } else {
+                    cx.out.push(Output::Decline { scope: joined.scope });
+                }
+            }
+            Phase::Open(_) => self.joined_open(cx, joined),
+            _ => cx.out.push(Output::Decline { scope: joined.scope }),
+        }
+    }
+
+    fn finish_resume(&mut self, cx: &mut Cx<'_>) {
+        let Phase::Busy(pending) = std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) else { return };
+        let Pending::Resuming(resuming) = *pending else { return };
+        let Resuming { mut session, token, last_close, mut answers, .. } = *resuming;
+        answers.sort_by(|a, b| a.scope.cmp(&b.scope));
+        let starts = || answers.iter().flat_map(|answer| answer.outcome.iter().flatten());
+        let lost: Vec<(Arc<str>, LostReason)> = starts()
+            .filter_map(|start| match start.start {
+                Start::Lost(reason) => Some((Arc::clone(&start.introduction.position.stream), reason)),
+                Start::Live | Start::Behind(_) => None,
+            })
+            .collect();
+        let recovered = lost.is_empty();
+        for answer in &answers {
+            if let (Scope::Room(_), Ok(streams)) = (&answer.scope, &answer.outcome) {
+                session.rooms.push(RoomSeat::new(&answer.scope, streams));
+            }
+        }
+        let reason = lost.first().map(|(_, reason)| *reason);
+        let names: Vec<&str> = lost.iter().map(|(name, _)| &**name).collect();
+        self.welcome(cx, &session, &token, (recovered, reason, &names), last_close);
+        let id = session.id;
+        self.phase = Phase::Open(session);
+        for Joined { scope, outcome, .. } in answers {
+            match outcome {
+                Ok(mut streams) => {
+                    for start in &mut streams {
+                        start.start = catch_up(start, recovered);
+                    }
+                    self.introduce(cx, 0, &scope, &streams);
+                    if !recovered {
+                        let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams) };
+                        self.ask_presence(cx, PresenceRequest::Entered { session: id, entry });
+                    }
+                    cx.out.push(Output::Confirm { scope, streams });
+                }
+                Err(_) => {
+                    self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
+                    cx.out.push(Output::Decline { scope });
+                }
+            }
+        }
+    }
+
+    /// A JOIN of an open session, or one of its own scopes, was answered.
+    fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
+        let Phase::Open(session) = &mut self.phase else { return };
+        let asked = session.joining.iter().position(|(scope, _)| *scope == joined.scope);
+        let correlation = asked.map(|at| session.joining.swap_remove(at).1);
+        let (id, scope) = (session.id, joined.scope);
+        let room = matches!(scope, Scope::Room(_));
+        match (joined.outcome, correlation) {
+            (Ok(streams), Some(_)) | (Ok(streams), None) if !room || correlation.is_some() => {
+                let again = session.rooms.iter().any(|seat| seat.scope == scope);
+                if room && !again {
+                    session.rooms.push(RoomSeat::new(&scope, &streams));
+                }
+                self.introduce(cx, correlation.unwrap_or(0), &scope, &streams);
+                if again {
+                    return cx.out.push(Output::Decline { scope });
+                }
+                if room || !streams.is_empty() {
+                    let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams) };
+                    self.ask_presence(cx, PresenceRequest::Entered { session: id, entry });
+                }
+                cx.out.push(Output::Confirm { scope, streams });
+            }
+            (Err(code), Some(correlation)) => {
+                self.error(cx, code, correlation, "no such room; a publisher's JOIN opens one");
+                cx.out.push(Output::Decline { scope });
+            }
+            _ => cx.out.push(Output::Decline { scope }),
+        }
+    }
+
+    /// Tells the client of the scope's streams, before any of their frames.
+    fn introduce(&mut self, cx: &mut Cx<'_>, correlation: u64, scope: &Scope, streams: &[StreamStart]) {
+        match scope {
+            Scope::Room(room) => {
+                let introductions = streams.iter().map(|start| &*start.introduction);
+                self.answer(cx, |out| write::joined(out, correlation, room, introductions));
+            }
+            Scope::User(_) | Scope::Session(_) | Scope::Everyone => {
+                for start in streams {
+                    self.answer(cx, |out| write::position(out, &start.introduction));
+                }
+            }
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: &Session,
+        token: &str,
+        (recovered, reason, lost): (bool, Option<LostReason>, &[&str]),
+        last_close: Option<CloseReason>,
+    ) {
+        let connection_id = cx.settings.connection_id(cx.me).to_string();
+        let session_id = session.id.to_string();
+        let rooms = session.rooms.iter().filter_map(|seat| match &seat.scope {
+            Scope::Room(room) => Some(&**room),
+            _ => None,
+        });
+        let welcome = json::Welcome {
+            connection_id: &connection_id,
+            session_id: &session_id,
+            user_id: &session.user,
+            resume: token,
+            heartbeat_ms: u64::try_from(cx.settings.clocks.ping.as_millis()).unwrap_or(u64::MAX),
+            recovered,
+            reason: reason.map(LostReason::name),
+            lost: lost.to_vec(),
+            rooms: rooms.collect(),
+            durability: cx.settings.durability,
+            last_close: last_close.map(write::last_close),
+        };
+        self.answer(cx, |out| write::welcome(out, &welcome));
+    }
+
+    fn auth_failed(&mut self, cx: &mut Cx<'_>, attempts: u8, text: &str) {
+        self.phase = Phase::Hello { attempts: attempts + 1 };
+        self.error(cx, ErrorCode::AuthFailed, 0, text);
+        if attempts + 1 >= limits::AUTHENTICATION_ATTEMPTS {
+            self.close(cx, CloseReason::Unauthorized);
+        }
+    }
+
+    fn identify(&mut self, cx: &mut Cx<'_>, session: &Session) {
+        let user = Arc::clone(&session.user);
+        cx.out.push(Output::Identify { user, session: session.id, publisher: session.publisher });
+    }
+
+    pub(super) fn ask_presence(&mut self, cx: &mut Cx<'_>, request: PresenceRequest) {
+        cx.out.push(Output::Request(cx.settings.presence, Request::Presence(Box::new(request))));
+    }
+
+    fn session_id(&self) -> Option<SessionId> {
+        match &self.phase {
+            Phase::Open(session) => Some(session.id),
+            Phase::Busy(pending) => match &**pending {
+                Pending::Opening { session, .. } => Some(session.id),
+                Pending::Resuming(resuming) => Some(resuming.session.id),
+                Pending::Verifying { .. } | Pending::Looking { .. } => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl Session {
+    fn new(cx: &Cx<'_>, id: SessionId, record: &SessionRecord) -> Self {
+        Self {
+            id,
+            user: Arc::clone(&record.user),
+            username: Arc::clone(&record.username),
+            roles: record.roles.clone(),
+            publisher: record.roles.iter().any(|role| &**role == "publisher"),
+            closes_at: closes_at(cx, record.expires_at),
+            rooms: Vec::new(),
+            joining: Vec::new(),
+            rates: Vec::new(),
+        }
+    }
+
+    fn own_scopes(&self) -> [Scope; 3] {
+        [Scope::User(Arc::clone(&self.user)), Scope::Session(self.id), Scope::Everyone]
+    }
+}
+
+impl RoomSeat {
+    fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
+        let relay = streams.iter().find(|start| start.introduction.position.stream.starts_with("relay/"));
+        Self {
+            scope: scope.clone(),
+            streams: streams.iter().map(|start| start.introduction.handle).collect(),
+            relay: relay.map_or(StreamHandle::NONE, |start| start.introduction.handle),
+        }
+    }
+}
+
+/// Where a resuming member's cursor starts: what was sent since the home answered must not be missed, so nobody is live
+/// at once; if anything is lost, everything starts at the heads.
+fn catch_up(start: &StreamStart, recovered: bool) -> Start {
+    match start.start {
+        Start::Behind(place) if recovered => Start::Behind(place),
+        Start::Live if recovered => Start::Behind(start.introduction.position.place),
+        _ => Start::Behind(u64::MAX),
+    }
+}
+
+fn heads(streams: &[StreamStart]) -> Vec<Position> {
+    streams.iter().map(|start| start.introduction.position.clone()).collect()
+}
+
+fn random_bytes(cx: &mut Cx<'_>) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&(cx.random)().to_be_bytes());
+    bytes[8..].copy_from_slice(&(cx.random)().to_be_bytes());
+    bytes
+}

@@ -1,0 +1,466 @@
+//! The connection: phases, input with pauses, queue, timers, close.
+
+use std::time::Duration;
+
+use super::authenticate::{Pending, Session};
+use super::{Cx, Output};
+use crate::close::CloseReason;
+use crate::delivery::{Context, EncodeSkipped, Verdict, WriteQueue};
+use crate::frame::Run;
+use crate::id::StreamHandle;
+use crate::limits;
+use crate::message::{PresenceRequest, Request};
+use crate::protocol::frames::write;
+use crate::streams::Cursor;
+use crate::time::Monotonic;
+use crate::websocket::{self, Decoder, Message, Role};
+
+/// What the client speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// Binary frames, `/ws/frames`.
+    Frames,
+    /// `/echo`, dev mode.
+    Echo,
+}
+
+/// One connection. A few hundred bytes while idle: buffers exist only while they hold something.
+pub struct Connection {
+    pub(super) phase: Phase,
+    pub(super) dialect: Dialect,
+    pub(super) decoder: Decoder,
+    /// Frames that wait to be sent.
+    pub queue: WriteQueue,
+    /// Catch-ups under way.
+    pub cursors: Vec<Cursor>,
+    /// Input that waits: the upgrade request's beginning, or what came while reading was to pause.
+    pub(super) stash: Vec<u8>,
+    pub(super) pause: Option<Box<Pause>>,
+    pub(super) opened_at: Monotonic,
+    pub(super) last_input: Monotonic,
+    last_ping: Monotonic,
+    /// The earliest timer the shard holds for this connection.
+    pub timer: Monotonic,
+    pub(super) end_of_stream: bool,
+}
+
+/// Where the connection is in its life.
+pub(super) enum Phase {
+    /// Reading the upgrade request.
+    Handshake,
+    /// Upgraded; `attempts` HELLOs failed.
+    Hello { attempts: u8 },
+    /// A HELLO is being verified, looked up or resumed; input waits in the stash.
+    Busy(Box<Pending>),
+    /// A session is attached.
+    Open(Box<Session>),
+    /// `/echo`.
+    Echo,
+    /// The close frame is queued or sent; input is discarded.
+    Closing { until: Monotonic, reason: CloseReason },
+}
+
+/// A message that cannot be carried out now, and since when.
+pub(super) struct Pause {
+    pub since: Monotonic,
+    /// The message; `None` when reading only waits for answers to drain.
+    pub held: Option<Box<[u8]>>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flow {
+    /// Done.
+    Next,
+    /// Hold this message and pause.
+    Hold,
+}
+
+impl Connection {
+    /// A socket that was just accepted.
+    #[must_use]
+    pub fn new(now: Monotonic, max_frame: usize) -> Self {
+        Self {
+            phase: Phase::Handshake,
+            dialect: Dialect::Frames,
+            decoder: Decoder::new(Role::Server, max_frame),
+            queue: WriteQueue::new(),
+            cursors: Vec::new(),
+            stash: Vec::new(),
+            pause: None,
+            opened_at: now,
+            last_input: now,
+            last_ping: now,
+            timer: Monotonic::NEVER,
+            end_of_stream: false,
+        }
+    }
+
+    /// Bytes arrived.
+    pub fn receive(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+        self.last_input = cx.now;
+        match self.phase {
+            Phase::Closing { .. } => {}
+            Phase::Handshake => self.receive_handshake(cx, bytes),
+            _ if self.must_wait() => self.stash(cx, bytes),
+            _ => self.decode(cx, bytes),
+        }
+    }
+
+    /// The client sent FIN. Without a close frame before it, the connection is lost; the session may come back.
+    pub fn end_of_stream(&mut self, cx: &mut Cx<'_>) {
+        self.end_of_stream = true;
+        if !matches!(self.phase, Phase::Closing { .. }) {
+            self.lost(cx);
+        }
+    }
+
+    /// The socket broke, or the client went without a word: nothing more can be sent.
+    pub fn lost(&mut self, cx: &mut Cx<'_>) {
+        let reason = match self.phase {
+            Phase::Closing { reason, .. } => reason,
+            Phase::Handshake => CloseReason::HandshakeTimeout,
+            _ => CloseReason::ConnectionLost,
+        };
+        if !matches!(self.phase, Phase::Closing { .. }) {
+            self.detach(cx, reason);
+            cx.stats.closes_total[reason as usize].add(1);
+        }
+        self.with_queue(cx, |queue, context| queue.abandon(context));
+        self.phase = Phase::Closing { until: Monotonic::ZERO, reason };
+    }
+
+    /// Ends the connection for this reason: the frame under way is finished, the rest is lost, CLOSE follows.
+    pub fn close(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        self.close_with(cx, reason, reason.code(), reason.text());
+    }
+
+    /// [`Connection::close`] with another code and text, e.g. the client's own, or a reconnect delay.
+    pub fn close_with(&mut self, cx: &mut Cx<'_>, reason: CloseReason, code: u16, text: &str) {
+        if matches!(self.phase, Phase::Closing { .. }) {
+            return;
+        }
+        let upgraded = !matches!(self.phase, Phase::Handshake);
+        self.detach(cx, reason);
+        cx.stats.closes_total[reason as usize].add(1);
+        let frame = (upgraded && reason.code() != 0).then(|| {
+            let mut frame = Vec::new();
+            websocket::put_close(&mut frame, code, text);
+            frame.into_boxed_slice()
+        });
+        self.with_queue(cx, |queue, context| queue.close(frame, context));
+        self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
+    }
+
+    /// A batch's run for this member; the verdict is carried out.
+    pub fn deliver(&mut self, cx: &mut Cx<'_>, run: Run) {
+        let verdict = self.with_queue(cx, |queue, context| queue.push_run(run, context));
+        self.judge(cx, verdict);
+    }
+
+    /// What the timer wheel brought; see [`Connection::next_deadline`].
+    pub fn timer(&mut self, cx: &mut Cx<'_>) {
+        let (now, clocks) = (cx.now, cx.settings.clocks);
+        match &self.phase {
+            Phase::Closing { until, .. } if *until <= now => self.lost(cx),
+            Phase::Closing { .. } => {}
+            Phase::Handshake if self.opened_at + clocks.handshake <= now => {
+                self.close(cx, CloseReason::HandshakeTimeout);
+            }
+            Phase::Handshake => {}
+            Phase::Hello { .. } | Phase::Busy(_) if self.opened_at + clocks.authentication <= now => {
+                self.close(cx, CloseReason::AuthenticationTimeout);
+            }
+            Phase::Hello { .. } | Phase::Busy(_) => {}
+            Phase::Open(session) if session.closes_at <= now => self.close(cx, CloseReason::TokenExpired),
+            Phase::Open(_) | Phase::Echo => self.open_timer(cx),
+        }
+    }
+
+    fn open_timer(&mut self, cx: &mut Cx<'_>) {
+        let (now, clocks) = (cx.now, cx.settings.clocks);
+        if self.queue.age_deadline(&cx.settings.queue) <= now {
+            let verdict = self.with_queue(cx, |queue, context| queue.check_age(context));
+            self.judge(cx, verdict);
+        }
+        if self.pause.as_ref().is_some_and(|pause| pause.held.is_some() && pause.since + clocks.pause <= now) {
+            self.give_up_held(cx);
+        }
+        if self.pause.is_none() && self.last_input + clocks.idle <= now {
+            self.close(cx, CloseReason::IdleTimeout);
+        } else if self.last_ping + clocks.ping <= now {
+            self.last_ping = now;
+            let mut ping = Vec::new();
+            websocket::put_frame(&mut ping, websocket::opcode::PING, &[]);
+            self.with_queue(cx, |queue, context| queue.push_ping(ping.into_boxed_slice(), context));
+        }
+    }
+
+    /// When [`Connection::timer`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self, settings: &super::Settings) -> Monotonic {
+        let clocks = &settings.clocks;
+        match &self.phase {
+            Phase::Handshake => self.opened_at + clocks.handshake,
+            Phase::Hello { .. } | Phase::Busy(_) => self.opened_at + clocks.authentication,
+            Phase::Closing { until, .. } => *until,
+            Phase::Open(_) | Phase::Echo => {
+                let idle = match &self.pause {
+                    None => self.last_input + clocks.idle,
+                    Some(pause) if pause.held.is_some() => pause.since + clocks.pause,
+                    Some(_) => Monotonic::NEVER,
+                };
+                let expiry = match &self.phase {
+                    Phase::Open(session) => session.closes_at,
+                    _ => Monotonic::NEVER,
+                };
+                let age = self.queue.age_deadline(&settings.queue);
+                idle.min(expiry).min(age).min(self.last_ping + clocks.ping)
+            }
+        }
+    }
+
+    /// Tries again what was held, then reads on in the stash. The shard calls it when rings or answers drained.
+    pub fn resume(&mut self, cx: &mut Cx<'_>) {
+        if let Some(pause) = self.pause.take() {
+            if let Some(mut held) = pause.held {
+                let again = held.clone();
+                if self.message(cx, &mut held) == Flow::Hold {
+                    self.pause = Some(Box::new(Pause { since: pause.since, held: Some(again) }));
+                    return;
+                }
+            }
+            self.last_input = cx.now;
+        }
+        if !self.stash.is_empty() && !self.must_wait() && !matches!(self.phase, Phase::Closing { .. }) {
+            let mut stash = std::mem::take(&mut self.stash);
+            self.decode(cx, &mut stash);
+        }
+    }
+
+    /// Whether [`Connection::resume`] may have something to do.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.pause.is_some() || !self.stash.is_empty() && !matches!(self.phase, Phase::Handshake)
+    }
+
+    /// Whether the shard should receive for this connection.
+    #[must_use]
+    pub fn wants_reads(&self) -> bool {
+        match self.phase {
+            Phase::Closing { .. } => !self.end_of_stream,
+            _ => !self.must_wait(),
+        }
+    }
+
+    /// Whether there is something to send now, as far as the socket takes it.
+    #[must_use]
+    pub fn has_sendable(&self) -> bool {
+        self.queue.has_sendable()
+    }
+
+    /// Whether everything that will be sent is sent, and the sending side may end.
+    #[must_use]
+    pub fn is_flushed_and_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. }) && !self.queue.has_sendable()
+    }
+
+    /// Whether the socket may be closed now: both sides have ended, or waiting for the client is over.
+    #[must_use]
+    pub fn is_over(&self, now: Monotonic) -> bool {
+        let Phase::Closing { until, .. } = self.phase else { return false };
+        until <= now || self.end_of_stream && !self.queue.has_sendable()
+    }
+
+    /// Whether a session is attached.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// The cursors' pulls that fit: at most what is left of half the queue.
+    pub fn pulls(&mut self, cx: &mut Cx<'_>) {
+        if self.cursors.is_empty() || !self.is_open() {
+            return;
+        }
+        let limits = &cx.settings.queue;
+        let (frames, bytes) = self.queue.depth();
+        let room = ((limits.frames / 2).saturating_sub(frames), (limits.bytes / 2).saturating_sub(bytes));
+        let share = self.cursors.len();
+        for cursor in &mut self.cursors {
+            let home = cursor.stream().home(cx.settings.shards);
+            if let Some(home) = home.filter(|home| (cx.may_request)(*home))
+                && let Some(pull) = cursor.pull(cx.me, room.0.div_ceil(share), room.1.div_ceil(share))
+            {
+                cx.out.push(Output::Request(home, Request::Pull(Box::new(pull))));
+            }
+        }
+    }
+
+    /// A page of a catch-up arrived; `true` when the member is live in that stream from here on.
+    pub fn page(&mut self, cx: &mut Cx<'_>, page: crate::message::Page) -> bool {
+        let stream = page.stream;
+        if page.next == crate::message::PageNext::Evicted {
+            if self.cursors.iter().any(|cursor| cursor.stream() == stream) {
+                self.close(cx, CloseReason::SlowConsumer);
+            }
+            return false;
+        }
+        let Some(at) = self.cursors.iter().position(|cursor| cursor.stream() == stream) else { return false };
+        let live = self.cursors[at].advance(&page);
+        for run in page.runs {
+            if !self.is_open() {
+                return false;
+            }
+            let batch = crate::frame::Shared::new(run.batch);
+            self.deliver(cx, Run { batch, from: run.from, to: run.to });
+        }
+        if live && self.is_open() {
+            self.cursors.swap_remove(at);
+            self.cursors.shrink_to_fit();
+        }
+        live && self.is_open()
+    }
+
+    /// Queues an answer or an introduction.
+    pub(super) fn answer(&mut self, cx: &mut Cx<'_>, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut frame = Vec::new();
+        write(&mut frame);
+        let verdict = self.with_queue(cx, |queue, context| queue.push_answer(frame.into_boxed_slice(), context));
+        self.judge(cx, verdict);
+    }
+
+    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, verdict: Verdict) {
+        match verdict {
+            Verdict::Close(reason) => self.close(cx, reason),
+            Verdict::AnswersFull if self.pause.is_none() => {
+                self.pause = Some(Box::new(Pause { since: cx.now, held: None }));
+            }
+            Verdict::AnswersFull | Verdict::Queued | Verdict::Replaced | Verdict::Dropped => {}
+        }
+    }
+
+    pub(super) fn with_queue<T>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        act: impl FnOnce(&mut WriteQueue, &mut Context<'_>) -> T,
+    ) -> T {
+        let skipped: &dyn EncodeSkipped = &SkippedFrames;
+        let mut context = Context {
+            now: cx.now,
+            limits: &cx.settings.queue,
+            ledger: cx.ledger,
+            pool: cx.pool,
+            skipped,
+            delta_age: &cx.stats.delta_age_ns,
+        };
+        act(&mut self.queue, &mut context)
+    }
+
+    /// Reads messages until the input is used up or reading must pause.
+    pub(super) fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+        let placeholder = Decoder::new(Role::Server, cx.settings.max_frame);
+        let mut decoder = std::mem::replace(&mut self.decoder, placeholder);
+        let mut at = 0;
+        loop {
+            if matches!(self.phase, Phase::Closing { .. }) {
+                return;
+            }
+            if self.must_wait() {
+                self.decoder = decoder;
+                return self.stash(cx, &mut bytes[at..]);
+            }
+            match decoder.next(bytes, &mut at) {
+                Ok(None) => break,
+                Ok(Some(message)) => self.websocket_message(cx, message),
+                Err(error) => return self.close(cx, error.close_reason()),
+            }
+        }
+        self.decoder = decoder;
+    }
+
+    fn websocket_message(&mut self, cx: &mut Cx<'_>, message: Message<'_>) {
+        cx.stats.frames_in_total.add(1);
+        match message {
+            Message::Binary(payload) => self.data(cx, payload),
+            Message::Text(payload) if self.dialect == Dialect::Echo => {
+                self.answer(cx, |out| websocket::put_frame(out, websocket::opcode::TEXT, payload));
+            }
+            Message::Text(_) => self.close(cx, CloseReason::UnsupportedData),
+            Message::Ping(payload) => {
+                let mut pong = Vec::new();
+                websocket::put_frame(&mut pong, websocket::opcode::PONG, payload);
+                self.with_queue(cx, |queue, context| queue.push_pong(pong.into_boxed_slice(), context));
+            }
+            Message::Pong(_) => {}
+            Message::Close(None) => self.close(cx, CloseReason::Normal),
+            Message::Close(Some((1001, _))) => self.close(cx, CloseReason::GoingAway),
+            Message::Close(Some((code, _))) => self.close_with(cx, CloseReason::Normal, code, ""),
+        }
+    }
+
+    fn data(&mut self, cx: &mut Cx<'_>, payload: &mut [u8]) {
+        if self.dialect == Dialect::Echo {
+            return self.answer(cx, |out| websocket::put_frame(out, websocket::opcode::BINARY, payload));
+        }
+        if self.message(cx, payload) == Flow::Hold {
+            self.pause = Some(Box::new(Pause { since: cx.now, held: Some(Box::from(&*payload)) }));
+            cx.stats.pauses_total.add(1);
+        }
+    }
+
+    /// Whether input must wait: a HELLO is under way, a message is held, or answers must drain first.
+    fn must_wait(&self) -> bool {
+        matches!(self.phase, Phase::Busy(_)) || self.pause.is_some()
+    }
+
+    fn stash(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+        if self.stash.len() + bytes.len() > limits::STASH_BYTES.max(cx.settings.max_frame + 64) {
+            self.close(cx, CloseReason::TryAgainLater);
+        } else {
+            self.stash.extend_from_slice(bytes);
+        }
+    }
+
+    /// Gives up the session: seats, scopes, ownership of the record.
+    fn detach(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        self.stash = Vec::new();
+        self.pause = None;
+        self.cursors = Vec::new();
+        let session = match &mut self.phase {
+            Phase::Open(session) => {
+                for room in session.rooms.iter().filter(|_| session.publisher) {
+                    let home = room.scope.home(cx.settings.shards);
+                    let (scope, session) = (room.scope.clone(), session.id);
+                    cx.out.push(Output::Request(home, Request::PublisherGone { scope, session, gone: false }));
+                }
+                Some(session.id)
+            }
+            Phase::Busy(pending) => pending.abandon(cx),
+            _ => None,
+        };
+        if let Some(session) = session {
+            cx.out.push(Output::Detach);
+            let detached = PresenceRequest::Detached { from: cx.me, session, last_close: reason };
+            cx.out.push(Output::Request(cx.settings.presence, Request::Presence(Box::new(detached))));
+        }
+    }
+}
+
+/// Dialect D's `skipped` frame.
+struct SkippedFrames;
+
+impl EncodeSkipped for SkippedFrames {
+    fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
+        write::skipped(out, stream, count);
+    }
+}
+
+/// How long after `exp` (seconds since the Unix epoch) a connection may go on, seen from `now`.
+pub(super) fn closes_at(cx: &Cx<'_>, expires_at: u64) -> Monotonic {
+    if expires_at == u64::MAX {
+        return Monotonic::NEVER;
+    }
+    let left = Duration::from_millis(expires_at.saturating_mul(1000).saturating_sub(cx.wall.0));
+    cx.now + left + cx.settings.clocks.token_grace
+}

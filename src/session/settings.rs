@@ -1,0 +1,89 @@
+//! What all connections of a shard share and never change: keys, routes, bounds, clocks' settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::Verifier;
+use crate::delivery;
+use crate::id::{ConnAddr, ConnectionId, NodeId};
+use crate::limits;
+use crate::protocol::routes::Routes;
+
+/// See the module.
+pub struct Settings {
+    /// Checks tokens.
+    pub verifier: Arc<Verifier>,
+    /// The type table.
+    pub routes: Arc<Routes>,
+    /// Allowed origins beside the same host and localhost.
+    pub origins: Vec<String>,
+    /// Echo and demo page are on.
+    pub dev: bool,
+    /// The demo page, served at `/` in dev mode.
+    pub page: &'static str,
+    /// Name of this gateway in envelopes.
+    pub gateway_id: String,
+    /// Random per process: makes connection ids unguessable and unique across restarts.
+    pub nonce: u64,
+    /// Shards of the node.
+    pub shards: u16,
+    /// The presence peer.
+    pub presence: NodeId,
+    /// The bus peer.
+    pub bus: NodeId,
+    /// What an acknowledgement means.
+    pub durability: &'static str,
+    /// Bounds of the write queues.
+    pub queue: delivery::Limits,
+    /// Largest message of a client, bytes.
+    pub max_frame: usize,
+    /// Rooms of one session.
+    pub rooms_max: usize,
+    /// Intervals and time-outs.
+    pub clocks: Clocks,
+}
+
+/// Intervals and time-outs of a connection; the defaults are those of `limits`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Clocks {
+    /// From accept to the end of the upgrade request.
+    pub handshake: Duration,
+    /// From the upgrade to a successful HELLO.
+    pub authentication: Duration,
+    /// Without any input.
+    pub idle: Duration,
+    /// Between pings.
+    pub ping: Duration,
+    /// From the close frame to the hard close.
+    pub close: Duration,
+    /// How long a publisher may be paused.
+    pub pause: Duration,
+    /// Behind a token's `exp`.
+    pub token_grace: Duration,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            handshake: limits::HANDSHAKE_TIMEOUT,
+            authentication: limits::AUTHENTICATION_TIMEOUT,
+            idle: limits::IDLE_TIMEOUT,
+            ping: limits::PING_INTERVAL,
+            close: limits::CLOSE_TIMEOUT,
+            pause: limits::PAUSE_TIMEOUT,
+            token_grace: limits::TOKEN_GRACE,
+        }
+    }
+}
+
+impl Settings {
+    /// The connection's name on the wire.
+    #[must_use]
+    pub fn connection_id(&self, addr: ConnAddr) -> ConnectionId {
+        let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.nonce.to_be_bytes());
+        bytes[8..].copy_from_slice(&place.to_be_bytes());
+        ConnectionId(bytes)
+    }
+}
