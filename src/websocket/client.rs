@@ -106,3 +106,49 @@ pub fn parse_response(bytes: &[u8], key: &str) -> Result<Option<Accepted>, Respo
     }
     Ok(Some(Accepted { consumed, protocol: single("sec-websocket-protocol")?.map(str::to_owned) }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::websocket::{Refusal, accept_response, parse_request};
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    /// Our client's request passes our server's judgement, and its answer our client's, at whatever byte it is cut.
+    #[test]
+    fn client_and_server_agree() {
+        let key = client_key(*b"the sample nonce");
+        assert_eq!(key, KEY);
+        let request = client_request("a:1", "/ws?x=1", &key, &["p1", "p2"], Some("http://a:1"));
+        let read = parse_request(&request).unwrap().unwrap();
+        assert_eq!((read.host, read.path, read.query, read.origin), ("a:1", "/ws", "x=1", Some("http://a:1")));
+        assert_eq!((read.consumed, read.upgrade.unwrap().protocols), (request.len(), vec!["p1", "p2"]));
+        let mut response = accept_response(&key, Some("p2"));
+        let consumed = response.len();
+        for end in 0..consumed {
+            assert_eq!(parse_response(&response[..end], &key), Ok(None));
+        }
+        response.extend_from_slice(b"\x81\x00");
+        let accepted = Accepted { consumed, protocol: Some("p2".to_owned()) };
+        assert_eq!(parse_response(&response, &key), Ok(Some(accepted)));
+    }
+
+    /// Every answer that is no acceptance of this key is told apart.
+    #[test]
+    fn other_answers_are_refused() {
+        use ResponseError as E;
+        let good = String::from_utf8(accept_response(KEY, None)).unwrap();
+        for (answer, error) in [
+            (String::from_utf8(Refusal::Forbidden.response()).unwrap(), E::Status(403)),
+            (good.replace("Upgrade: websocket", "Upgrade: h2c"), E::NotWebSocket),
+            (good.replace("Connection: Upgrade", "Connection: close"), E::NotWebSocket),
+            (good.replace("s3pPL", "S3pPL"), E::WrongAccept),
+            (good.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), E::Extension),
+            (good.replace("HTTP/1.1", "HTTP/1.0"), E::Malformed),
+            (good.replace("\r\n\r\n", &format!("\r\nX: {}", "x".repeat(limits::HANDSHAKE_BYTES))), E::Malformed),
+            ("SSH-2.0-OpenSSH\r\n".to_owned(), E::Malformed),
+        ] {
+            assert_eq!(parse_response(answer.as_bytes(), KEY), Err(error), "{answer}");
+        }
+    }
+}

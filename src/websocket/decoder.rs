@@ -452,3 +452,221 @@ fn read_close(payload: &[u8]) -> Result<Option<(u16, &str)>, DecodeError> {
 const HEADER_BYTES_MAX: usize = 14;
 
 const _: () = assert!(size_of::<Decoder>() <= 96, "every idle connection has one");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::websocket::put_masked_frame;
+
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    /// A client's frame, of any first byte.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_masked_frame(&mut out, Opcode::Binary, KEY, payload);
+        out[0] = first;
+        out
+    }
+
+    /// Feeds pieces of at most `step` bytes; what was read as text, and how it ended.
+    fn decode(decoder: &mut Decoder, bytes: &[u8], step: usize) -> (Vec<String>, Result<(), DecodeError>) {
+        let mut seen = Vec::new();
+        for piece in bytes.chunks(step) {
+            let (mut piece, mut at) = (piece.to_vec(), 0);
+            loop {
+                match decoder.next(&mut piece, &mut at) {
+                    Ok(Some(message)) => seen.push(show(&message)),
+                    Ok(None) => break,
+                    Err(error) => return (seen, Err(error)),
+                }
+            }
+            assert_eq!(at, piece.len(), "None means all is consumed");
+        }
+        (seen, Ok(()))
+    }
+
+    fn show(message: &Message<'_>) -> String {
+        let (kind, bytes) = match message {
+            Message::Text(bytes) => ("text", bytes),
+            Message::Binary(bytes) => ("binary", bytes),
+            Message::Ping(bytes) => ("ping", bytes),
+            Message::Pong(bytes) => ("pong", bytes),
+            Message::Close(close) => return format!("close {close:?}"),
+        };
+        format!("{kind} {}", String::from_utf8_lossy(bytes))
+    }
+
+    /// The frames of RFC 6455 §5.7 read as the text says, for the role that receives them.
+    #[test]
+    fn rfc_examples_are_read() {
+        let mut client = Decoder::new(Role::Client, 1 << 20);
+        let mut bytes = b"\x81\x05Hello\x01\x03Hel\x80\x02lo\x89\x05Hello\x82\x7e\x01\x00".to_vec();
+        bytes.extend([b'.'; 256]);
+        bytes.extend([0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
+        bytes.extend([b'.'; 65536]);
+        for step in [1, 2, 7, 300, 1 << 20] {
+            let (seen, end) = decode(&mut client, &bytes, step);
+            assert_eq!((&seen[..3], end), (&["text Hello", "text Hello", "ping Hello"].map(String::from)[..], Ok(())));
+            assert_eq!(seen[3..].iter().map(String::len).collect::<Vec<_>>(), [7 + 256, 7 + 65536]);
+        }
+        let mut server = Decoder::new(Role::Server, 1 << 20);
+        let masked = [&frame(0x81, b"Hello")[..], &frame(0x8a, b"Hello")].concat();
+        assert_eq!(decode(&mut server, &masked, 3).0, ["text Hello", "pong Hello"]);
+    }
+
+    /// Every breach of the framing fails at the byte that shows it, with its close code, and the error stays.
+    #[test]
+    fn breaches_fail_at_the_byte_that_shows_them() {
+        use DecodeError as E;
+        let open = frame(0x01, b"a");
+        let cases: [(&[u8], &[u8], E, u16); 21] = [
+            (b"", b"\xc2", E::ReservedBits, 1002),
+            (b"", b"\xa2", E::ReservedBits, 1002),
+            (b"", b"\x92", E::ReservedBits, 1002),
+            (b"", b"\x83", E::ReservedOpcode(3), 1002),
+            (b"", b"\x8b", E::ReservedOpcode(11), 1002),
+            (b"", b"\x09", E::FragmentedControl, 1002),
+            (b"", b"\x08", E::FragmentedControl, 1002),
+            (b"", b"\x80", E::UnexpectedContinuation, 1002),
+            (&open, b"\x81", E::UnfinishedMessage, 1002),
+            (&open, b"\x02", E::UnfinishedMessage, 1002),
+            (b"", b"\x82\x05", E::Masking, 1002),
+            (b"", b"\x89\xfe", E::LongControl, 1002),
+            (b"", b"\x88\xff", E::LongControl, 1002),
+            (b"", b"\x82\xfe\x00\x7d", E::Length, 1002),
+            (b"", b"\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff", E::Length, 1002),
+            (b"", b"\x82\xff\x80\x00\x00\x00\x00\x01\x00\x00", E::Length, 1002),
+            (b"", b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff", E::TooBig, 1009),
+            (b"", b"\x82\xfe\x03\xe9", E::TooBig, 1009),
+            (&open, b"\x80\xfe\x03\xe8", E::TooBig, 1009),
+            (b"", &frame(0x88, b"\x03"), E::ClosePayload, 1002),
+            (b"", &frame(0x88, b"\x03\xe8\xff"), E::InvalidUtf8, 1007),
+        ];
+        for (before, wrong, expected, code) in cases {
+            for step in [1, 100] {
+                let mut decoder = Decoder::new(Role::Server, 1000);
+                assert_eq!(decode(&mut decoder, before, step), (vec![], Ok(())));
+                let last = wrong.len() - 1;
+                assert_eq!(decode(&mut decoder, &wrong[..last], step), (vec![], Ok(())), "{expected} came early");
+                assert_eq!(decode(&mut decoder, &wrong[last..], step), (vec![], Err(expected)));
+                assert_eq!(expected.reason().code(), code);
+                assert_eq!(decode(&mut decoder, &frame(0x82, b"fine"), step), (vec![], Err(expected)));
+                assert_eq!(decoder.buffer.capacity(), 0);
+            }
+        }
+        let mut client = Decoder::new(Role::Client, 1000);
+        assert_eq!(decode(&mut client, &frame(0x82, b"x"), 9).1, Err(E::Masking));
+    }
+
+    /// Close codes follow RFC 6455 §7.4 and IANA's registry at every border.
+    #[test]
+    fn close_codes_are_judged() {
+        let allowed = [1000, 1001, 1002, 1003, 1007, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999];
+        let forbidden = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535];
+        for code in allowed.into_iter().chain(forbidden) {
+            let close = frame(0x88, &[&u16::to_be_bytes(code)[..], b"bye"].concat());
+            for step in [1, 100] {
+                let (seen, end) = decode(&mut Decoder::new(Role::Server, 9), &close, step);
+                if allowed.contains(&code) {
+                    assert_eq!((seen, end), (vec![format!("close Some(({code}, \"bye\"))")], Ok(())));
+                } else {
+                    assert_eq!((seen, end), (vec![], Err(DecodeError::CloseCode(code))));
+                }
+            }
+        }
+    }
+
+    /// Behind a close nothing is read any more, not even garbage.
+    #[test]
+    fn input_behind_a_close_is_ignored() {
+        let bytes = [&frame(0x88, b"")[..], &frame(0x82, b"late"), b"\xff\xff\xff"].concat();
+        for step in [1, 4, 100] {
+            let mut decoder = Decoder::new(Role::Server, 100);
+            assert_eq!(decode(&mut decoder, &bytes, step), (vec!["close None".to_owned()], Ok(())));
+            assert_eq!(decoder.buffer.capacity(), 0);
+        }
+    }
+
+    /// Control frames between fragments are delivered at once, whole or in parts, and do not disturb the message.
+    #[test]
+    fn control_frames_interleave() {
+        let bytes = [
+            frame(0x01, "k\u{fc}".as_bytes()),
+            frame(0x89, b"one"),
+            frame(0x00, b"\xe2"),
+            frame(0x8a, b""),
+            frame(0x00, b""),
+            frame(0x89, &[b'p'; 125]),
+            frame(0x80, b"\x82\xac"),
+            frame(0x82, b"next"),
+        ]
+        .concat();
+        let ping = format!("ping {}", "p".repeat(125));
+        let expected = ["ping one", "pong ", &ping, "text k\u{fc}\u{20ac}", "binary next"].map(String::from).to_vec();
+        for step in 1..bytes.len() {
+            let mut decoder = Decoder::new(Role::Server, 6);
+            assert_eq!(decode(&mut decoder, &bytes, step), (expected.clone(), Ok(())), "in steps of {step}");
+            assert!(decoder.is_idle());
+        }
+    }
+
+    /// Invalid text fails at its byte: within a frame that is not complete, and at the end of an unfinished character.
+    #[test]
+    fn invalid_text_fails_at_once() {
+        let bytes = frame(0x01, b"abc\xed\xa0 and more that never matters");
+        let mut decoder = Decoder::new(Role::Server, 1000);
+        assert_eq!(decode(&mut decoder, &bytes[..10], 100), (vec![], Ok(())));
+        assert_eq!(decode(&mut decoder, &bytes[10..11], 1), (vec![], Err(DecodeError::InvalidUtf8)));
+        for unfinished in [frame(0x81, b"abc\xe2\x82"), [frame(0x01, b"a"), frame(0x80, b"\xc3")].concat()] {
+            for step in [1, 100] {
+                let mut decoder = Decoder::new(Role::Server, 1000);
+                assert_eq!(decode(&mut decoder, &unfinished, step), (vec![], Err(DecodeError::InvalidUtf8)));
+            }
+        }
+    }
+
+    /// A frame that lies whole in the input is delivered in place, and the decoder allocates nothing.
+    #[test]
+    fn a_whole_frame_is_not_copied() {
+        let mut decoder = Decoder::new(Role::Server, 1000);
+        let mut input = [frame(0x82, b"first"), frame(0x81, b"second")].concat();
+        let (range, mut at) = (input.as_ptr_range(), 0);
+        for expected in [&b"first"[..], b"second"] {
+            let Ok(Some(Message::Binary(bytes) | Message::Text(bytes))) = decoder.next(&mut input, &mut at) else {
+                panic!("a data message")
+            };
+            assert!(range.contains(&bytes.as_ptr()));
+            assert_eq!(bytes, expected);
+        }
+        assert_eq!(decoder.next(&mut input, &mut at), Ok(None));
+        assert_eq!(decoder.buffer.capacity(), 0);
+    }
+
+    /// An announced length reserves nothing; memory follows what arrives, and goes when the message is done.
+    #[test]
+    fn memory_follows_received_bytes() {
+        let mut decoder = Decoder::new(Role::Server, 64 << 10);
+        let bytes = frame(0x82, &[1; 60_000]);
+        assert_eq!(decode(&mut decoder, &bytes[..108], 4), (vec![], Ok(())));
+        assert!(decoder.buffer.capacity() <= 200, "{}", decoder.buffer.capacity());
+        assert_eq!(decoder.buffered_bytes(), 100);
+        assert!(!decoder.is_idle());
+        assert_eq!(decode(&mut decoder, &bytes[108..], 4096).0.len(), 1);
+        assert!(decoder.is_idle());
+        assert_eq!(decoder.buffer.capacity(), 0);
+    }
+
+    /// A message of exactly the bound passes, in one frame and in fragments; control frames do not count.
+    #[test]
+    fn the_bound_is_inclusive() {
+        let pieces = [frame(0x02, &[b'a'; 60]), frame(0x89, &[b'p'; 125]), frame(0x80, &[b'a'; 40])].concat();
+        for bytes in [frame(0x82, &[b'a'; 100]), pieces] {
+            for step in [1, 1000] {
+                let (seen, end) = decode(&mut Decoder::new(Role::Server, 100), &bytes, step);
+                assert_eq!((seen.last(), end), (Some(&format!("binary {}", "a".repeat(100))), Ok(())));
+                let end = decode(&mut Decoder::new(Role::Server, 99), &bytes, step).1;
+                assert_eq!(end, Err(DecodeError::TooBig));
+            }
+        }
+    }
+}

@@ -218,3 +218,160 @@ const KEY_TEXT_BYTES: usize = 24;
 /// Writes canonically; reads keys whose unused bits are not zero, as the RFC does not forbid them.
 pub(super) const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The opening handshake of RFC 6455 §1.2, with the given lines behind the request line changed or added.
+    fn request(line: &str, fields: &[(&str, &str)]) -> String {
+        let mut head = vec![
+            ("Host", "server.example.com"),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Version", "13"),
+        ];
+        head.retain(|(name, _)| !fields.iter().any(|(changed, _)| changed == name));
+        head.extend(fields.iter().filter(|(_, value)| *value != "<none>"));
+        let lines: String = head.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        format!("{line}\r\n{lines}\r\n")
+    }
+
+    fn refusal(text: &str) -> u16 {
+        parse_request(text.as_bytes()).expect_err("is refused").status()
+    }
+
+    /// A browser's request is read field by field, at whatever byte it is cut, and what follows is left alone.
+    #[test]
+    fn an_upgrade_request_is_read() {
+        let fields = [
+            ("Host", "Server.example.com:8080"),
+            ("Origin", "https://example.com"),
+            ("Connection", "keep-alive, Upgrade"),
+            ("Upgrade", "WebSocket"),
+            ("Sec-WebSocket-Protocol", "chat, superchat"),
+            ("sec-websocket-protocol", "third"),
+            ("Authorization", "Bearer abc"),
+            ("X-Forwarded-For", "10.0.0.1"),
+            ("X-Forwarded-For", "10.0.0.2"),
+            ("Forwarded", "for=10.0.0.1"),
+        ];
+        let text = request("GET /ws/rooms/a%20b?token=t&x HTTP/1.1", &fields) + "\u{82}frames";
+        let head = text.len() - "\u{82}frames".len();
+        for end in 0..head {
+            assert_eq!(parse_request(&text.as_bytes()[..end]), Ok(None));
+        }
+        let read = parse_request(text.as_bytes()).unwrap().unwrap();
+        let upgrade = Upgrade { key: "dGhlIHNhbXBsZSBub25jZQ==", protocols: vec!["chat", "superchat", "third"] };
+        let expected = Request {
+            path: "/ws/rooms/a%20b",
+            query: "token=t&x",
+            host: "Server.example.com:8080",
+            origin: Some("https://example.com"),
+            authorization: Some("Bearer abc"),
+            forwarded: vec!["for=10.0.0.1"],
+            forwarded_for: vec!["10.0.0.1", "10.0.0.2"],
+            upgrade: Some(upgrade),
+            consumed: head,
+        };
+        assert_eq!(read, expected);
+    }
+
+    /// A GET without upgrade is a request for a page, also when a proxy stripped the hop-by-hop fields.
+    #[test]
+    fn an_ordinary_get_is_recognised() {
+        for text in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            request("GET / HTTP/1.1", &[("Upgrade", "<none>"), ("Connection", "<none>")]),
+            request("GET / HTTP/1.1", &[("Upgrade", "h2c")]),
+            request("GET / HTTP/1.1", &[("Connection", "keep-alive")]),
+        ] {
+            let read = parse_request(text.as_bytes()).unwrap().unwrap();
+            assert_eq!((read.path, read.upgrade), ("/", None));
+        }
+    }
+
+    /// Every malformed handshake has its exact status (§4.2.1, §4.2.2, §4.4).
+    #[test]
+    fn malformed_requests_are_refused() {
+        let get = "GET /ws HTTP/1.1";
+        for (status, line, fields) in [
+            (400, "GET /ws HTTP/1.0", &[][..]),
+            (400, "GET /ws HTTP/2.0", &[]),
+            (400, "GET ws HTTP/1.1", &[]),
+            (400, "GET /ws#x HTTP/1.1", &[]),
+            (400, "GET ftp://a/ws HTTP/1.1", &[]),
+            (400, "GET http:///ws HTTP/1.1", &[]),
+            (400, "\u{1}", &[]),
+            (400, get, &[("Host", "<none>")]),
+            (400, get, &[("Host", "a"), ("host", "b")]),
+            (400, get, &[("Origin", "a"), ("Origin", "b")]),
+            (400, get, &[("Content-Length", "5")]),
+            (400, get, &[("Transfer-Encoding", "chunked")]),
+            (400, get, &[("Bad Name", "x")]),
+            (400, get, &[("Sec-WebSocket-Key", "<none>")]),
+            (400, get, &[("Sec-WebSocket-Key", "c2hvcnQ=")]),
+            (400, get, &[("Sec-WebSocket-Key", "not base64, but 24 chars")]),
+            (400, get, &[("Sec-WebSocket-Protocol", "a,,b")]),
+            (400, get, &[("Sec-WebSocket-Protocol", "a b")]),
+            (405, "POST /ws HTTP/1.1", &[]),
+            (405, "HEAD /ws HTTP/1.1", &[]),
+            (426, get, &[("Sec-WebSocket-Version", "<none>")]),
+            (426, get, &[("Sec-WebSocket-Version", "8")]),
+            (426, get, &[("Sec-WebSocket-Version", "13, 8")]),
+        ] {
+            assert_eq!(refusal(&request(line, fields)), status, "{line} {fields:?}");
+        }
+        let not_utf8 = [&b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: \xff\r\n\r\n"[..]].concat();
+        assert_eq!(parse_request(&not_utf8).unwrap_err().status(), 400);
+    }
+
+    /// Heads of exactly the bound pass, one byte more does not; an endless head is refused without its end.
+    #[test]
+    fn heads_are_bounded() {
+        let empty = request("GET /ws HTTP/1.1", &[("X", "")]).len();
+        let filled = |bytes: usize| request("GET /ws HTTP/1.1", &[("X", &"x".repeat(bytes - empty))]);
+        let most = filled(limits::HANDSHAKE_BYTES);
+        assert_eq!(parse_request(most.as_bytes()).unwrap().unwrap().consumed, limits::HANDSHAKE_BYTES);
+        assert_eq!(refusal(&filled(limits::HANDSHAKE_BYTES + 1)), 431);
+        assert_eq!(refusal(&format!("GET /ws HTTP/1.1\r\nX: {}", "x".repeat(limits::HANDSHAKE_BYTES))), 431);
+        assert_eq!(refusal(&format!("GET /{}", "x".repeat(limits::HANDSHAKE_BYTES))), 414);
+        let many = |count: usize| request("GET /ws HTTP/1.1", &vec![("Y", ""); count - 5]);
+        assert!(parse_request(many(limits::HANDSHAKE_HEADERS).as_bytes()).unwrap().is_some());
+        assert_eq!(refusal(&many(limits::HANDSHAKE_HEADERS + 1)), 431);
+    }
+
+    /// An absolute target gives host, path and query (RFC 9112 §3.2.2).
+    #[test]
+    fn absolute_targets_are_split() {
+        for (target, expected) in [
+            ("http://a.example:80/ws?x=1", ("a.example:80", "/ws", "x=1")),
+            ("WS://a.example", ("a.example", "/", "")),
+            ("http://a.example?x", ("a.example", "/", "x")),
+        ] {
+            let text = request(&format!("GET {target} HTTP/1.1"), &[]);
+            let read = parse_request(text.as_bytes()).unwrap().unwrap();
+            assert_eq!((read.host, read.path, read.query), expected);
+        }
+    }
+
+    /// The answer has the accept value of RFC 6455 §1.3 and the chosen protocol.
+    #[test]
+    fn the_rfc_key_is_accepted() {
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        assert_eq!(accept_response(key, None), format!("{expected}\r\n").as_bytes());
+        let chosen = format!("{expected}Sec-WebSocket-Protocol: chat\r\n\r\n");
+        assert_eq!(accept_response(key, Some("chat")), chosen.as_bytes());
+    }
+
+    /// A page has its type, its length and its bytes.
+    #[test]
+    fn a_page_is_a_whole_response() {
+        let page = String::from_utf8(page_response("text/html; charset=utf-8", b"<p>")).unwrap();
+        assert!(page.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\n"));
+        assert!(page.ends_with("Content-Length: 3\r\n\r\n<p>"));
+    }
+}
