@@ -7,7 +7,7 @@ pub enum Mutant {
     /// The true policy.
     #[default]
     None,
-    /// D2: a slow queue leaves out every reliable frame beyond eight, and counts it as delivered.
+    /// D2: a slow queue leaves out every reliable frame beyond half its bound, and counts it as delivered.
     DropReliable,
     /// D1: becoming slow turns the order of the waiting reliable frames round.
     ReorderReliable,

@@ -201,7 +201,7 @@ impl Backlog {
 
     fn admit_reliable(&mut self, entry: Entry, skips: &mut Option<Box<Skips>>, cx: &mut Context<'_>) -> Verdict {
         let Frame::Run(run) = &entry.frame else { unreachable!("reliable frames are runs") };
-        if mutant!(cx.limits, DropReliable) && self.reliable_frames >= 8 {
+        if mutant!(cx.limits, DropReliable) && self.reliable_frames * 2 >= cx.limits.frames {
             cx.ledger.of(Class::Reliable).delivered += 1;
             return Verdict::Queued;
         }

@@ -42,12 +42,18 @@ macro_rules! mutant {
 }
 #[cfg(not(feature = "mutants"))]
 macro_rules! mutant {
-    ($limits:expr, $name:ident) => {{
-        let _ = &$limits;
-        false
-    }};
+    ($limits:expr, $name:ident) => {
+        $crate::delivery::unbroken($limits)
+    };
 }
 use mutant;
+
+/// No policy is broken without the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+const fn unbroken(_: &Limits) -> bool {
+    false
+}
 
 /// Bounds of one connection's queue, judged while it is slow (D4, D7).
 #[derive(Clone, Debug)]

@@ -77,20 +77,26 @@ impl Plan {
 
 impl WriteQueue {
     /// Chooses what the kernel gets next: whole frames of at most 64 KiB together, or one larger, behind the rest of
-    /// the frame under way. Changes nothing that waits; follow it with [`WriteQueue::sent`].
+    /// the frame under way. Changes nothing that waits; follow anything but `Nothing` with [`WriteQueue::sent`].
     pub fn next_send(&mut self, cx: &mut Context<'_>) -> ToSend {
         let credit = self.credit.left(self.delta_under_way());
         let Some(backlog) = self.backlog.as_deref_mut() else { return ToSend::Nothing };
         backlog.plan.clear();
+        if let Some(skips) = &mut self.skips {
+            skips.clear_plan();
+        }
         backlog.plan_own();
         if backlog.is_split() {
             let credit = if mutant!(cx.limits, IgnoreCredit) { u64::MAX } else { credit };
             backlog.plan_split(credit, &mut self.skips, cx);
         } else {
-            backlog.plan_fifo();
+            backlog.plan_fifo(&mut self.skips, cx);
         }
         match backlog.plan.steps[..] {
-            [] => ToSend::Nothing,
+            [] => {
+                backlog.blocked = false;
+                ToSend::Nothing
+            }
             [step] => backlog.run_of(step.unit).map_or(ToSend::Gather, |(run, skip)| ToSend::Run { run, skip }),
             _ => ToSend::Gather,
         }
@@ -188,23 +194,30 @@ impl Backlog {
         }
     }
 
-    fn plan_fifo(&mut self) {
-        for entry in &self.ordered {
+    fn plan_fifo(&mut self, skips: &mut Option<Box<Skips>>, cx: &Context<'_>) {
+        let Self { ordered, plan, .. } = self;
+        for entry in ordered {
             let len = entry.frame.byte_len();
-            if !self.plan.has_room(len) {
+            let fits = match &entry.frame {
+                Frame::Run(run) if skips.is_some() && run.deltas() > 0 => {
+                    plan.push_telling(Unit::Ordered, len, run.batch.stream(), skips, cx)
+                }
+                _ if plan.has_room(len) => {
+                    plan.push(Unit::Ordered, len);
+                    true
+                }
+                _ => false,
+            };
+            if !fits {
                 break;
             }
-            self.plan.push(Unit::Ordered, len);
         }
     }
 
-    /// The head rule: the ordered head goes first if it arrived before the delta head's newest value or that delta has
+    /// The head rule of DELIVERY §3: the ordered head goes first if it arrived before the delta head's newest value or that delta has
     /// no credit, else the delta head.
     fn plan_split(&mut self, mut credit: u64, skips: &mut Option<Box<Skips>>, cx: &mut Context<'_>) {
         let Self { ordered, ring: Some(ring), plan, .. } = self else { return };
-        if let Some(skips) = skips {
-            skips.clear_plan();
-        }
         let mut ordered = ordered.iter().peekable();
         let mut slot = ring.head();
         loop {
@@ -223,7 +236,7 @@ impl Backlog {
                 ordered.next();
             } else if let (Some(delta), Some(head)) = (delta, slot) {
                 let stream = delta.run.batch.stream();
-                if !plan.push_delta(stream, delta.run.byte_len(), skips, cx) {
+                if !plan.push_telling(Unit::Delta, delta.run.byte_len(), stream, skips, cx) {
                     break;
                 }
                 credit -= 1;
@@ -384,34 +397,30 @@ impl Backlog {
 }
 
 impl Plan {
-    /// Adds a delta, behind the telling of what its stream left out; `false` if they do not fit.
-    fn push_delta(
+    /// Adds a unit with deltas of the stream, behind the telling of what the stream left out; `false` if they do not
+    /// fit.
+    fn push_telling(
         &mut self,
-        stream: StreamHandle,
+        unit: Unit,
         len: usize,
+        stream: StreamHandle,
         skips: &mut Option<Box<Skips>>,
         cx: &Context<'_>,
     ) -> bool {
         let at = self.notices.len();
-        if let Some(skips) = skips
-            && !mutant!(cx.limits, SilentSkip)
-        {
-            let count = skips.unplanned(stream);
-            if count > 0 {
-                cx.skipped.encode_skipped(stream, count, &mut self.notices);
-                let notice = self.notices.len() - at;
-                if !self.has_room(notice + len) {
-                    return false;
-                }
-                skips.plan(stream);
-                self.push(Unit::Skipped { stream, at }, notice);
-            } else if !self.has_room(len) {
+        let untold = skips.as_mut().map(|skips| (skips.unplanned(stream), skips));
+        if let Some((count, skips)) = untold.filter(|(count, _)| *count > 0 && !mutant!(cx.limits, SilentSkip)) {
+            cx.skipped.encode_skipped(stream, count, &mut self.notices);
+            let notice = self.notices.len() - at;
+            if !self.has_room(notice + len) {
                 return false;
             }
+            skips.plan(stream);
+            self.push(Unit::Skipped { stream, at }, notice);
         } else if !self.has_room(len) {
             return false;
         }
-        self.push(Unit::Delta, len);
+        self.push(unit, len);
         true
     }
 }
