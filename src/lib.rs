@@ -7,6 +7,8 @@ pub mod frame;
 pub mod id;
 pub mod limits;
 pub mod message;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 pub mod ports;
 pub mod stats;
 pub mod time;

@@ -1,0 +1,1 @@
+//! Each rule of DELIVERY §3 by itself.

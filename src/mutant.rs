@@ -1,0 +1,64 @@
+//! Deliberately broken policies, to show that the checks of tests and simulation bite. Exists only with the feature
+//! `mutants`; chosen at run time, one at a time.
+
+/// A broken policy; each names the invariant of DELIVERY §2 it breaks.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Mutant {
+    /// The true policy.
+    #[default]
+    None,
+    /// D2: a slow queue leaves out every reliable frame beyond half its bound, and counts it as delivered.
+    DropReliable,
+    /// D1: becoming slow turns the order of the waiting reliable frames round.
+    ReorderReliable,
+    /// D3: a replaced value is sent after the newer one.
+    OlderAfterNewer,
+    /// D3: a key that waits keeps its oldest value.
+    StaleValue,
+    /// D3: a replaced delta goes to the tail of the ring.
+    StarveKey,
+    /// D5: replaced deltas are not counted.
+    ForgottenCount,
+    /// D1: the delta ring goes first whatever arrived before.
+    DeltaOvertakes,
+    /// D4: no bound ever closes a slow connection.
+    UnboundedQueue,
+    /// D4: the bounds close a connection that is not slow.
+    CloseWhileFast,
+    /// D6: left-out deltas are never told.
+    SilentSkip,
+    /// D6: deltas left out by a bound are told, those replaced are not.
+    HalfTold,
+    /// D2: deltas are replaced though the connection is not slow.
+    ReplaceWhileFast,
+    /// D7: a slow queue discards pongs.
+    DropPong,
+    /// DELIVERY §3: `forget` leaves the waiting delta in place.
+    IgnoreForget,
+    /// DELIVERY §3: deltas are sent beyond the credit.
+    IgnoreCredit,
+    /// DELIVERY §3: the rest of a frame under way starts again at its first byte.
+    TornFrame,
+}
+
+impl Mutant {
+    /// Every broken policy.
+    pub const BROKEN: [Self; 16] = [
+        Self::DropReliable,
+        Self::ReorderReliable,
+        Self::OlderAfterNewer,
+        Self::StaleValue,
+        Self::StarveKey,
+        Self::ForgottenCount,
+        Self::DeltaOvertakes,
+        Self::UnboundedQueue,
+        Self::CloseWhileFast,
+        Self::SilentSkip,
+        Self::HalfTold,
+        Self::ReplaceWhileFast,
+        Self::DropPong,
+        Self::IgnoreForget,
+        Self::IgnoreCredit,
+        Self::TornFrame,
+    ];
+}
