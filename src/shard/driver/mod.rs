@@ -4,8 +4,12 @@
 //! as often as it needs. A driver never decides anything about a connection; it moves bytes and says what happened.
 //! Completions of a former life of a slot never reach the shard.
 
+pub mod syscall;
+pub mod uring;
+
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use crate::frame::Run;
 use crate::id::{ConnKey, NodeId};
@@ -26,8 +30,9 @@ pub trait Driver {
     fn random(&mut self) -> u64;
 
     /// Submits what is staged and collects completions, appending to `out`. `Wait::Until` blocks while there are none,
-    /// at most to its instant; a doorbell rung since the last call ends it at once. Before blocking it announces sleep
-    /// on the doorbell and calls `work_arrived`; if that says yes it does not block.
+    /// at most to its instant; a doorbell rung since the last call ends it at once. Before blocking it calls
+    /// `work_arrived`, which announces the sleep to the mesh and looks for work once more; if that says yes it does not
+    /// block. All staged operations are submitted by then.
     fn wait(&mut self, wait: Wait, work_arrived: &mut dyn FnMut() -> bool, out: &mut Vec<Completion<Self::Socket>>);
 
     /// Makes the socket the connection and arms its receive. `conn.slot` must be free in the driver, that is, never
@@ -69,6 +74,12 @@ pub trait Driver {
     /// Wakes another node of the mesh if it sleeps. Called at most once per target and turn, and only when the mesh
     /// says that the target sleeps.
     fn wake(&mut self, peer: NodeId);
+}
+
+/// Ends the wait of one node of the mesh, from any thread.
+pub trait Wake: Send + Sync {
+    /// The node's present or next wait returns at once.
+    fn wake(&self);
 }
 
 /// How long [`Driver::wait`] may block.
@@ -239,3 +250,25 @@ impl SendBatch {
         self.scratch.clear();
     }
 }
+
+/// [`Driver::refuse`] over a TCP socket: unread input would turn the close into a reset, so what is there is read away.
+fn refuse(socket: &TcpStream, response: &[u8]) {
+    let mut discard = [0u8; 4096];
+    // The client may be gone; then there is nobody to tell.
+    if syscall::send(socket, response).is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
+        for _ in 0..4 {
+            if !matches!(syscall::recv(socket, &mut discard), Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+/// Whether an error of accept or receive says nothing about the socket: interrupted, cancelled, not ready, or a client
+/// that was gone before it was accepted.
+fn is_passing(errno: i32) -> bool {
+    matches!(errno, libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ECONNABORTED)
+}
+
+/// How long accepting rests when descriptors or memory have run out, unless a connection closes before.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);

@@ -1,0 +1,405 @@
+//! The system calls that the standard library has no safe form for, each behind a safe function.
+//!
+//! What is here does one call (or one option list) and reports the kernel's answer. It keeps no state, decides
+//! nothing about connections and never blocks, except [`Signals::wait`], which is for the main thread.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::{self, MaybeUninit};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use crate::limits;
+use crate::time::{Monotonic, WallMillis};
+
+/// A listening socket, `SOCK_NONBLOCK | SOCK_CLOEXEC`, with the options that its accepted sockets inherit:
+/// `TCP_NODELAY`, `TCP_NOTSENT_LOWAT` = [`limits::NOTSENT_LOWAT`] and keepalive. Several may listen on one address
+/// (`SO_REUSEPORT`); the kernel spreads connections over them. socket(7), tcp(7).
+///
+/// # Errors
+/// The kernel's, with the address in the text: in use by a process without `SO_REUSEPORT`, not ours, not permitted.
+pub fn listen(addr: SocketAddr, backlog: u32) -> io::Result<OwnedFd> {
+    listen_unnamed(addr, backlog).map_err(|e| {
+        let remedy = match e.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there: stop it or choose another port",
+            io::ErrorKind::AddrNotAvailable => "no interface has this address",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+            _ => "the kernel refused",
+        };
+        io::Error::new(e.kind(), format!("listen on {addr}: {e} ({remedy})"))
+    })
+}
+
+fn listen_unnamed(addr: SocketAddr, backlog: u32) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointers.
+    let raw = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: `socket` just returned this descriptor and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    for (level, name, value) in [
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR, 1),
+        (libc::SOL_SOCKET, libc::SO_REUSEPORT, 1),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
+        (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, limits::NOTSENT_LOWAT as i32),
+    ] {
+        set_option(&fd, level, name, value)?;
+    }
+    bind(&fd, addr)?;
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    Ok(fd)
+}
+
+fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = mem::size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the pointer is to `value`, `len` bytes that outlive the call.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
+}
+
+fn bind(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+    match addr {
+        SocketAddr::V4(v4) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            bind_name(fd, &name)
+        }
+        SocketAddr::V6(v6) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            bind_name(fd, &name)
+        }
+    }
+}
+
+fn bind_name<T>(fd: &OwnedFd, name: &T) -> io::Result<()> {
+    let len = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: `name` is a socket address structure of `len` bytes that outlives the call.
+    check(unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(name).cast(), len) }).map(drop)
+}
+
+/// A new eventfd(2), non-blocking; any write makes it readable and wakes whoever polls it.
+///
+/// # Errors
+/// Out of descriptors or memory.
+pub fn eventfd() -> io::Result<File> {
+    // SAFETY: no pointers.
+    let raw = check(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
+    // SAFETY: `eventfd` just returned this descriptor and nobody else knows it.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(raw) }))
+}
+
+/// send(2) with `MSG_DONTWAIT | MSG_NOSIGNAL`: the number of bytes that the kernel took.
+///
+/// # Errors
+/// `WouldBlock` when it takes none now; else the connection is broken.
+pub fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: pointer and length are those of a slice that outlives the call.
+    check_len(unsafe { libc::send(socket.as_fd().as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// recv(2) with `MSG_DONTWAIT`: the number of bytes that were there, 0 = end of stream.
+///
+/// # Errors
+/// `WouldBlock` when there are none now; else the connection is broken.
+pub fn recv(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: pointer and length are those of a mutable slice that outlives the call.
+    check_len(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) })
+}
+
+/// What a socket is ready for among `events`, without waiting: poll(2)'s `revents`.
+///
+/// # Errors
+/// Out of memory.
+pub fn poll_now(socket: &impl AsFd, events: i16) -> io::Result<i16> {
+    let mut entry = libc::pollfd { fd: socket.as_fd().as_raw_fd(), events, revents: 0 };
+    // SAFETY: the pointer is to one entry, as the count says, and it outlives the call.
+    check(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
+    Ok(entry.revents)
+}
+
+/// Binds the calling thread to one CPU; sched_setaffinity(2).
+///
+/// # Errors
+/// The CPU does not exist or is outside the process's cpuset.
+pub fn pin_thread(cpu: usize) -> io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("cpu {cpu}: at most {}", libc::CPU_SETSIZE)));
+    }
+    // SAFETY: a `cpu_set_t` is a bit array; all zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: `cpu` is below CPU_SETSIZE, hence inside the array.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the pointer is to a set of the length given, and it outlives the call; 0 is the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &raw const set) })
+        .map(drop)
+        .map_err(|e| io::Error::new(e.kind(), format!("pin to cpu {cpu}: {e} (choose one of the process's cpuset)")))
+}
+
+/// Fills the buffer from the kernel's random source; getrandom(2).
+///
+/// # Errors
+/// Only on kernels older than any that runs io_uring.
+pub fn random(buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let rest = &mut buffer[filled..];
+        // SAFETY: pointer and length are those of a mutable slice that outlives the call.
+        match check_len(unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) }) {
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Random words, fetched from the kernel by the page so that one costs a few nanoseconds.
+pub struct Entropy {
+    pool: [u8; ENTROPY_BYTES],
+    used: usize,
+}
+
+impl Default for Entropy {
+    fn default() -> Self {
+        Self { pool: [0; ENTROPY_BYTES], used: ENTROPY_BYTES }
+    }
+}
+
+impl Entropy {
+    /// 64 bits that nobody was given before.
+    pub fn next_u64(&mut self) -> u64 {
+        if self.used == self.pool.len() {
+            random(&mut self.pool).expect("getrandom(2) fails on no kernel since 3.17");
+            self.used = 0;
+        }
+        let (word, _) = self.pool[self.used..].split_first_chunk::<8>().expect("the pool is whole words");
+        self.used += 8;
+        u64::from_ne_bytes(*word)
+    }
+}
+
+/// `CLOCK_MONOTONIC`, the same for all threads; clock_gettime(2).
+#[must_use]
+pub fn monotonic() -> Monotonic {
+    let now = clock(libc::CLOCK_MONOTONIC);
+    Monotonic::from_nanos(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// `CLOCK_REALTIME`; clock_gettime(2).
+#[must_use]
+pub fn wall() -> WallMillis {
+    WallMillis(u64::try_from(clock(libc::CLOCK_REALTIME).as_millis()).unwrap_or(u64::MAX))
+}
+
+fn clock(id: libc::clockid_t) -> Duration {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the pointer is to room for one timespec.
+    let result = unsafe { libc::clock_gettime(id, time.as_mut_ptr()) };
+    assert_eq!(result, 0, "both clocks exist on every Linux");
+    // SAFETY: the call succeeded, so it filled the structure in.
+    let time = unsafe { time.assume_init() };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Raises the soft limit of open descriptors to the hard limit and returns it; getrlimit(2).
+///
+/// # Errors
+/// None is known for a process that may read its own limits.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to an rlimit that outlives the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Makes io_uring answer `EPERM` to the calling thread and the threads it starts, for good, as container profiles do;
+/// tests use it to see what the server does there. seccomp(2).
+///
+/// # Errors
+/// The kernel has no seccomp filters.
+pub fn deny_io_uring() -> io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // The system call's number is the first word of seccomp_data; io_uring's three have the same numbers everywhere.
+    let mut program = [
+        step(LOAD, 0, 0, 0),
+        step(JUMP_EQUAL, 3, 0, libc::SYS_io_uring_setup as u32),
+        step(JUMP_EQUAL, 2, 0, libc::SYS_io_uring_enter as u32),
+        step(JUMP_EQUAL, 1, 0, libc::SYS_io_uring_register as u32),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // SAFETY: `filter` points to a program of `len` steps; the kernel copies it during the call.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) }).map(drop)
+}
+
+/// A request from outside to end or to reload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// SIGHUP.
+    Reload,
+}
+
+/// SIGTERM, SIGINT and SIGHUP as something to read instead of handlers; signalfd(2).
+pub struct Signals {
+    file: File,
+}
+
+impl Signals {
+    /// Blocks the signals in the calling thread and the threads it starts from now on, so call it first in `main`.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    pub fn block() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the pointer is to room for a set, which the call fills in.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: `sigemptyset` initialised it and cannot fail for a valid pointer.
+        let mut set = unsafe { set.assume_init() };
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            // SAFETY: the set is initialised and the signal number valid.
+            unsafe { libc::sigaddset(&raw mut set, signal) };
+        }
+        // SAFETY: the set is initialised; no old mask is asked for.
+        match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+            0 => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+        // SAFETY: the set is initialised; -1 asks for a new descriptor.
+        let raw = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) })?;
+        // SAFETY: `signalfd` just returned this descriptor and nobody else knows it.
+        Ok(Self { file: File::from(unsafe { OwnedFd::from_raw_fd(raw) }) })
+    }
+
+    /// Blocks until one of the signals arrives.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn wait(&mut self) -> io::Result<Signal> {
+        let mut info = [0u8; mem::size_of::<libc::signalfd_siginfo>()];
+        self.file.read_exact(&mut info)?;
+        // The signal's number is the first word of signalfd_siginfo.
+        let (number, _) = info.split_first_chunk::<4>().expect("the structure has 128 bytes");
+        Ok(match u32::from_ne_bytes(*number) as i32 {
+            libc::SIGHUP => Signal::Reload,
+            _ => Signal::Terminate,
+        })
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_len(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// The kernel asks a silent peer after this long; WebSocket pings do so earlier, this is for half-closed ones.
+const KEEPALIVE_IDLE_S: i32 = 60;
+const KEEPALIVE_INTERVAL_S: i32 = 15;
+const KEEPALIVE_PROBES: i32 = 4;
+const ENTROPY_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    fn option(fd: &impl AsRawFd, level: i32, name: i32) -> i32 {
+        let (mut value, mut len) = (0i32, 4 as libc::socklen_t);
+        // SAFETY: the pointers are to a 4-byte value and its length.
+        let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(result, 0);
+        value
+    }
+
+    /// Accepted sockets inherit no-delay, the backlog bound and keepalive, and two listeners share an address.
+    #[test]
+    fn accepted_sockets_inherit_the_options() {
+        let first = TcpListener::from(listen("127.0.0.1:0".parse().unwrap(), 16).unwrap());
+        let addr = first.local_addr().unwrap();
+        drop(TcpListener::from(listen(addr, 16).unwrap()));
+        let _client = TcpStream::connect(addr).unwrap();
+        first.set_nonblocking(false).unwrap();
+        let (socket, _) = first.accept().unwrap();
+        assert_ne!(option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY), 0);
+        assert_ne!(option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 0);
+        assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), limits::NOTSENT_LOWAT as i32);
+    }
+
+    /// An address that a socket without `SO_REUSEPORT` has is refused with address and remedy.
+    #[test]
+    fn an_address_in_use_is_named() {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = other.local_addr().unwrap();
+        let error = listen(addr, 16).unwrap_err().to_string();
+        assert!(error.contains(&addr.to_string()) && error.contains("another process"), "{error}");
+    }
+
+    /// IPv6 addresses work as IPv4 ones do.
+    #[test]
+    fn ipv6_listens() {
+        let listener = TcpListener::from(listen("[::1]:0".parse().unwrap(), 16).unwrap());
+        assert!(listener.local_addr().unwrap().is_ipv6());
+    }
+
+    /// Random words differ across a refill of the pool.
+    #[test]
+    fn entropy_does_not_repeat() {
+        let mut entropy = Entropy::default();
+        let mut words: Vec<u64> = (0..200).map(|_| entropy.next_u64()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), 200);
+    }
+
+    /// The clock does not go back and a thread may be pinned to CPU 0 but not to one that does not exist.
+    #[test]
+    fn clock_and_affinity() {
+        let before = monotonic();
+        std::thread::spawn(|| {
+            pin_thread(0).unwrap();
+            assert!(pin_thread(1_000_000).is_err());
+        })
+        .join()
+        .unwrap();
+        assert!(monotonic() >= before);
+        assert!(wall().0 > 1_600_000_000_000);
+    }
+}
