@@ -1,1 +1,4 @@
-//! (follows)
+//! Dialects and the type table.
+
+mod defaults;
+pub mod routes;
