@@ -10,6 +10,11 @@ pub const ROOM_ID_BYTES_MAX: usize = 64;
 /// Bytes of a user id or user name; they are kept per session and copied into envelopes.
 pub const USER_ID_BYTES_MAX: usize = 256;
 
+/// Bytes of a JWT: no longer than a request head that carries it.
+pub const TOKEN_BYTES_MAX: usize = HANDSHAKE_BYTES;
+/// Roles of a token; they are kept per session and copied into envelopes.
+pub const ROLES_MAX: usize = 32;
+
 /// Reliable frames that may wait for a slow connection (D4).
 pub const QUEUE_FRAMES: usize = 256;
 /// Bytes, reliable and delta, that may wait for a slow connection (D4).

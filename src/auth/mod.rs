@@ -1,1 +1,18 @@
-//! (follows)
+//! Who may connect and how often: tokens, resume tokens, origins, rates, the client's address behind proxies.
+//!
+//! Everything here is a function of its arguments; time and entropy are passed in. Nothing here keeps state of a
+//! connection except [`Bucket`], which the session owns. No key material is ever printed.
+
+mod forwarded;
+mod origin;
+mod rate;
+mod resume;
+mod signer;
+mod token;
+
+pub use forwarded::{Cidr, client_address};
+pub use origin::{allowed, is_origin};
+pub use rate::Bucket;
+pub use resume::{ResumeToken, token_hash};
+pub use signer::{Grant, Signer};
+pub use token::{Algorithm, Claims, KeyError, TokenError, Verifier};

@@ -2,3 +2,7 @@
 //! neither connections nor sessions.
 
 pub mod frames;
+//! Dialects and the type table.
+
+mod defaults;
+pub mod routes;

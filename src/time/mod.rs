@@ -49,6 +49,13 @@ impl AddAssign<Duration> for Monotonic {
     }
 }
 
+/// How often something may happen; a second's worth may come at once. 0 allows nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Rate {
+    /// Times per second.
+    pub per_second: u32,
+}
+
 /// Milliseconds since the Unix epoch: token expiry and timestamps on the wire, never intervals.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct WallMillis(pub u64);
