@@ -92,6 +92,17 @@ pub const RESERVED_DESCRIPTORS: u64 = 64;
 /// Backlog the kernel hides per connection (`TCP_NOTSENT_LOWAT`), bytes.
 pub const NOTSENT_LOWAT: u32 = 16 << 10;
 
+/// Connections of the admin port; more wait in the kernel's backlog.
+pub const ADMIN_CONNECTIONS: u32 = 64;
+/// A request's head on the admin port; above it 431.
+pub const ADMIN_HEAD_BYTES: usize = 16 << 10;
+/// Headers of a request on the admin port; above it 431.
+pub const ADMIN_HEADERS: usize = 64;
+/// The life of an admin connection, one request: slow clients keep neither a place nor memory.
+pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long a stopping admin side waits for answers under way; within the drain timeout.
+pub const ADMIN_STOP_TIME: Duration = Duration::from_secs(1);
+
 /// How long a home keeps a stream's frames: a client's last position may be older than its disconnect by the idle
 /// timeout and a ping (DELIVERY §4).
 pub const HISTORY_TIME: Duration = Duration::from_secs(RESUME_WINDOW.as_secs() + IDLE_TIMEOUT.as_secs() + 30);
@@ -107,3 +118,5 @@ const _: () =
 const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
 const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
+const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10, "hyper takes no smaller buffer");
+const _: () = assert!(ADMIN_STOP_TIME.as_millis() < DRAIN_TIMEOUT.as_millis());

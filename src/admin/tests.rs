@@ -1,0 +1,177 @@
+//! The admin side over real sockets.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn start(bounds: Bounds) -> (Admin, Arc<AdminState>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let state = Arc::new(AdminState::new(vec![Arc::default(), Arc::default()], Durability::Memory, "uring"));
+    (spawn_bounded(listener, Arc::clone(&state), bounds).unwrap(), state)
+}
+
+fn connect(admin: &Admin) -> TcpStream {
+    let stream = TcpStream::connect(admin.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Sends a request and reads the answer to its end: status, head, body.
+fn exchange(mut stream: TcpStream, request: &str) -> (u16, String, String) {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
+}
+
+fn request(admin: &Admin, method: &str, path: &str) -> (u16, String, String) {
+    exchange(connect(admin), &format!("{method} {path} HTTP/1.1\r\nhost: admin\r\n\r\n"))
+}
+
+/// Health is the fixed body that load balancers compare.
+#[test]
+fn health_is_ok() {
+    let (admin, _) = start(Bounds::default());
+    let (status, head, body) = request(&admin, "GET", "/health");
+    assert_eq!((status, body.as_str()), (200, r#"{"status":"ok"}"#));
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let (status, _, body) = request(&admin, "HEAD", "/health");
+    assert_eq!((status, body.as_str()), (200, ""));
+    admin.stop();
+}
+
+/// Readiness is 503 before the start is complete and while draining, 200 between, and says what runs.
+#[test]
+fn readiness_follows_the_life_of_the_process() {
+    let (admin, state) = start(Bounds::default());
+    let (status, _, body) = request(&admin, "GET", "/ready");
+    assert_eq!(status, 503);
+    assert!(body.contains(r#""ready":false"#), "{body}");
+    state.ready.store(true, Ordering::Release);
+    let (status, _, body) = request(&admin, "GET", "/ready");
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        r#"{{"ready":true,"draining":false,"durability":"memory","driver":"uring","shards":2,"version":"{version}"}}"#
+    );
+    assert_eq!((status, body), (200, expected));
+    state.draining.store(true, Ordering::Release);
+    let (status, _, body) = request(&admin, "GET", "/ready");
+    assert_eq!(status, 503);
+    assert!(body.contains(r#""ready":false,"draining":true"#), "{body}");
+    admin.stop();
+}
+
+/// A scrape shows what the shards count at that moment, as OpenMetrics.
+#[test]
+fn metrics_show_the_present() {
+    let (admin, state) = start(Bounds::default());
+    state.shards[1].connections.set(7);
+    let (status, head, body) = request(&admin, "GET", "/metrics");
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(body.contains("\nringgate_connections{shard=\"1\"} 7\n") && body.ends_with("# EOF\n"), "{body}");
+    state.shards[1].connections.set(8);
+    assert!(request(&admin, "GET", "/metrics").2.contains("\nringgate_connections{shard=\"1\"} 8\n"));
+    admin.stop();
+}
+
+/// Unknown paths are 404, wrong methods 405 with what is allowed; both explain themselves as JSON.
+#[test]
+fn errors_explain_themselves() {
+    let (admin, _) = start(Bounds::default());
+    let (status, _, body) = request(&admin, "GET", "/nothing");
+    assert_eq!(status, 404);
+    assert!(body.starts_with(r#"{"error":{"code":"not_found","message":""#), "{body}");
+    for path in ["/health", "/ready", "/metrics"] {
+        let (status, head, body) = request(&admin, "DELETE", path);
+        assert_eq!(status, 405, "{path}");
+        assert!(head.contains("allow: get,head"), "{head}");
+        assert!(body.starts_with(r#"{"error":{"code":"method_not_allowed","message":""#), "{body}");
+    }
+    admin.stop();
+}
+
+/// A head over its bound, or with too many headers, is answered 431 even when the client is not done sending.
+#[test]
+fn large_heads_are_refused() {
+    let (admin, _) = start(Bounds::default());
+    let long = format!("GET /health HTTP/1.1\r\nx: {}", "y".repeat(4 * limits::ADMIN_HEAD_BYTES));
+    assert_eq!(exchange(connect(&admin), &long).0, 431);
+    let many = format!("GET /health HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(limits::ADMIN_HEADERS + 1));
+    assert_eq!(exchange(connect(&admin), &many).0, 431);
+    let fits = format!("GET /health HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(limits::ADMIN_HEADERS));
+    assert_eq!(exchange(connect(&admin), &fits).0, 200);
+    admin.stop();
+}
+
+/// What is not HTTP is answered or closed, and the next client is served.
+#[test]
+fn nonsense_does_not_harm_the_next_client() {
+    let (admin, _) = start(Bounds::default());
+    assert_eq!(exchange(connect(&admin), "\u{1}\u{2} nonsense\r\n\r\n").0, 400);
+    drop(connect(&admin));
+    assert_eq!(request(&admin, "GET", "/health").0, 200);
+    admin.stop();
+}
+
+/// Clients that say nothing, never finish their head or stay after the answer lose their place after the request time.
+#[test]
+fn slow_clients_lose_their_place() {
+    let (admin, _) = start(Bounds { connections: 1, request_time: Duration::from_millis(100) });
+    let held = ["", "GET /hea", "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"].map(|said| {
+        let mut stream = connect(&admin);
+        stream.write_all(said.as_bytes()).unwrap();
+        stream
+    });
+    assert_eq!(request(&admin, "GET", "/health").0, 200);
+    for mut stream in held {
+        let ended = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(ended, Ok(_) | Err(ErrorKind::ConnectionReset)), "{ended:?}");
+    }
+    admin.stop();
+}
+
+/// Connections beyond the cap wait unserved and get their turn when one ends.
+#[test]
+fn connections_are_capped() {
+    let (admin, _) = start(Bounds { connections: 1, request_time: PATIENCE });
+    let first = connect(&admin);
+    let mut second = connect(&admin);
+    second.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    second.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let early = second.read(&mut [0; 16]).unwrap_err();
+    assert!(matches!(early.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "served beyond the cap: {early}");
+    drop(first);
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = String::new();
+    second.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    admin.stop();
+}
+
+/// When `stop` returns, the port is closed; an idle connection does not hold it up.
+#[test]
+fn stop_closes_the_port() {
+    let (admin, _) = start(Bounds::default());
+    let address = admin.address();
+    let idle = connect(&admin);
+    assert_eq!(request(&admin, "GET", "/health").0, 200);
+    admin.stop();
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    drop(idle);
+}
+
+/// Dropping the handle ends the thread: the port closes without `stop`.
+#[test]
+fn a_dropped_handle_ends_the_thread() {
+    let (admin, _) = start(Bounds::default());
+    let mut idle = connect(&admin);
+    drop(admin);
+    // The end of the runtime closes what it still served; a reset counts as closed.
+    assert!(!matches!(idle.read(&mut [0; 16]), Ok(1..)));
+}
