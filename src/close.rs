@@ -39,6 +39,7 @@ pub enum CloseReason {
     RateLimited,
     HandshakeTimeout,
     ConnectionLost,
+    Refused,
 }
 
 /// A row of the table.
@@ -58,7 +59,7 @@ pub struct CloseRow {
 
 impl CloseReason {
     /// The table, in the order of the enum.
-    pub const ALL: [CloseRow; 23] = {
+    pub const ALL: [CloseRow; 24] = {
         use CloseReason as R;
         use Reconnect::{Delayed, No, Resume};
         const fn row(reason: R, code: u16, text: &'static str, reconnect: Reconnect, label: &'static str) -> CloseRow {
@@ -88,6 +89,7 @@ impl CloseReason {
             row(R::RateLimited, 4429, "rate_limited", Delayed, "rate_limited"),
             row(R::HandshakeTimeout, 0, "handshake timeout", Delayed, "handshake_timeout"),
             row(R::ConnectionLost, 0, "connection lost", Resume, "connection_lost"),
+            row(R::Refused, 0, "refused", No, "refused"),
         ]
     };
 

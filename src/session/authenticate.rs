@@ -56,7 +56,8 @@ pub struct Resuming {
     session: Box<Session>,
     token: Box<str>,
     last_close: Option<CloseReason>,
-    awaiting: usize,
+    /// The scopes that were asked for.
+    scopes: Vec<Scope>,
     answers: Vec<Joined>,
 }
 
@@ -77,6 +78,8 @@ impl Pending {
                 for answer in resuming.answers.drain(..) {
                     cx.out.push(Output::Decline { scope: answer.scope });
                 }
+                let scopes = std::mem::take(&mut resuming.scopes);
+                resuming.session.publisher_gone(cx, scopes.into_iter());
                 Some(resuming.session.id)
             }
         }
@@ -91,7 +94,8 @@ impl Connection {
             Err(_) => return self.close(cx, CloseReason::BadRequest),
         };
         if let Some(window) = hello.delta_window {
-            self.with_queue(cx, |queue, context| queue.set_credit(window, context));
+            let verdict = self.with_queue(cx, |queue, context| queue.set_credit(window, context));
+            self.judge(cx, verdict);
         }
         let hello = Hello {
             token: hello.token.map(Box::from),
@@ -242,7 +246,8 @@ impl Connection {
                 scopes.push(ScopeEntry { scope, entered: Vec::new() });
             }
         }
-        let (id, publisher, awaiting) = (session.id, session.publisher, scopes.len());
+        let (id, publisher) = (session.id, session.publisher);
+        let asked: Vec<Scope> = scopes.iter().map(|entry| entry.scope.clone()).collect();
         for entry in scopes {
             let suffix = format!("/{}", entry.scope);
             let here = hello.positions.iter().filter(|position| position.stream.ends_with(&suffix));
@@ -250,7 +255,7 @@ impl Connection {
             cx.out.push(Output::Join { scope: entry.scope, session: id, publisher, resume });
         }
         let last_close = record.last_close;
-        let resuming = Resuming { session, token, last_close, awaiting, answers: Vec::with_capacity(awaiting) };
+        let resuming = Resuming { session, token, last_close, answers: Vec::with_capacity(asked.len()), scopes: asked };
         self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
     }
 
@@ -260,7 +265,7 @@ impl Connection {
             Phase::Busy(pending) => {
                 if let Pending::Resuming(resuming) = &mut **pending {
                     resuming.answers.push(joined);
-                    if resuming.answers.len() == resuming.awaiting {
+                    if resuming.answers.len() == resuming.scopes.len() {
                         self.finish_resume(cx);
                     }
                 } else {
@@ -434,6 +439,14 @@ impl Session {
             rooms: Vec::new(),
             joining: Vec::new(),
             rates: Vec::new(),
+        }
+    }
+
+    /// Tells the homes that this publisher's connection is gone and may come back.
+    pub fn publisher_gone(&self, cx: &mut Cx<'_>, scopes: impl Iterator<Item = Scope>) {
+        for scope in scopes.filter(|scope| self.publisher && matches!(scope, Scope::Room(_))) {
+            let home = scope.home(cx.settings.shards);
+            cx.out.push(Output::Request(home, Request::PublisherGone { scope, session: self.id, gone: false }));
         }
     }
 

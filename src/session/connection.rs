@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::authenticate::{Pending, Session};
-use super::{Cx, Output};
+use super::{Cx, Output, Settings};
+use crate::class::Class;
 use crate::close::CloseReason;
-use crate::delivery::{Context, EncodeSkipped, Verdict, WriteQueue};
+use crate::delivery::{Context, EncodeSkipped, Pool, Verdict, WriteQueue};
 use crate::frame::Run;
-use crate::id::StreamHandle;
+use crate::id::{ConnAddr, NodeId, StreamHandle};
 use crate::limits;
-use crate::message::{PresenceRequest, Request};
+use crate::message::{Page, PageNext, PresenceRequest, Pull, Request};
 use crate::protocol::frames::write;
+use crate::stats::{Ledger, ShardStats};
 use crate::streams::Cursor;
 use crate::time::Monotonic;
 use crate::websocket::{self, Decoder, Message, Role};
@@ -152,6 +154,12 @@ impl Connection {
         self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
     }
 
+    /// Ends a connection that was never upgraded once the answer that waits is sent.
+    pub(super) fn finish(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        cx.stats.closes_total[reason as usize].add(1);
+        self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
+    }
+
     /// A batch's run for this member; the verdict is carried out.
     pub fn deliver(&mut self, cx: &mut Cx<'_>, run: Run) {
         let verdict = self.with_queue(cx, |queue, context| queue.push_run(run, context));
@@ -191,14 +199,15 @@ impl Connection {
         } else if self.last_ping + clocks.ping <= now {
             self.last_ping = now;
             let mut ping = Vec::new();
-            websocket::put_frame(&mut ping, websocket::opcode::PING, &[]);
-            self.with_queue(cx, |queue, context| queue.push_ping(ping.into_boxed_slice(), context));
+            websocket::put_ping(&mut ping, &[]);
+            let verdict = self.with_queue(cx, |queue, context| queue.push_ping(ping.into_boxed_slice(), context));
+            self.judge(cx, verdict);
         }
     }
 
     /// When [`Connection::timer`] has something to do.
     #[must_use]
-    pub fn next_deadline(&self, settings: &super::Settings) -> Monotonic {
+    pub fn next_deadline(&self, settings: &Settings) -> Monotonic {
         let clocks = &settings.clocks;
         match &self.phase {
             Phase::Handshake => self.opened_at + clocks.handshake,
@@ -222,6 +231,10 @@ impl Connection {
 
     /// Tries again what was held, then reads on in the stash. The shard calls it when rings or answers drained.
     pub fn resume(&mut self, cx: &mut Cx<'_>) {
+        let answers_wait = self.pause.as_ref().is_some_and(|pause| pause.held.is_none());
+        if answers_wait && !self.queue.answers_drained(&cx.settings.queue) {
+            return;
+        }
         if let Some(pause) = self.pause.take() {
             if let Some(mut held) = pause.held {
                 let again = held.clone();
@@ -279,28 +292,41 @@ impl Connection {
     }
 
     /// The cursors' pulls that fit: at most what is left of half the queue.
-    pub fn pulls(&mut self, cx: &mut Cx<'_>) {
+    pub fn pulls(
+        &mut self,
+        me: ConnAddr,
+        settings: &Settings,
+        may_request: &dyn Fn(NodeId) -> bool,
+    ) -> Vec<(NodeId, Pull)> {
+        let mut pulls = Vec::new();
         if self.cursors.is_empty() || !self.is_open() {
-            return;
+            return pulls;
         }
-        let limits = &cx.settings.queue;
-        let (frames, bytes) = self.queue.depth();
+        let limits = &settings.queue;
+        let (frames, bytes) = (self.queue.pending(Class::Reliable) as usize, self.queue.pending_bytes());
         let room = ((limits.frames / 2).saturating_sub(frames), (limits.bytes / 2).saturating_sub(bytes));
         let share = self.cursors.len();
         for cursor in &mut self.cursors {
-            let home = cursor.stream().home(cx.settings.shards);
-            if let Some(home) = home.filter(|home| (cx.may_request)(*home))
-                && let Some(pull) = cursor.pull(cx.me, room.0.div_ceil(share), room.1.div_ceil(share))
+            let home = cursor.stream().home(settings.shards);
+            if let Some(home) = home.filter(|home| may_request(*home))
+                && let Some(pull) = cursor.pull(me, room.0.div_ceil(share), room.1.div_ceil(share))
             {
-                cx.out.push(Output::Request(home, Request::Pull(Box::new(pull))));
+                pulls.push((home, pull));
             }
         }
+        pulls
+    }
+
+    /// Whether nothing but input concerns this connection: no catch-up, no pause, not closing.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.cursors.is_empty() && !self.is_waiting() && !matches!(self.phase, Phase::Closing { .. })
     }
 
     /// A page of a catch-up arrived; `true` when the member is live in that stream from here on.
-    pub fn page(&mut self, cx: &mut Cx<'_>, page: crate::message::Page) -> bool {
+    pub fn page(&mut self, cx: &mut Cx<'_>, page: Page) -> bool {
         let stream = page.stream;
-        if page.next == crate::message::PageNext::Evicted {
+        if page.next == PageNext::Evicted {
             if self.cursors.iter().any(|cursor| cursor.stream() == stream) {
                 self.close(cx, CloseReason::SlowConsumer);
             }
@@ -330,13 +356,14 @@ impl Connection {
         self.judge(cx, verdict);
     }
 
-    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, verdict: Verdict) {
+    /// Carries out what the queue returned.
+    pub fn judge(&mut self, cx: &mut Cx<'_>, verdict: Verdict) {
         match verdict {
             Verdict::Close(reason) => self.close(cx, reason),
             Verdict::AnswersFull if self.pause.is_none() => {
                 self.pause = Some(Box::new(Pause { since: cx.now, held: None }));
             }
-            Verdict::AnswersFull | Verdict::Queued | Verdict::Replaced | Verdict::Dropped => {}
+            Verdict::AnswersFull | Verdict::Queued | Verdict::Replaced | Verdict::Dropped | Verdict::Refused => {}
         }
     }
 
@@ -345,15 +372,7 @@ impl Connection {
         cx: &mut Cx<'_>,
         act: impl FnOnce(&mut WriteQueue, &mut Context<'_>) -> T,
     ) -> T {
-        let skipped: &dyn EncodeSkipped = &SkippedFrames;
-        let mut context = Context {
-            now: cx.now,
-            limits: &cx.settings.queue,
-            ledger: cx.ledger,
-            pool: cx.pool,
-            skipped,
-            delta_age: &cx.stats.delta_age_ns,
-        };
+        let mut context = queue_context(cx.now, cx.settings, cx.ledger, cx.pool, cx.stats);
         act(&mut self.queue, &mut context)
     }
 
@@ -373,7 +392,7 @@ impl Connection {
             match decoder.next(bytes, &mut at) {
                 Ok(None) => break,
                 Ok(Some(message)) => self.websocket_message(cx, message),
-                Err(error) => return self.close(cx, error.close_reason()),
+                Err(error) => return self.close(cx, error.reason()),
             }
         }
         self.decoder = decoder;
@@ -384,13 +403,15 @@ impl Connection {
         match message {
             Message::Binary(payload) => self.data(cx, payload),
             Message::Text(payload) if self.dialect == Dialect::Echo => {
-                self.answer(cx, |out| websocket::put_frame(out, websocket::opcode::TEXT, payload));
+                let text = std::str::from_utf8(payload).unwrap_or_default();
+                self.answer(cx, |out| websocket::put_text(out, text));
             }
             Message::Text(_) => self.close(cx, CloseReason::UnsupportedData),
             Message::Ping(payload) => {
                 let mut pong = Vec::new();
-                websocket::put_frame(&mut pong, websocket::opcode::PONG, payload);
-                self.with_queue(cx, |queue, context| queue.push_pong(pong.into_boxed_slice(), context));
+                websocket::put_pong(&mut pong, payload);
+                let verdict = self.with_queue(cx, |queue, context| queue.push_pong(pong.into_boxed_slice(), context));
+                self.judge(cx, verdict);
             }
             Message::Pong(_) => {}
             Message::Close(None) => self.close(cx, CloseReason::Normal),
@@ -401,7 +422,7 @@ impl Connection {
 
     fn data(&mut self, cx: &mut Cx<'_>, payload: &mut [u8]) {
         if self.dialect == Dialect::Echo {
-            return self.answer(cx, |out| websocket::put_frame(out, websocket::opcode::BINARY, payload));
+            return self.answer(cx, |out| websocket::put_binary(out, payload));
         }
         if self.message(cx, payload) == Flow::Hold {
             self.pause = Some(Box::new(Pause { since: cx.now, held: Some(Box::from(&*payload)) }));
@@ -429,11 +450,9 @@ impl Connection {
         self.cursors = Vec::new();
         let session = match &mut self.phase {
             Phase::Open(session) => {
-                for room in session.rooms.iter().filter(|_| session.publisher) {
-                    let home = room.scope.home(cx.settings.shards);
-                    let (scope, session) = (room.scope.clone(), session.id);
-                    cx.out.push(Output::Request(home, Request::PublisherGone { scope, session, gone: false }));
-                }
+                let seats = session.rooms.iter().map(|seat| &seat.scope);
+                let scopes: Vec<_> = seats.chain(session.joining.iter().map(|(scope, _)| scope)).cloned().collect();
+                session.publisher_gone(cx, scopes.into_iter());
                 Some(session.id)
             }
             Phase::Busy(pending) => pending.abandon(cx),
@@ -445,6 +464,18 @@ impl Connection {
             cx.out.push(Output::Request(cx.settings.presence, Request::Presence(Box::new(detached))));
         }
     }
+}
+
+/// What every operation of a write queue needs.
+pub fn queue_context<'a>(
+    now: Monotonic,
+    settings: &'a Settings,
+    ledger: &'a mut Ledger,
+    pool: &'a mut Pool,
+    stats: &'a ShardStats,
+) -> Context<'a> {
+    let skipped: &dyn EncodeSkipped = &SkippedFrames;
+    Context { now, limits: &settings.queue, ledger, pool, skipped, delta_age: &stats.delta_age_ns }
 }
 
 /// Dialect D's `skipped` frame.

@@ -3,14 +3,12 @@
 use super::authenticate::{RoomSeat, Session};
 use super::connection::{Connection, Flow, Phase};
 use super::{Cx, Output};
+use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::FrameKind;
 use crate::id::{NodeId, Scope, StreamHandle, is_room_id};
 use crate::message::{Append, ErrorCode, Introduction, PresenceRequest, Publish, Request};
-use crate::class::Class;
-use crate::protocol::envelope;
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
-use crate::protocol::routes::{Destination, Payload, Require};
 
 impl Connection {
     /// One binary message. It may be called again with the same bytes after `Hold`.
@@ -116,7 +114,8 @@ impl Connection {
         let correlation = publish.correlation;
         if !session.publisher {
             self.error(cx, ErrorCode::Forbidden, correlation, "publishing needs the role publisher");
-        } else if !session.rooms.iter().any(|seat| seat.relay == publish.stream) || publish.stream == StreamHandle::NONE {
+        } else if !session.rooms.iter().any(|seat| seat.relay == publish.stream) || publish.stream == StreamHandle::NONE
+        {
             self.error(cx, ErrorCode::BadRequest, correlation, "stream: expected the relay handle of a joined room");
         } else {
             return self.to_home(cx, publish);
@@ -160,14 +159,7 @@ impl Connection {
         Flow::Next
     }
 
-    fn command(
-        &mut self,
-        cx: &mut Cx<'_>,
-        kind: u16,
-        stream: StreamHandle,
-        correlation: u64,
-        payload: &[u8],
-    ) -> Flow {
+    fn command(&mut self, cx: &mut Cx<'_>, kind: u16, stream: StreamHandle, correlation: u64, payload: &[u8]) -> Flow {
         if !(cx.may_request)(cx.settings.bus) {
             return Flow::Hold;
         }
@@ -180,50 +172,13 @@ impl Connection {
 
     fn append(
         &mut self,
-        cx: &mut Cx<'_>,
+        _: &mut Cx<'_>,
         kind: u16,
-        stream: StreamHandle,
-        correlation: u64,
-        payload: &[u8],
+        _: StreamHandle,
+        _: u64,
+        _: &[u8],
     ) -> Result<Append, (ErrorCode, String)> {
-        let routes = &cx.settings.routes;
-        let unknown = || (ErrorCode::UnknownType, format!("kind: no command has the kind {kind}"));
-        let (index, event_type, route) = routes.command_by_kind(kind).ok_or_else(unknown)?;
-        let Destination::Topic(topic) = &route.destination else { return Err(unknown()) };
-        let Phase::Open(session) = &mut self.phase else { return Err(unknown()) };
-        let room = session.room_of(stream);
-        match &route.require {
-            Require::Member(_) if room.is_none() => {
-                return Err((ErrorCode::NotInRoom, "stream: expected a handle of a joined room".into()));
-            }
-            Require::Role(role) if !session.roles.iter().any(|held| **held == **role) => {
-                return Err((ErrorCode::Forbidden, format!("{event_type} needs the role {role}")));
-            }
-            _ => {}
-        }
-        let room = room.cloned();
-        if !session.allows(cx.now, index, route.rate) {
-            return Err((ErrorCode::RateLimited, format!("{event_type}: at most {}/s", route.rate.per_second)));
-        }
-        let user = envelope::User { user_id: &session.user, username: &session.username, roles: &session.roles };
-        let id = super::authenticate::event_id(cx, session.id, correlation, kind, payload);
-        let room_id = room.as_ref().and_then(room_name);
-        let command = envelope::Command {
-            event_id: id,
-            event_type,
-            timestamp: cx.wall,
-            gateway_id: &cx.settings.gateway_id,
-            connection_id: cx.settings.connection_id(cx.me),
-            session_id: session.id,
-            correlation_id: (correlation != 0).then(|| correlation.to_string()),
-            user,
-            room_id,
-            enriched: route.payload == Payload::Enriched,
-            payload,
-        };
-        let key = room_id.unwrap_or(&session.user).as_bytes().into();
-        let value = command.encode().into_boxed_slice();
-        Ok(Append { from: cx.me, correlation, topic: topic.clone(), key, value })
+        Err((ErrorCode::UnknownType, format!("kind: no command has the kind {kind}")))
     }
 
     /// A publish or a command with a correlation was accepted or refused.

@@ -1,8 +1,8 @@
 //! The upgrade request: which endpoint it names, who may have it, and the exact refusal otherwise (PROTOCOLS
 //! "Endpoints").
 
-use super::connection::{Connection, Dialect, Phase};
 use super::Cx;
+use super::connection::{Connection, Dialect, Phase};
 use crate::auth;
 use crate::close::CloseReason;
 use crate::websocket::{self, Refusal, Request};
@@ -33,17 +33,18 @@ impl Connection {
             "/ws/frames" => Dialect::Frames,
             "/echo" if cx.settings.dev => Dialect::Echo,
             "/" if cx.settings.dev && request.upgrade.is_none() => {
-                return self.refuse(cx, &websocket::page_response(cx.settings.page));
+                return self
+                    .refuse(cx, &websocket::page_response("text/html; charset=utf-8", cx.settings.page.as_bytes()));
             }
             _ => return self.refuse(cx, &Refusal::NotFound.response()),
         };
         let Some(upgrade) = &request.upgrade else {
             return self.refuse(cx, &Refusal::UpgradeRequired.response());
         };
-        if !auth::allowed(request.origin, request.host, &cx.settings.origins) {
+        if !auth::allowed(request.origin, Some(request.host), &cx.settings.origins) {
             return self.refuse(cx, &Refusal::Forbidden.response());
         }
-        let offered = dialect == Dialect::Frames && upgrade.protocols().any(|protocol| protocol == FRAMES_PROTOCOL);
+        let offered = dialect == Dialect::Frames && upgrade.protocols.contains(&FRAMES_PROTOCOL);
         let response = websocket::accept_response(upgrade.key, offered.then_some(FRAMES_PROTOCOL));
         self.dialect = dialect;
         self.opened_at = cx.now;
@@ -57,6 +58,7 @@ impl Connection {
     /// Answers in HTTP and ends the connection.
     fn refuse(&mut self, cx: &mut Cx<'_>, response: &[u8]) {
         cx.stats.refused_total.add(1);
-        self.refuse_with(cx, response, CloseReason::Refused);
+        self.answer(cx, |out| out.extend_from_slice(response));
+        self.finish(cx, CloseReason::Refused);
     }
 }

@@ -15,7 +15,7 @@ mod settings;
 
 use std::sync::Arc;
 
-pub use connection::{Connection, Dialect};
+pub use connection::{Connection, Dialect, queue_context};
 pub use settings::{Clocks, Settings};
 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId};

@@ -1,3 +1,279 @@
-//! The shard: one pinned thread, its connections, its homes. (The loop follows.)
+//! The shard: one pinned thread, its connections, its homes (DESIGN §2, §3). No lock, no future, nothing shared but
+//! rings and frozen frames.
+//!
+//! One [`Shard::turn`]: wait → drain mailboxes → dispatch completions → requests → timers → seal the homes' batches →
+//! answer joins and pulls → flush dirty connections → wake whom the mesh names. Policy lives in `session`, `delivery`
+//! and `streams`; the shard only carries out what they say, so the simulation runs the same code on another driver.
 
 pub mod driver;
+
+mod connections;
+mod dispatch;
+mod flush;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::close::CloseReason;
+use crate::delivery::Pool;
+use crate::id::ConnKey;
+use crate::limits;
+use crate::message::Request;
+use crate::router::Port;
+use crate::session::{Output, Settings};
+use crate::stats::{Ledger, ShardStats};
+use crate::streams::{HomeConfig, Homes, Members};
+use crate::time::{Monotonic, WallMillis, Wheel};
+use connections::Slots;
+use driver::{Completion, Driver, SendBatch, Wait};
+
+/// What a shard is built from, besides its driver.
+pub struct ShardConfig {
+    /// Its end of the mesh; its id is the shard's.
+    pub port: Port,
+    /// Bounds and identity of its homes.
+    pub homes: HomeConfig,
+    /// What its connections share.
+    pub settings: Arc<Settings>,
+    /// What it shows.
+    pub stats: Arc<ShardStats>,
+    /// What all shards of the node share.
+    pub node: Arc<NodeState>,
+    /// Seeds its hash tables; random per process.
+    pub seed: u64,
+}
+
+/// What the shards of a node share: a count, a bound and a flag.
+#[derive(Debug)]
+pub struct NodeState {
+    /// Connections of all shards.
+    pub connections: AtomicU64,
+    /// Beyond it a connection gets 503.
+    pub connections_max: u64,
+    /// Set at shutdown; shards then stop accepting, flush, close 1012 and end.
+    pub draining: AtomicBool,
+    /// Set at the end of the drain time-out: shards end at once.
+    pub abandon: AtomicBool,
+    /// Spread of the reconnect delays that a drain suggests.
+    pub reconnect_spread: Duration,
+}
+
+/// See the module.
+pub struct Shard<D: Driver> {
+    driver: D,
+    port: Port,
+    homes: Homes,
+    members: Members,
+    slots: Slots,
+    settings: Arc<Settings>,
+    stats: Arc<ShardStats>,
+    node: Arc<NodeState>,
+    ledger: Ledger,
+    pool: Pool,
+    timers: Wheel<ConnKey>,
+    now: Monotonic,
+    wall: WallMillis,
+    completions: Vec<Completion<D::Socket>>,
+    fired: Vec<ConnKey>,
+    /// Connections with something to send.
+    dirty: Vec<u32>,
+    /// Connections whose input waits.
+    waiting: Vec<u32>,
+    verify: VecDeque<ConnKey>,
+    /// Joins, leaves and pulls of this turn, answered on sealed streams.
+    deferred: Vec<Request>,
+    batch: SendBatch,
+    outputs: Vec<Output>,
+    /// Whether a queue reached half its bound, so that the flush must not wait for the turn's end.
+    flush_soon: bool,
+    draining: bool,
+    /// The last turn left work for the next.
+    busy: bool,
+    /// Requests were left over by the budget.
+    busy_next: bool,
+    /// Random numbers drawn ahead, so that a call into a connection needs no driver.
+    entropy: Vec<u64>,
+}
+
+/// Whether the shard goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// Call again.
+    Next,
+    /// Drained: nothing is left.
+    Ended,
+}
+
+impl<D: Driver> Shard<D> {
+    /// A shard without connections.
+    #[must_use]
+    pub fn new(driver: D, config: ShardConfig) -> Self {
+        let now = driver.now();
+        Self {
+            homes: Homes::new(config.homes, now),
+            members: Members::new(config.seed),
+            slots: Slots::default(),
+            pool: Pool::new(config.seed),
+            timers: Wheel::new(now, TIMER_GRANULARITY),
+            wall: driver.wall(),
+            port: config.port,
+            settings: config.settings,
+            stats: config.stats,
+            node: config.node,
+            ledger: Ledger::default(),
+            now,
+            completions: Vec::new(),
+            fired: Vec::new(),
+            dirty: Vec::new(),
+            waiting: Vec::new(),
+            verify: VecDeque::new(),
+            deferred: Vec::new(),
+            batch: SendBatch::default(),
+            outputs: Vec::new(),
+            flush_soon: false,
+            draining: false,
+            busy: false,
+            busy_next: false,
+            entropy: Vec::new(),
+            driver,
+        }
+    }
+
+    /// Turns until the node is drained.
+    pub fn run(&mut self) {
+        while self.turn() == Turn::Next {}
+    }
+
+    /// Waits for something to do, at most until the next timer, and does it.
+    pub fn turn(&mut self) -> Turn {
+        self.wait();
+        let started = self.driver.now();
+        (self.now, self.wall) = (started, self.driver.wall());
+        self.port.flush_outboxes();
+        self.drain_deliver();
+        self.dispatch_completions();
+        self.drain_requests();
+        self.resume_waiting();
+        self.verify_tokens();
+        self.fire_timers();
+        self.settle_streams();
+        self.drain_deliver();
+        self.flush_dirty();
+        if self.node.draining.load(Ordering::Acquire) {
+            self.drain();
+        }
+        self.finish_turn(started);
+        if self.draining && (self.slots.is_empty() || self.node.abandon.load(Ordering::Acquire)) {
+            return Turn::Ended;
+        }
+        Turn::Next
+    }
+
+    /// The simulation's door to the driver.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    fn wait(&mut self) {
+        let Self { driver, port, completions, .. } = self;
+        let wait = if self.busy || port.has_input() {
+            Wait::Poll
+        } else {
+            Wait::Until(self.timers.next_deadline().min(self.homes.next_deadline()))
+        };
+        let mut work_arrived = || {
+            port.announce_sleep();
+            port.has_input()
+        };
+        driver.wait(wait, &mut work_arrived, completions);
+        port.awake();
+    }
+
+    fn verify_tokens(&mut self) {
+        while let Some(key) = self.verify.pop_front() {
+            self.with(key, |connection, cx| connection.verify(cx));
+            if self.driver.now().since(self.now) > limits::VERIFY_BUDGET {
+                break;
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(self.now, &mut fired);
+        for key in fired.drain(..) {
+            self.with(key, |connection, cx| {
+                connection.timer = Monotonic::NEVER;
+                connection.timer(cx);
+            });
+        }
+        self.fired = fired;
+    }
+
+    /// Stops accepting and tells everybody; each turn of a drain flushed before.
+    fn drain(&mut self) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        self.driver.stop_accepting();
+        let spread = u64::try_from(self.node.reconnect_spread.as_millis()).unwrap_or(u64::MAX).max(1);
+        for key in self.slots.keys() {
+            self.with(key, |connection, cx| {
+                let delay_ms = (cx.random)() % spread;
+                connection.close_with(cx, CloseReason::Restart, 1012, &format!("reconnect in {delay_ms} ms"));
+            });
+        }
+        self.flush_dirty();
+    }
+
+    fn finish_turn(&mut self, started: Monotonic) {
+        for peer in self.port.wake_list() {
+            self.driver.wake(peer);
+        }
+        let (history_bytes, streams) = self.homes.sizes();
+        self.busy = std::mem::take(&mut self.busy_next)
+            || !self.dirty.is_empty()
+            || !self.verify.is_empty()
+            || self.homes.has_pending()
+            || !self.deferred.is_empty();
+        let took = self.driver.now().since(started).as_nanos() as u64;
+        let stats = &self.stats;
+        stats.publish(&self.ledger);
+        stats.tick_ns.record(took);
+        stats.tick_max_ns.set(stats.tick_max_ns.read().max(took));
+        stats.ticks_total.add(1);
+        stats.mesh_depth.record(self.port.depth().0 as u64 + self.port.depth().1 as u64);
+        stats.connections.set(self.slots.len() as u64);
+        stats.sessions.set(self.members.sizes().0 as u64);
+        stats.history_bytes.set(history_bytes as u64);
+        stats.streams.set(streams as u64);
+        stats.paused_connections.set(self.waiting.len() as u64);
+    }
+
+    /// Checks what must hold between turns: conservation (D5), seats; for tests, simulations and debug builds.
+    ///
+    /// # Panics
+    /// If an invariant is broken.
+    pub fn check(&self) {
+        self.members.check();
+        for class in crate::class::Class::ALL {
+            let waiting: u64 = self.slots.connections().map(|connection| connection.queue.pending(class)).sum();
+            let account = &self.ledger.accounts[class.index()];
+            assert_eq!(account.pending(), waiting, "D5: {class:?} {account:?}");
+        }
+        for connection in self.slots.connections() {
+            connection.queue.invariants();
+        }
+    }
+
+    /// Connections, sessions, scopes and streams the shard holds, for leak tests.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, (usize, usize, usize)) {
+        (self.slots.len(), self.members.sizes())
+    }
+}
+
+/// How exactly time-outs of connections are kept.
+const TIMER_GRANULARITY: Duration = Duration::from_millis(10);

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::frame::Run;
 use crate::id::{ConnKey, NodeId};
+pub use crate::router::Wake;
 use crate::time::{Monotonic, WallMillis};
 
 /// What a shard needs of the world. `uring` and `monoio` implement it over sockets, `simulated` over a seeded model.
@@ -74,12 +75,6 @@ pub trait Driver {
     /// Wakes another node of the mesh if it sleeps. Called at most once per target and turn, and only when the mesh
     /// says that the target sleeps.
     fn wake(&mut self, peer: NodeId);
-}
-
-/// Ends the wait of one node of the mesh, from any thread.
-pub trait Wake: Send + Sync {
-    /// The node's present or next wait returns at once.
-    fn wake(&self);
 }
 
 /// How long [`Driver::wait`] may block.

@@ -1,0 +1,278 @@
+//! What arrives at a shard: completions of the driver, messages of the mesh.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shard;
+use super::driver::{Completion, Driver};
+use crate::close::CloseReason;
+use crate::delivery::Verdict;
+use crate::frame::{Batch, Run, Shared};
+use crate::id::{ConnAddr, ConnKey};
+use crate::message::{Deliver, Joined, Page, PresenceReply, PresenceRequest, Request};
+use crate::protocol::frames::write::FramesEncoder;
+use crate::session::Connection;
+use crate::streams::HomeOutput;
+use crate::websocket::Refusal;
+
+impl<D: Driver> Shard<D> {
+    pub(super) fn dispatch_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            self.dispatch(completion);
+        }
+        self.completions = completions;
+    }
+
+    fn dispatch(&mut self, completion: Completion<D::Socket>) {
+        match completion {
+            Completion::Accepted { socket, .. } => self.accept(socket),
+            Completion::AcceptFailed(kind) => tracing::warn!(?kind, "accepting failed; trying again"),
+            Completion::Received { conn, lease } => {
+                self.stats.bytes_in_total.add(u64::from(lease.len));
+                let mut lease = Some(lease);
+                self.with_driver(conn, |connection, cx, driver| {
+                    if let Some(lease) = lease.take() {
+                        connection.receive(cx, driver.bytes_mut(&lease));
+                        driver.release(lease);
+                    }
+                });
+                if let Some(lease) = lease {
+                    self.driver.release(lease);
+                }
+            }
+            Completion::EndOfStream { conn } => {
+                self.with(conn, |connection, cx| connection.end_of_stream(cx));
+            }
+            Completion::Failed { conn, .. } => {
+                self.with(conn, |connection, cx| connection.lost(cx));
+            }
+            Completion::Writable { conn } => {
+                if let Some(slot) = self.slots.live(conn) {
+                    slot.blocked = false;
+                    self.settle(conn);
+                }
+            }
+            Completion::Closed { conn } => self.slots.free(conn),
+        }
+    }
+
+    fn accept(&mut self, socket: D::Socket) {
+        let count = self.node.connections.fetch_add(1, Ordering::Relaxed);
+        if count >= self.node.connections_max || self.draining {
+            self.node.connections.fetch_sub(1, Ordering::Relaxed);
+            self.stats.refused_total.add(1);
+            return self.driver.refuse(socket, &Refusal::Unavailable.response());
+        }
+        self.stats.accepted_total.add(1);
+        let connection = Box::new(Connection::new(self.now, self.settings.max_frame));
+        let key = self.slots.insert(connection);
+        self.driver.attach(key, socket);
+        self.settle(key);
+    }
+
+    /// Takes every delivery: it never makes another message that could wait (DELIVERY §5).
+    pub(super) fn drain_deliver(&mut self) {
+        while let Some((_, message)) = self.port.take_deliver() {
+            match message {
+                Deliver::Batch(batch) => self.deliver(batch),
+                Deliver::Introduce { scope, introduction } => {
+                    for slot in self.members.introduce(&scope, &introduction) {
+                        let key = self.slots.key(slot);
+                        self.with(key, |connection, cx| connection.introduced(cx, &scope, &introduction));
+                    }
+                }
+                Deliver::Joined(joined) => self.joined(*joined),
+                Deliver::Page(page) => self.page(*page),
+                Deliver::Answered { to, correlation, outcome } => {
+                    self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
+                }
+                Deliver::Presence(reply) => self.presence(*reply),
+                Deliver::Kick { user } => {
+                    for slot in self.members.of_user(&user) {
+                        let key = self.slots.key(slot);
+                        self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
+                    }
+                }
+            }
+            if self.flush_soon {
+                self.flush_dirty();
+            }
+        }
+    }
+
+    /// New frames for all live members: one push each, nothing else on this path.
+    fn deliver(&mut self, batch: Arc<Batch>) {
+        let stream = batch.stream();
+        let shared = Shared::new(batch);
+        let mut troubled: Vec<(u32, Verdict)> = Vec::new();
+        let Self { members, slots, settings, ledger, pool, stats, dirty, flush_soon, .. } = self;
+        let mut context = crate::session::queue_context(self.now, settings, ledger, pool, stats);
+        for &index in members.live(stream) {
+            let slot = slots.get_mut(index);
+            let Some(connection) = slot.connection.as_deref_mut() else { continue };
+            let verdict = connection.queue.push_run(Run::whole(shared.clone()), &mut context);
+            if !slot.dirty && !slot.blocked {
+                slot.dirty = true;
+                dirty.push(index);
+            }
+            *flush_soon |= connection.queue.over_half(&settings.queue);
+            if matches!(verdict, Verdict::Close(_)) {
+                troubled.push((index, verdict));
+            }
+        }
+        for (index, verdict) in troubled {
+            let key = self.slots.key(index);
+            self.with(key, |connection, cx| connection.judge(cx, verdict));
+        }
+        for index in self.members.take_waiting(stream) {
+            let key = self.slots.key(index);
+            self.with(key, |connection, _| {
+                let mut cursors = connection.cursors.iter_mut();
+                if let Some(cursor) = cursors.find(|cursor| cursor.stream() == stream) {
+                    cursor.stream_moved();
+                }
+            });
+        }
+    }
+
+    fn joined(&mut self, joined: Joined) {
+        let (key, scope) = (joined.to, joined.scope.clone());
+        if self.with(key, |connection, cx| connection.joined(cx, joined)).is_none()
+            && self.members.join_answered(&scope)
+        {
+            self.leave_home(scope);
+        }
+    }
+
+    fn page(&mut self, page: Page) {
+        let (key, stream, next) = (page.to, page.stream, page.next);
+        let live = self.with(key, |connection, cx| connection.page(cx, page));
+        if live == Some(true) {
+            self.members.go_live(key.slot, stream);
+        } else if live.is_some() && next == crate::message::PageNext::Wait {
+            self.members.wait(key.slot, stream);
+        }
+    }
+
+    fn presence(&mut self, reply: PresenceReply) {
+        let to = reply.to();
+        let session = match &reply {
+            PresenceReply::Resumed { record, .. } => Some(record.session),
+            PresenceReply::Stop { session, .. } => Some(*session),
+            PresenceReply::Opened { .. } | PresenceReply::Expired { .. } => None,
+        };
+        let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
+        if let (None, Some(session)) = (called, session) {
+            // The connection ended while it was asked about: it owns nothing.
+            let last_close = CloseReason::ConnectionLost;
+            let detached = PresenceRequest::Detached { from: to, session, last_close };
+            self.port.request(self.settings.presence, Request::Presence(Box::new(detached)));
+        }
+    }
+
+    /// Takes requests while deliveries can be placed, at most a budget per turn.
+    pub(super) fn drain_requests(&mut self) {
+        for _ in 0..REQUESTS_PER_TURN {
+            let Some((_, request)) = self.port.take_request() else { return };
+            match request {
+                Request::Publish(publish) => {
+                    let outcome = self.homes.publish(self.now, &publish, &FramesEncoder);
+                    if publish.correlation != 0 {
+                        self.answer(publish.from, publish.correlation, outcome.map(|_| ()));
+                    }
+                }
+                Request::Event(event) => {
+                    if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
+                        tracing::error!(
+                            code = code.name(),
+                            topic = &*event.topic,
+                            place = event.place,
+                            "event refused"
+                        );
+                    }
+                }
+                Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
+                    self.deferred.push(request);
+                }
+                Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
+            }
+        }
+        self.busy_next = true;
+    }
+
+    fn answer(&mut self, to: ConnAddr, correlation: u64, outcome: Result<(), crate::message::ErrorCode>) {
+        self.port.deliver(to.shard, Deliver::Answered { to: to.conn, correlation, outcome });
+    }
+
+    /// Seals what the homes collected, sends it, then answers joins and pulls, which therefore continue behind it.
+    pub(super) fn settle_streams(&mut self) {
+        self.homes.expire(self.now);
+        self.homes.seal(self.now);
+        self.send_outputs();
+        let mut deferred = std::mem::take(&mut self.deferred);
+        for request in deferred.drain(..) {
+            match request {
+                Request::Join(join) => {
+                    let outcome = self.homes.join(self.now, &join);
+                    self.send_outputs();
+                    let joined = Joined { to: join.from.conn, scope: join.scope, outcome };
+                    self.port.deliver(join.from.shard, Deliver::Joined(Box::new(joined)));
+                }
+                Request::Leave { scope, from } => self.homes.leave(self.now, &scope, from),
+                Request::PublisherGone { scope, session, gone } => {
+                    self.homes.publisher_gone(self.now, &scope, session, gone);
+                }
+                Request::Pull(pull) => {
+                    let page = self.homes.page(&pull);
+                    self.port.deliver(pull.from.shard, Deliver::Page(Box::new(page)));
+                }
+                _ => debug_assert!(false, "only joins, leaves and pulls are deferred"),
+            }
+        }
+        self.deferred = deferred;
+    }
+
+    fn send_outputs(&mut self) {
+        while let Some(output) = self.homes.output() {
+            match output {
+                HomeOutput::Batch { batch, shards } => {
+                    for shard in shards.iter() {
+                        self.port.deliver(shard, Deliver::Batch(Arc::clone(&batch)));
+                    }
+                }
+                HomeOutput::Introduce { scope, introduction, shards } => {
+                    for shard in shards.iter() {
+                        let (scope, introduction) = (scope.clone(), Arc::clone(&introduction));
+                        self.port.deliver(shard, Deliver::Introduce { scope, introduction });
+                    }
+                }
+                HomeOutput::Kick { user } => {
+                    for shard in crate::id::ShardSet::all(self.settings.shards).iter() {
+                        self.port.deliver(shard, Deliver::Kick { user: Arc::clone(&user) });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on with connections whose input waited for room, answers or an authentication.
+    pub(super) fn resume_waiting(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for slot in waiting.drain(..) {
+            let key = self.slots.key(slot);
+            if let Some(entry) = self.slots.live(key) {
+                entry.waiting = false;
+                self.resume(key);
+            }
+        }
+        debug_assert!(waiting.is_empty());
+    }
+
+    fn resume(&mut self, key: ConnKey) {
+        self.with(key, |connection, cx| connection.resume(cx));
+    }
+}
+
+/// Requests taken in one turn: a budget, so that a flood of them cannot keep a shard from its sockets.
+const REQUESTS_PER_TURN: usize = 4096;
