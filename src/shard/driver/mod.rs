@@ -4,6 +4,7 @@
 //! as often as it needs. A driver never decides anything about a connection; it moves bytes and says what happened.
 //! Completions of a former life of a slot never reach the shard.
 
+pub mod simulated;
 pub mod syscall;
 pub mod uring;
 
