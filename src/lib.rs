@@ -32,3 +32,4 @@ pub mod workers;
 // --- L4 assembly
 pub mod cli;
 pub mod config;
+pub mod server;

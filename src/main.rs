@@ -1,6 +1,10 @@
-//! The `ringgate` binary: see `cli`.
+//! The `ringgate` binary: see `ringgate::cli`.
+
+use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    ringgate::cli::run(std::env::args_os())
+}

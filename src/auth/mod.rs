@@ -15,4 +15,4 @@ pub use origin::{allowed, is_origin};
 pub use rate::Bucket;
 pub use resume::{ResumeToken, token_hash};
 pub use signer::{Grant, Signer};
-pub use token::{Algorithm, Claims, KeyError, TokenError, Verifier};
+pub use token::{Algorithm, Claims, KeyError, TokenError, Verifier, is_user_id};

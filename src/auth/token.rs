@@ -282,6 +282,12 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
+/// Whether the text may be a user id, name or role: 1 to `limits::USER_ID_BYTES_MAX` bytes, no control characters.
+#[must_use]
+pub fn is_user_id(text: &str) -> bool {
+    (1..=limits::USER_ID_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 pub(super) fn check_secret(secret: &[u8]) -> Result<(), KeyError> {
     if secret.is_empty() {
         Err(KeyError::EmptySecret)
@@ -301,8 +307,7 @@ fn reason(error: &jsonwebtoken::errors::Error) -> TokenError {
 }
 
 fn bounded(text: String, claim: &'static str) -> Result<Arc<str>, TokenError> {
-    let fits = (1..=limits::USER_ID_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
-    if fits { Ok(text.into()) } else { Err(TokenError::BadClaim(claim)) }
+    if is_user_id(&text) { Ok(text.into()) } else { Err(TokenError::BadClaim(claim)) }
 }
 
 fn roles(names: Vec<String>) -> Result<Box<[Box<str>]>, TokenError> {
@@ -334,19 +339,14 @@ struct RawClaims {
 }
 
 /// A claim that may be of the wrong type without spoiling the others, so that the refusal can name it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(untagged)]
 enum Claim<T> {
     Value(T),
     Wrong(IgnoredAny),
+    #[default]
     #[serde(skip)]
     Absent,
-}
-
-impl<T> Default for Claim<T> {
-    fn default() -> Self {
-        Self::Absent
-    }
 }
 
 impl<T> Claim<T> {

@@ -1,1 +1,275 @@
-//! (follows)
+//! The configuration: one table of keys ([`Key`]) drives the TOML file, environment names, flags, `config default`
+//! and what the manual prints. Precedence: flag, environment, file, default.
+//!
+//! [`load()`] is text → [`Config`], a plain struct in bounds; it opens no socket and reads no file but the arguments'.
+//! Every error names place, key, value and remedy. Secret values are never printed.
+
+mod check;
+mod file;
+mod keys;
+mod load;
+mod print;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::auth::{Cidr, KeyError, Verifier};
+use crate::limits;
+
+pub use keys::{KEYS, Key, Kind};
+pub use load::{Loaded, Origin, Sources, load};
+pub use print::{default_file, explain};
+
+/// All settings, in bounds and consistent once [`load()`] returned them.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Config {
+    /// Listeners and threads.
+    pub server: Server,
+    /// Keys that tokens are checked with.
+    pub auth: Auth,
+    /// Bounds of queues, histories and sessions.
+    pub delivery: Delivery,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Between shards.
+    pub mesh: Mesh,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Listeners and threads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Server {
+    /// Address clients connect to; `None` until [`load()`] has chosen by dev mode.
+    pub host: Option<IpAddr>,
+    /// Port clients connect to; 0 = any free one.
+    pub port: u16,
+    /// Address of the health and server API listener.
+    pub health_host: IpAddr,
+    /// Port of the health and server API listener; 0 = any free one.
+    pub health_port: u16,
+    /// Shard threads; 0 = one for each core.
+    pub shards: u16,
+    /// The I/O driver.
+    pub driver: DriverChoice,
+    /// Whether shard threads are pinned to cores.
+    pub pin: bool,
+    /// Dev mode: a key made in memory, demo page and echo.
+    pub dev: bool,
+    /// Connections of the node; 0 = the descriptor limit less `limits::RESERVED_DESCRIPTORS`.
+    pub max_connections: u32,
+    /// The configured name; see [`Server::gateway_id`].
+    pub gateway_id: Option<String>,
+    /// Proxies whose word on the client's address counts.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Origins allowed beside the same host and localhost.
+    pub origins: Vec<String>,
+}
+
+/// Which I/O driver to use (DESIGN §6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names are the drivers'")]
+pub enum DriverChoice {
+    Auto,
+    Uring,
+    Monoio,
+}
+
+/// Keys that tokens are checked with. At most one key is set; without one, dev mode is on. `Debug` hides the secret.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Auth {
+    /// PEM file of an RSA, P-256 or Ed25519 public key.
+    pub jwt_public_key_path: Option<String>,
+    /// HS256 secret.
+    pub jwt_secret: Option<String>,
+    /// Required `iss`.
+    pub jwt_issuer: Option<String>,
+    /// Required `aud`.
+    pub jwt_audience: Option<String>,
+}
+
+/// Bounds of queues, histories and sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Delivery {
+    pub queue_frames: usize,
+    pub queue_bytes: usize,
+    pub queue_age: Duration,
+    pub delta_keys: usize,
+    pub answer_frames: usize,
+    pub answer_bytes: usize,
+    pub history_events: usize,
+    pub history_bytes: usize,
+    pub history_total_bytes: usize,
+    pub resume_window: Duration,
+    pub max_frame: usize,
+    pub rooms_max: usize,
+}
+
+/// How long things may take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Timeouts {
+    pub handshake: Duration,
+    pub authentication: Duration,
+    pub idle: Duration,
+    pub ping: Duration,
+    pub close: Duration,
+    pub drain: Duration,
+    pub pause: Duration,
+}
+
+/// Between shards.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Mesh {
+    pub ring_slots: usize,
+    pub coalesce_max: Duration,
+}
+
+/// What is logged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+/// The least level that is logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Server {
+    /// The gateway's stable name: the configured one, else host name and port.
+    #[must_use]
+    pub fn gateway_id(&self, host_name: &str) -> String {
+        self.gateway_id.clone().unwrap_or_else(|| format!("{host_name}:{}", self.port))
+    }
+
+    /// Where clients connect: the configured address, else loopback, which exposes nothing.
+    #[must_use]
+    pub fn host(&self) -> IpAddr {
+        self.host.unwrap_or(LOOPBACK)
+    }
+}
+
+impl Auth {
+    /// The configured key's verifier; `None` if no key is configured (dev mode makes one).
+    ///
+    /// # Errors
+    /// One line with key, value and remedy.
+    pub fn verifier(&self) -> Result<Option<Verifier>, String> {
+        let verifier = if let Some(path) = &self.jwt_public_key_path {
+            let pem = std::fs::read(path).map_err(|error| {
+                format!("auth.jwt_public_key_path = {path:?}: {error}; give the path of a readable PEM file")
+            })?;
+            Verifier::from_public_pem(&pem).map_err(|error| format!("auth.jwt_public_key_path = {path:?}: {error}"))?
+        } else if let Some(secret) = &self.jwt_secret {
+            Verifier::from_secret(secret.as_bytes()).map_err(|error: KeyError| format!("auth.jwt_secret: {error}"))?
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(verifier.requiring(self.jwt_issuer.as_deref(), self.jwt_audience.as_deref())))
+    }
+
+    /// Whether a key is configured.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.jwt_public_key_path.is_some() || self.jwt_secret.is_some()
+    }
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("jwt_public_key_path", &self.jwt_public_key_path)
+            .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| print::REDACTED))
+            .field("jwt_issuer", &self.jwt_issuer)
+            .field("jwt_audience", &self.jwt_audience)
+            .finish()
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: 9998,
+            health_host: LOOPBACK,
+            health_port: 9997,
+            shards: 0,
+            driver: DriverChoice::Auto,
+            pin: true,
+            dev: false,
+            max_connections: 0,
+            gateway_id: None,
+            trusted_proxies: Vec::new(),
+            origins: Vec::new(),
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            queue_frames: limits::QUEUE_FRAMES,
+            queue_bytes: limits::QUEUE_BYTES,
+            queue_age: limits::QUEUE_AGE,
+            delta_keys: limits::DELTA_KEYS,
+            answer_frames: limits::ANSWER_FRAMES,
+            answer_bytes: limits::ANSWER_BYTES,
+            history_events: limits::HISTORY_EVENTS,
+            history_bytes: limits::HISTORY_BYTES,
+            history_total_bytes: limits::HISTORY_TOTAL_BYTES,
+            resume_window: limits::RESUME_WINDOW,
+            max_frame: limits::MAX_FRAME,
+            rooms_max: limits::ROOMS_MAX,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: limits::HANDSHAKE_TIMEOUT,
+            authentication: limits::AUTHENTICATION_TIMEOUT,
+            idle: limits::IDLE_TIMEOUT,
+            ping: limits::PING_INTERVAL,
+            close: limits::CLOSE_TIMEOUT,
+            drain: limits::DRAIN_TIMEOUT,
+            pause: limits::PAUSE_TIMEOUT,
+        }
+    }
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self { ring_slots: limits::RING_SLOTS, coalesce_max: limits::COALESCE_MAX }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What must hold between values, and dev mode.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::load::{Origin, index_of};
+use super::{Config, LOOPBACK, print};
+
+/// Decides dev mode and the host (PROTOCOLS "Dev mode"): no key and no host is dev mode on loopback; a host without a
+/// key is refused unless dev mode is forced; a key without a host listens everywhere.
+pub(super) fn resolve_dev_mode(config: &mut Config, origins: &[Origin], errors: &mut Vec<String>) {
+    if config.auth.jwt_secret.is_some() && config.auth.jwt_public_key_path.is_some() {
+        let place = print::place("auth.jwt_secret", config, origins);
+        let other = print::place("auth.jwt_public_key_path", config, origins);
+        errors.push(format!("{place}: a second token key beside {other}; the key fixes the algorithm, so unset one"));
+    }
+    let has_key = config.auth.has_key();
+    let remedy = "set JWT_PUBLIC_KEY_PATH or JWT_SECRET, or try with --dev";
+    let mut refuse = |key: &str, why: &str, config: &Config| {
+        errors.push(format!("{}: {why}; {remedy}", print::place(key, config, origins)));
+    };
+    match config.server.host {
+        _ if config.server.dev => _ = config.server.host.get_or_insert(LOOPBACK),
+        _ if has_key => _ = config.server.host.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        Some(_) => refuse("server.host", "without a token key nobody could be told from anybody", config),
+        None if index_of("server.dev").is_some_and(|index| origins[index] != Origin::Default) => {
+            refuse("server.dev", "outside dev mode a token key is needed", config);
+        }
+        None => {
+            config.server.host = Some(LOOPBACK);
+            config.server.dev = true;
+        }
+    }
+}
+
+/// The relations of `limits`' assertions, for configured values, and those between listeners.
+pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<String>) {
+    let (delivery, timeouts) = (&config.delivery, &config.timeouts);
+    let frame = delivery.max_frame + FRAME_OVERHEAD;
+    let rows: [(bool, &str, &str, String); 8] = [
+        (
+            delivery.queue_bytes >= 2 * frame,
+            "delivery.queue_bytes",
+            "delivery.max_frame",
+            format!("must be at least 2 × (max_frame + 64) = {}", 2 * frame),
+        ),
+        (
+            delivery.answer_bytes >= frame,
+            "delivery.answer_bytes",
+            "delivery.max_frame",
+            format!("must be at least max_frame + 64 = {frame}"),
+        ),
+        (
+            timeouts.ping * 2 < timeouts.idle,
+            "timeouts.ping_ms",
+            "timeouts.idle_ms",
+            format!("must be less than half of idle_ms = {}", timeouts.idle.as_millis()),
+        ),
+        (
+            delivery.queue_frames <= delivery.history_events,
+            "delivery.queue_frames",
+            "delivery.history_events",
+            format!("must be at most history_events = {}, or a slow client could not resume", delivery.history_events),
+        ),
+        (
+            delivery.queue_bytes <= delivery.history_bytes,
+            "delivery.queue_bytes",
+            "delivery.history_bytes",
+            format!("must be at most history_bytes = {}, or a slow client could not resume", delivery.history_bytes),
+        ),
+        (
+            delivery.history_bytes <= delivery.history_total_bytes,
+            "delivery.history_bytes",
+            "delivery.history_total_bytes",
+            format!("must be at most history_total_bytes = {}", delivery.history_total_bytes),
+        ),
+        (
+            timeouts.close <= timeouts.drain,
+            "timeouts.close_ms",
+            "timeouts.drain_ms",
+            format!("must be at most drain_ms = {}", timeouts.drain.as_millis()),
+        ),
+        (
+            !same_listener(config),
+            "server.health_port",
+            "server.port",
+            format!("must differ from port = {}, both listen on one address", config.server.port),
+        ),
+    ];
+    for (_, key, other, message) in rows.into_iter().filter(|(holds, ..)| !holds) {
+        errors.push(format!("{}: {message}; {}", print::place(key, config, origins), remedy(key, other, origins)));
+    }
+}
+
+/// What is allowed but deserves a line.
+pub(super) fn warnings(config: &Config, warnings: &mut Vec<String>) {
+    if config.auth.jwt_secret.as_ref().is_some_and(|secret| secret.len() < HS256_BYTES) {
+        warnings.push(format!(
+            "auth.jwt_secret is shorter than {HS256_BYTES} bytes (RFC 7518 §3.2) and may be guessed; make one with `openssl rand -hex 32`"
+        ));
+    }
+}
+
+fn same_listener(config: &Config) -> bool {
+    let server = &config.server;
+    let overlap = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() || b.is_unspecified();
+    server.port != 0 && server.port == server.health_port && overlap(server.host(), server.health_host)
+}
+
+/// The relation may have been broken by the value that it does not blame.
+fn remedy(key: &str, other: &str, origins: &[Origin]) -> String {
+    let origin = |name: &str| index_of(name).and_then(|index| origins.get(index));
+    let blame = match (origin(key), origin(other)) {
+        (Some(Origin::Default), Some(origin)) if *origin != Origin::Default => {
+            format!(" ({other} is set by {})", print::origin(origin))
+        }
+        _ => String::new(),
+    };
+    format!("change {key} or {other}{blame}")
+}
+
+/// The longest header of a frame and of a dialect, rounded up (`limits`).
+const FRAME_OVERHEAD: usize = 64;
+const HS256_BYTES: usize = 32;

@@ -1,0 +1,357 @@
+//! The table of keys. A row is all there is to know of a key; nothing else in the crate lists them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Config, DriverChoice, LogFormat, LogLevel};
+use crate::auth::is_origin;
+use crate::limits;
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`, as in the file; the environment name is `RINGGATE_<SECTION>_<KEY>`.
+    pub name: &'static str,
+    /// The flag, without its dashes.
+    pub flag: &'static str,
+    /// A second environment name that deployments already use; the other one wins.
+    pub env: Option<&'static str>,
+    /// What it means, with what its special values mean; one sentence or two, without unit and range.
+    pub meaning: &'static str,
+    /// Its type with range and access.
+    pub kind: Kind,
+}
+
+/// A key's type with range and access to its place in [`Config`].
+#[derive(Debug)]
+pub enum Kind {
+    /// A whole number of `unit`, `min` to `max`.
+    Number {
+        /// The unit, in the plural.
+        unit: &'static str,
+        /// Least value.
+        min: u64,
+        /// Greatest value.
+        max: u64,
+        /// Reads it.
+        read: fn(&Config) -> u64,
+        /// Writes it; in range.
+        write: fn(&mut Config, u64),
+    },
+    /// `true` or `false`.
+    Bool {
+        /// Reads it.
+        read: fn(&Config) -> bool,
+        /// Writes it.
+        write: fn(&mut Config, bool),
+    },
+    /// A text of some form; unset if the default has none.
+    Text {
+        /// What is expected, e.g. "an IP address".
+        expected: &'static str,
+        /// A valid value.
+        example: &'static str,
+        /// Whether the value must never be printed.
+        secret: bool,
+        /// Reads it.
+        read: fn(&Config) -> Option<String>,
+        /// Writes it; whether the value is valid.
+        write: fn(&mut Config, &str) -> bool,
+    },
+    /// A list of texts of some form; in environment and flags separated by commas.
+    List {
+        /// What is expected of each.
+        expected: &'static str,
+        /// A valid entry.
+        example: &'static str,
+        /// Reads it.
+        read: fn(&Config) -> Vec<String>,
+        /// Replaces it; whether the entries are valid.
+        write: fn(&mut Config, &[String]) -> bool,
+    },
+}
+
+impl Key {
+    /// The section, e.g. `server`.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        self.name.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The key within its section, e.g. `port`.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        self.name.split_once('.').map_or("", |(_, key)| key)
+    }
+
+    /// The environment name every key has.
+    #[must_use]
+    pub fn env_name(&self) -> String {
+        format!("RINGGATE_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Whether the value must never be printed.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Text { secret: true, .. })
+    }
+}
+
+/// The number accessors of a field of type `$type`.
+macro_rules! number {
+    ($section:ident.$field:ident: $type:ty, $unit:literal, $min:expr, $max:expr) => {
+        Kind::Number {
+            unit: $unit,
+            min: $min,
+            max: $max,
+            read: |config| config.$section.$field as u64,
+            write: |config, value| config.$section.$field = value as $type,
+        }
+    };
+}
+
+/// The accessors of a duration, counted in `$unit` by these functions.
+macro_rules! duration {
+    ($section:ident.$field:ident, $unit:literal, $read:ident, $write:ident, $min:expr, $max:expr) => {
+        Kind::Number {
+            unit: $unit,
+            min: $min,
+            max: $max,
+            read: |config| config.$section.$field.$read() as u64,
+            write: |config, value| config.$section.$field = Duration::$write(value),
+        }
+    };
+    ($section:ident.$field:ident, $min:expr, $max:expr) => {
+        duration!($section.$field, "milliseconds", as_millis, from_millis, $min, $max)
+    };
+}
+
+macro_rules! flag {
+    ($section:ident.$field:ident) => {
+        Kind::Bool { read: |config| config.$section.$field, write: |config, value| config.$section.$field = value }
+    };
+}
+
+/// The accessors of an optional text; empty is not valid.
+macro_rules! text {
+    ($section:ident.$field:ident, $expected:literal, $example:literal, secret: $secret:literal) => {
+        Kind::Text {
+            expected: $expected,
+            example: $example,
+            secret: $secret,
+            read: |config| config.$section.$field.clone(),
+            write: |config, value| {
+                config.$section.$field = Some(value.to_owned());
+                !value.is_empty()
+            },
+        }
+    };
+}
+
+/// The accessors of a choice between named values.
+macro_rules! choice {
+    ($section:ident.$field:ident, $expected:literal, $example:literal, $($name:literal => $value:expr),+) => {
+        Kind::Text {
+            expected: $expected,
+            example: $example,
+            secret: false,
+            read: |config| {
+                $(if config.$section.$field == $value { return Some($name.to_owned()); })+
+                None
+            },
+            write: |config, value| match value {
+                $($name => { config.$section.$field = $value; true })+
+                _ => false,
+            },
+        }
+    };
+}
+
+const fn row(name: &'static str, flag: &'static str, meaning: &'static str, kind: Kind) -> Key {
+    Key { name, flag, env: None, meaning, kind }
+}
+
+const fn known_as(env: &'static str, mut key: Key) -> Key {
+    key.env = Some(env);
+    key
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    if text == "localhost" { Some(super::LOOPBACK) } else { text.parse().ok() }
+}
+
+const PORT: &str = "port";
+const HOUR_MS: u64 = 3_600_000;
+const GIB: u64 = 1 << 30;
+
+/// All keys, by section, in the order they are printed.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    known_as("WS_HOST", row("server.host", "host",
+        "Address clients connect to. Unset: 0.0.0.0 if a key is configured, 127.0.0.1 in dev mode.",
+        Kind::Text {
+            expected: "an IP address",
+            example: "0.0.0.0",
+            secret: false,
+            read: |config| config.server.host.map(|host| host.to_string()),
+            write: |config, value| {
+                config.server.host = address(value);
+                config.server.host.is_some()
+            },
+        })),
+    known_as("WS_PORT", row("server.port", PORT,
+        "Port clients connect to. 0 = any free one.",
+        number!(server.port: u16, "port", 0, 65535))),
+    row("server.health_host", "health-host",
+        "Address of health, metrics and server API.",
+        Kind::Text {
+            expected: "an IP address",
+            example: "127.0.0.1",
+            secret: false,
+            read: |config| Some(config.server.health_host.to_string()),
+            write: |config, value| address(value).map(|host| config.server.health_host = host).is_some(),
+        }),
+    known_as("WS_HEALTH_PORT", row("server.health_port", "health-port",
+        "Port of health, metrics and server API. 0 = any free one.",
+        number!(server.health_port: u16, "port", 0, 65535))),
+    row("server.shards", "shards",
+        "Shard threads. 0 = one for each core.",
+        number!(server.shards: u16, "threads", 0, limits::SHARDS_MAX as u64)),
+    row("server.driver", "driver",
+        "I/O driver. auto tries io_uring and falls back to monoio (epoll); a named one is used or the start fails.",
+        choice!(server.driver, "auto, uring or monoio", "auto",
+            "auto" => DriverChoice::Auto, "uring" => DriverChoice::Uring, "monoio" => DriverChoice::Monoio)),
+    row("server.pin", "pin",
+        "Whether each shard thread is pinned to a core.",
+        flag!(server.pin)),
+    row("server.dev", "dev",
+        "Dev mode: a token key made in memory if none is configured, demo page and echo. On by itself when neither \
+         key nor host is set.",
+        flag!(server.dev)),
+    row("server.max_connections", "max-connections",
+        "Connections of the node. 0 = the descriptor limit less 64.",
+        number!(server.max_connections: u32, "connections", 0, 16_777_216)),
+    known_as("GATEWAY_ID", row("server.gateway_id", "gateway-id",
+        "Stable name of this gateway in its cluster. Unset: host name and port.",
+        Kind::Text {
+            expected: "1–128 of A–Z a–z 0–9 . _ : -",
+            example: "gateway-1",
+            secret: false,
+            read: |config| config.server.gateway_id.clone(),
+            write: |config, value| {
+                config.server.gateway_id = Some(value.to_owned());
+                (1..=128).contains(&value.len())
+                    && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+            },
+        })),
+    row("server.trusted_proxies", "trusted-proxies",
+        "Networks of proxies whose X-Forwarded-For or Forwarded header tells the client's address.",
+        Kind::List {
+            expected: "networks, each an address or address/prefix",
+            example: "10.0.0.0/8",
+            read: |config| config.server.trusted_proxies.iter().map(ToString::to_string).collect(),
+            write: |config, values| {
+                let networks: Result<_, ()> = values.iter().map(|value| value.parse()).collect();
+                networks.map(|networks| config.server.trusted_proxies = networks).is_ok()
+            },
+        }),
+    row("server.origins", "origins",
+        "Origins of web pages that may connect, beside the same host and localhost. * = any.",
+        Kind::List {
+            expected: "origins, each scheme://host or scheme://host:port without a path, or *",
+            example: "https://app.example.com",
+            read: |config| config.server.origins.clone(),
+            write: |config, values| {
+                config.server.origins = values.to_vec();
+                values.iter().all(|value| is_origin(value))
+            },
+        }),
+
+    known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
+        "PEM file of the public key that tokens are checked with; the key fixes the algorithm: RS256, ES256, EdDSA.",
+        text!(auth.jwt_public_key_path, "a path", "/etc/ringgate/jwt.pem", secret: false))),
+    known_as("JWT_SECRET", row("auth.jwt_secret", "jwt-secret",
+        "Secret of HS256 tokens, 32 bytes or more. Better set by environment than in a file or flag.",
+        text!(auth.jwt_secret, "a secret text", "<32 random bytes or more>", secret: true))),
+    row("auth.jwt_issuer", "jwt-issuer",
+        "The iss claim that tokens must have. Unset: not checked.",
+        text!(auth.jwt_issuer, "a text", "https://login.example.com", secret: false)),
+    row("auth.jwt_audience", "jwt-audience",
+        "The aud claim that tokens must have, alone or in a list. Unset: not checked.",
+        text!(auth.jwt_audience, "a text", "ringgate", secret: false)),
+
+    row("delivery.queue_frames", "queue-frames",
+        "Reliable frames that may wait for a slow connection; beyond it the connection is closed 4408.",
+        number!(delivery.queue_frames: usize, "frames", 1, 1_000_000)),
+    row("delivery.queue_bytes", "queue-bytes",
+        "Bytes, reliable and delta, that may wait for a slow connection; beyond it the connection is closed 4408.",
+        number!(delivery.queue_bytes: usize, "bytes", 1024, GIB)),
+    row("delivery.queue_age_ms", "queue-age-ms",
+        "How long a reliable frame may wait for a slow connection; then the connection is closed 4408.",
+        duration!(delivery.queue_age, 1, HOUR_MS)),
+    row("delivery.delta_keys", "delta-keys",
+        "Keys whose newest delta may wait for a slow connection.",
+        number!(delivery.delta_keys: usize, "keys", 1, 1_000_000)),
+    row("delivery.answer_frames", "answer-frames",
+        "Answers that may wait for a connection before its reading pauses.",
+        number!(delivery.answer_frames: usize, "frames", 1, 1_000_000)),
+    row("delivery.answer_bytes", "answer-bytes",
+        "Bytes of answers that may wait for a connection before its reading pauses.",
+        number!(delivery.answer_bytes: usize, "bytes", 1024, GIB)),
+    row("delivery.history_events", "history-events",
+        "Reliable frames a stream's history keeps for those who resume.",
+        number!(delivery.history_events: usize, "frames", 1, 10_000_000)),
+    row("delivery.history_bytes", "history-bytes",
+        "Bytes a stream's history keeps.",
+        number!(delivery.history_bytes: usize, "bytes", 1024, 4 * GIB)),
+    row("delivery.history_total_bytes", "history-total-bytes",
+        "Bytes all histories of a shard keep together; beyond it the longest idle go first.",
+        number!(delivery.history_total_bytes: usize, "bytes", 1024, 1024 * GIB)),
+    row("delivery.resume_window_s", "resume-window-s",
+        "How long a session outlives its connection.",
+        duration!(delivery.resume_window, "seconds", as_secs, from_secs, 1, 86_400)),
+    row("delivery.max_frame", "max-frame",
+        "A client's longest message; above it the connection is closed 1009.",
+        number!(delivery.max_frame: usize, "bytes", 128, 16 << 20)),
+    row("delivery.rooms_max", "rooms-max",
+        "Rooms a session may be in.",
+        number!(delivery.rooms_max: usize, "rooms", 1, 1024)),
+
+    row("timeouts.handshake_ms", "handshake-ms",
+        "From accept to the end of the upgrade request.",
+        duration!(timeouts.handshake, 10, HOUR_MS)),
+    row("timeouts.authentication_ms", "authentication-ms",
+        "From the upgrade to authentication; then the connection is closed 4401.",
+        duration!(timeouts.authentication, 10, HOUR_MS)),
+    row("timeouts.idle_ms", "idle-ms",
+        "A connection without message, heartbeat or pong for this long is closed 4410.",
+        duration!(timeouts.idle, 10, HOUR_MS)),
+    row("timeouts.ping_ms", "ping-ms",
+        "How often the server pings.",
+        duration!(timeouts.ping, 5, HOUR_MS)),
+    row("timeouts.close_ms", "close-ms",
+        "From the server's close frame to the end of the socket, if the client does not close first.",
+        duration!(timeouts.close, 1, HOUR_MS)),
+    row("timeouts.drain_ms", "drain-ms",
+        "From SIGTERM to the end of the process.",
+        duration!(timeouts.drain, 1, HOUR_MS)),
+    row("timeouts.pause_ms", "pause-ms",
+        "How long a paused publisher waits before its command is refused or it is closed 1013.",
+        duration!(timeouts.pause, 1, HOUR_MS)),
+
+    row("mesh.ring_slots", "mesh-ring-slots",
+        "Messages of one ring between two shards.",
+        number!(mesh.ring_slots: usize, "messages", 2, 1_048_576)),
+    row("mesh.coalesce_max_us", "coalesce-max-us",
+        "How long a busy shard may wait for more input before it sends. 0 = never.",
+        duration!(mesh.coalesce_max, "microseconds", as_micros, from_micros, 0, 100_000)),
+
+    row("log.level", "log-level",
+        "The least level that is logged.",
+        choice!(log.level, "error, warn, info, debug or trace", "info",
+            "error" => LogLevel::Error, "warn" => LogLevel::Warn, "info" => LogLevel::Info,
+            "debug" => LogLevel::Debug, "trace" => LogLevel::Trace)),
+    row("log.format", "log-format",
+        "The form of a log line.",
+        choice!(log.format, "text or json", "text", "text" => LogFormat::Text, "json" => LogFormat::Json)),
+];

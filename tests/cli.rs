@@ -1,0 +1,69 @@
+//! The real binary's command line.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+fn ringgate(args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringgate"))
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that does not read its input may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// What `config default` prints is a valid configuration that changes nothing.
+#[test]
+fn the_default_configuration_checks() {
+    let default = ringgate(&["config", "default"], "");
+    assert!(default.status.success());
+    let checked = ringgate(&["config", "check", "-"], text(&default.stdout));
+    assert!(checked.status.success(), "{checked:?}");
+    assert_eq!(checked.stdout, ringgate(&["config", "check"], "").stdout);
+    assert!(text(&checked.stdout).contains("server.port = 9998  # default\n"));
+    assert!(text(&checked.stdout).ends_with("# valid\n"));
+}
+
+/// An unknown key ends with exit code 2 and one line that names file, line, key and the nearest key.
+#[test]
+fn unknown_keys_are_named_with_their_line() {
+    let output = ringgate(&["config", "check", "-"], "[server]\n\nprot = 1\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stderr), "ringgate: -:3: server.prot: unknown key; did you mean port?\n");
+    assert!(output.stdout.is_empty());
+}
+
+/// A minted token passes the check by stdin; a changed one ends with exit code 1 and the reason.
+#[test]
+fn minted_tokens_check() {
+    let secret = ["--secret", "0123456789abcdef0123456789abcdef"];
+    let minted = ringgate(&[&["token", "mint", "--sub", "7"], &secret[..]].concat(), "");
+    assert!(minted.status.success(), "{minted:?}");
+    let checked = ringgate(&[&["token", "check"], &secret[..]].concat(), text(&minted.stdout));
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(text(&checked.stdout).contains("user       7\n"));
+    let changed = format!("x{}", text(&minted.stdout));
+    let refused = ringgate(&[&["token", "check", changed.trim()], &secret[..]].concat(), "");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).starts_with("ringgate: refused: "), "{refused:?}");
+}
+
+/// A wrong flag ends with exit code 2 and the right flag; help and version with 0.
+#[test]
+fn usage_errors_and_help_have_their_exit_codes() {
+    let wrong = ringgate(&["--prot", "1"], "");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("--port"), "{wrong:?}");
+    for args in [["--help"], ["--version"]] {
+        assert!(ringgate(&args, "").status.success());
+    }
+}
