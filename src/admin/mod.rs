@@ -1,7 +1,7 @@
 //! The admin side: `/health`, `/ready` and `/metrics` over HTTP on a thread of its own.
 //!
 //! It reads what shards publish ([`ShardStats`], plain loads) and never makes a shard wait. Connections, heads and the
-//! time of a request are bounded ([`Bounds`]), so a port that is open to the wrong people costs a fixed amount.
+//! time of a request are bounded (`limits::ADMIN_*`), so a port that is open to the wrong people costs a fixed amount.
 
 mod http;
 mod metrics;

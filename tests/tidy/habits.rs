@@ -34,7 +34,7 @@ pub fn check(source: &Source, findings: &mut Vec<Finding>) {
     }
 }
 
-/// `thread::sleep`, `time::sleep`, or a call of an imported `sleep`; not a method and not a definition.
+/// `thread::sleep`, `time::sleep`, or a call of an imported `sleep`; not a method and not a function of the file's own.
 fn sleeps(source: &Source, at: usize) -> bool {
     if !source.tokens[at].is("sleep") {
         return false;
@@ -42,7 +42,7 @@ fn sleeps(source: &Source, at: usize) -> bool {
     let before = at.checked_sub(2).map(|i| &source.tokens[i]);
     let path = source.follows(at, "::") && before.is_some_and(|token| token.is("thread") || token.is("time"));
     let bare = !["::", ".", "fn"].iter().any(|word| source.follows(at, word)) && source.reads(at + 1, &["("]);
-    path || bare
+    path || (bare && !(0..source.tokens.len()).any(|i| source.reads(i, &["fn", "sleep"])))
 }
 
 /// Whether the attribute at `at` makes a test: `#[test]`, `#[x::test]`, with or without arguments.
@@ -51,12 +51,14 @@ fn is_test(source: &Source, at: usize) -> bool {
     path.by_ref().last().is_some_and(|token| token.is("test"))
 }
 
-/// Whether documentation stands among the attributes around the one at `at`.
+/// Whether documentation stands among the attributes around the one at `at`; in a macro, `$(#[$doc])*` hands it on.
 fn has_doc(source: &Source, at: usize) -> bool {
     let tokens = &source.tokens;
     let (mut first, mut behind) = (at, source.behind_bracket(at + 1));
     while let Some(before) = first.checked_sub(1) {
-        if tokens[before].is("]") {
+        if before > 0 && tokens[before].is("*") && tokens[before - 1].is(")") {
+            return (0..before).rev().take(10).any(|i| source.reads(i, &["#", "[", "$"]));
+        } else if tokens[before].is("]") {
             let open = (0..before).rev().find(|&i| tokens[i].is("[") && source.behind_bracket(i) == first);
             let Some(hash) = open.and_then(|open| open.checked_sub(1)).filter(|&i| tokens[i].is("#")) else { break };
             first = hash;
@@ -101,6 +103,7 @@ fn the_habits_bite() {
         "///\n#[test]\nfn f() {}",
         "/// Of another.\nfn g() {}\n#[test]\nfn f() {}",
         "proptest! { #[test] fn f(a in 0..1) {} }",
+        "macro_rules! m { ($($name:ident)*) => { $($other)* #[test] fn $name() {} } }",
     ] {
         assert_eq!(count("src/id.rs", text), 1, "{text}");
     }
@@ -124,6 +127,8 @@ fn the_habits_let_good_code_pass() {
         "const A: &str = \"todo!() .unwrap()\"; // dbg!()",
         "/// Proves.\n#[test]\nfn f() { ring.sleep(a) }",
         "#[test]\n/// Proves.\nfn f() {}",
+        "macro_rules! m { ($(#[$doc:meta])* $name:ident) => { $(#[$doc])* #[test] fn $name() {} } }",
+        "#[cfg(test)] mod t { fn f() { sleep(bell); } fn sleep(bell: u8) {} }",
         "/// Proves.\n#[cfg(all(unix, a = \"b\"))]\n#[test]\n#[should_panic(expected = \"c, d\")]\nfn f() {}",
         "/// Proves.\n#[cfg(unix)]\n#[test]\nfn f() {}",
         "#[test_log] fn sleep(a: u8) {}",
