@@ -1,1 +1,4 @@
-//! (follows)
+//! The commands of the binary.
+
+pub mod connect;
+pub mod load;
