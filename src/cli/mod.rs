@@ -3,6 +3,9 @@
 //! A command is a function of its arguments and [`Surroundings`]; only [`run`] touches the process. Exit codes:
 //! 0 done, 1 failed, 2 wrong usage or configuration.
 
+pub mod connect;
+pub mod load;
+
 mod config;
 mod flags;
 mod token;
@@ -45,6 +48,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    match matches.subcommand() {
+        Some(("connect", matches)) => return connect::run(matches),
+        Some(("load", matches)) => return load::run(matches),
+        _ => {}
+    }
     match dispatch(&matches, &Surroundings::of_process()) {
         Ok(text) => {
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -69,6 +77,8 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args(flags::args())
         .subcommand(Command::new("serve").about("Runs the gateway (the default)").args(flags::args()))
+        .subcommand(connect::command())
+        .subcommand(load::command())
         .subcommand(token::command())
         .subcommand(config::command())
 }

@@ -1,0 +1,216 @@
+//! A server of one room, small enough to be right by reading it, that can be told to break the promise in one way.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::class::Class;
+use crate::frame::{Encode, FrameKind, Item, put_websocket_header};
+use crate::id::StreamHandle;
+use crate::message::{ErrorCode, Introduction, Position};
+use crate::protocol::frames::json::{self, Hello, Welcome};
+use crate::protocol::frames::{FramesEncoder, Inbound, parse, types, write};
+
+/// What is done to frame [`FAULT_AT`] on its way to the first member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// It is left out.
+    Drop,
+    /// It is sent twice.
+    Double,
+    /// It is sent after the next one.
+    Swap,
+    /// The connection closes 4408 instead; the resume works.
+    Close,
+    /// The same, and the resume says that it cannot be served.
+    CloseAndForget,
+    /// The same, and the resume leaves the frame out.
+    CloseAndLie,
+    /// Every token is rejected.
+    Reject,
+}
+
+/// The place of the frame that the fault concerns.
+const FAULT_AT: u64 = 5;
+const STREAM: StreamHandle = StreamHandle(3);
+const BATTLE: StreamHandle = StreamHandle(4);
+
+struct Room {
+    fault: Fault,
+    members: Vec<Member>,
+    /// Wire bytes by place - 1.
+    history: Vec<Vec<u8>>,
+    held: Vec<u8>,
+    struck: bool,
+}
+
+struct Member {
+    id: usize,
+    socket: TcpStream,
+    publisher: bool,
+}
+
+/// Starts the server; it lives as long as the test process.
+pub fn start(fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let room = Room { fault, members: Vec::new(), history: Vec::new(), held: Vec::new(), struck: false };
+    let room = Arc::new(Mutex::new(room));
+    thread::spawn(move || {
+        for (id, socket) in listener.incoming().enumerate() {
+            let room = Arc::clone(&room);
+            thread::spawn(move || serve(id, socket.unwrap(), &room));
+        }
+    });
+    address
+}
+
+/// Ends when the client is gone.
+fn serve(id: usize, mut socket: TcpStream, room: &Mutex<Room>) -> Option<()> {
+    socket.set_nodelay(true).ok()?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    socket.write_all(format!("HTTP/1.1 101 Switching Protocols\r\n{accept}\r\n\r\n").as_bytes()).ok()?;
+    let echo = head.starts_with(b"GET /echo");
+    loop {
+        let (opcode, mut message) = read_frame(&mut socket)?;
+        if opcode != 2 {
+            continue;
+        }
+        let mut out = Vec::new();
+        if echo {
+            put_websocket_header(&mut out, 2, message.len());
+            out.extend_from_slice(&message);
+        } else {
+            answer(id, &socket, parse(&mut message).unwrap(), &mut room.lock().unwrap(), &mut out);
+        }
+        socket.write_all(&out).ok()?;
+    }
+}
+
+fn read_frame(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    socket.read_exact(&mut head).ok()?;
+    assert_ne!(head[1] & 0x80, 0, "client frames are masked");
+    let mut len = usize::from(head[1] & 0x7f);
+    if len == 126 {
+        socket.read_exact(&mut head).ok()?;
+        len = usize::from(u16::from_be_bytes(head));
+        return read_payload(socket, 2, len);
+    }
+    read_payload(socket, head[0] & 15, len)
+}
+
+fn read_payload(socket: &mut TcpStream, opcode: u8, len: usize) -> Option<(u8, Vec<u8>)> {
+    let mut mask = [0; 4];
+    socket.read_exact(&mut mask).ok()?;
+    let mut payload = vec![0; len];
+    socket.read_exact(&mut payload).ok()?;
+    payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    Some((opcode, payload))
+}
+
+fn introduction(room: &Room) -> Introduction {
+    let position = Position { stream: "relay/room:load-0".into(), epoch: 1, place: room.history.len() as u64 };
+    Introduction { handle: STREAM, position, publishers_only: false }
+}
+
+fn answer(id: usize, socket: &TcpStream, inbound: Inbound<'_>, room: &mut Room, out: &mut Vec<u8>) {
+    match inbound {
+        Inbound::Hello { .. } if room.fault == Fault::Reject => write::error(out, ErrorCode::AuthFailed, 0, "bad"),
+        Inbound::Hello { json } => hello(id, socket, &json::read::<Hello<'_>>(json).unwrap(), room, out),
+        Inbound::Join { correlation, .. } => {
+            write::joined(out, correlation, "load-0", [&introduction(room)]);
+            let position = Position { stream: "games.events.0/room:load-0".into(), epoch: 1, place: 0 };
+            write::position(out, &Introduction { handle: BATTLE, position, publishers_only: false });
+            let publisher = room.members.is_empty();
+            room.members.push(Member { id, socket: socket.try_clone().unwrap(), publisher });
+        }
+        Inbound::Publish { kind, class, key, correlation, payload, .. } => {
+            publish(room, kind, class, key, payload);
+            if correlation > 0 {
+                write::ack(out, correlation);
+            }
+        }
+        Inbound::Command { correlation, .. } => {
+            write::ack(out, correlation);
+            battle(room);
+        }
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+fn hello(id: usize, socket: &TcpStream, hello: &Hello<'_>, room: &mut Room, out: &mut Vec<u8>) {
+    let resumes = hello.resume.is_some();
+    let recovered = resumes && room.fault != Fault::CloseAndForget;
+    let rooms = if resumes { vec!["load-0"] } else { Vec::new() };
+    write::welcome(out, &Welcome { resume: "r", recovered, rooms, ..Welcome::default() });
+    if resumes {
+        write::position(out, &introduction(room));
+        let after = hello.positions.iter().find(|position| position.stream.starts_with("relay")).unwrap().place;
+        let from = if recovered { after as usize } else { room.history.len() };
+        let from = from + usize::from(room.fault == Fault::CloseAndLie);
+        room.history[from..].iter().for_each(|frame| out.extend_from_slice(frame));
+        room.members.push(Member { id, socket: socket.try_clone().unwrap(), publisher: false });
+    }
+}
+
+fn publish(room: &mut Room, kind: FrameKind, class: Class, key: u64, payload: &[u8]) {
+    let (last, delta) = (room.history.len() as u64, class == Class::Delta);
+    let (place, prev) = if delta { (last, 0) } else { (last + 1, last) };
+    let mut frame = Vec::new();
+    FramesEncoder.encode(STREAM, &Item { class, key, forgets: false, place, prev }, kind, payload, &mut frame);
+    if !delta {
+        room.history.push(frame.clone());
+    }
+    let first = room.members.iter().find(|member| !member.publisher).map(|member| member.id);
+    let strike = place == FAULT_AT && !delta && !room.struck;
+    room.struck |= strike;
+    let mut closed = None;
+    for member in &mut room.members {
+        let mut bytes = frame.clone();
+        if Some(member.id) == first {
+            match room.fault {
+                Fault::Drop if strike => bytes.clear(),
+                Fault::Double if strike => bytes.extend_from_slice(&frame),
+                Fault::Swap if strike => room.held = std::mem::take(&mut bytes),
+                Fault::Swap => bytes.append(&mut room.held),
+                Fault::Close | Fault::CloseAndForget | Fault::CloseAndLie if strike => {
+                    bytes = [&[0x88, 2][..], &4408u16.to_be_bytes()].concat();
+                    closed = first;
+                }
+                _ => {}
+            }
+        }
+        // A member that is gone is the test's end.
+        let _ = member.socket.write_all(&bytes);
+    }
+    room.members.retain(|member| Some(member.id) != closed);
+}
+
+/// Three events and an end; with `Fault::Drop` the second is missing.
+fn battle(room: &mut Room) {
+    let mut frames = Vec::new();
+    let texts = [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#, r#"{"events":3}"#];
+    let mut prev = 0;
+    for (place, text) in (1..).zip(texts) {
+        if room.fault == Fault::Drop && place == 2 {
+            continue;
+        }
+        let frame_type = if place == 4 { types::BATTLE_END } else { types::BATTLE_TIMELINE };
+        let item = Item { class: Class::Reliable, key: 0, forgets: false, place, prev };
+        FramesEncoder.encode(BATTLE, &item, FrameKind { frame_type, kind: 0 }, text.as_bytes(), &mut frames);
+        prev = place;
+    }
+    for member in &mut room.members {
+        let _ = member.socket.write_all(&frames);
+    }
+}

@@ -1,0 +1,109 @@
+//! Whole runs against a server that keeps the promise, or breaks it in one way.
+
+use super::fake::{self, Fault};
+use super::*;
+
+/// What a run against a new server found.
+fn report(fault: Fault, line: &str) -> Result<Report, String> {
+    let address = fake::start(fault);
+    let line = format!("load {line} --url ws://{address} --warmup 0 --duration 0.2 --drain 1");
+    let matches = command().try_get_matches_from(line.split_whitespace()).unwrap();
+    measure(options::read(&matches).unwrap())
+}
+
+/// Fan-out of a server that keeps the promise is intact, everything published is received by everyone, and time,
+/// rate and memory are measured.
+#[test]
+fn an_honest_server_passes() {
+    let line = format!("fanout --secret s --connections 3 --in-flight 4 --threads 2 --pid {}", std::process::id());
+    let report = report(Fault::None, &line).unwrap();
+    assert!(report.intact, "{}", report.text());
+    assert!(report.published > 4 && report.unacknowledged == 0, "{}", report.text());
+    // The publisher is a member too.
+    assert_eq!(report.reliable, report.published * 4);
+    assert!(report.latency.is_some_and(|latency| latency.p99_us > 0.0) && report.deliveries_per_s > 0.0);
+    assert!(report.server_rss_bytes.is_some() && report.server_cpu.is_some());
+}
+
+/// One dropped, doubled or swapped frame to one member breaks the run, and the fault is named.
+#[test]
+fn a_broken_promise_is_found() {
+    for (fault, name) in [(Fault::Drop, "missing"), (Fault::Double, "duplicated"), (Fault::Swap, "reordered")] {
+        let report = report(fault, "fanout --secret s --connections 3 --in-flight 2").unwrap();
+        assert!(!report.intact, "{fault:?}");
+        assert_eq!(report.faults.get(name), Some(&1), "{fault:?}: {}", report.text());
+    }
+}
+
+/// The exit code is 0 for an intact run, 1 for a broken one, 2 for one that could not be done.
+#[test]
+fn exit_codes() {
+    for (fault, code) in [(Fault::None, 0), (Fault::Drop, 1), (Fault::Double, 1), (Fault::Swap, 1), (Fault::Reject, 2)]
+    {
+        let address = fake::start(fault);
+        let line =
+            format!("load fanout --secret s --connections 2 --url ws://{address} --duration 0.1 --drain 1 --json");
+        let matches = command().try_get_matches_from(line.split_whitespace()).unwrap();
+        assert_eq!(run(&matches), ExitCode::from(code), "{fault:?}");
+    }
+}
+
+/// A member that is closed resumes and gets everything; a loss that is told is no fault, one that is not is.
+#[test]
+fn resumes_are_followed() {
+    let line = "fanout --secret s --connections 3 --in-flight 2 --rate 200 --resume";
+    let whole = report(Fault::Close, line).unwrap();
+    assert!(whole.intact && whole.resumed == 1 && whole.losses_told == 0, "{}", whole.text());
+    assert_eq!(whole.closes.get(&4408), Some(&1));
+    assert_eq!(whole.reliable, whole.published * 4);
+    let told = report(Fault::CloseAndForget, line).unwrap();
+    assert!(told.intact && told.losses_told == 1, "{}", told.text());
+    let lie = report(Fault::CloseAndLie, line).unwrap();
+    assert_eq!(lie.faults.get("missing"), Some(&1), "{}", lie.text());
+}
+
+/// Rates, deltas beside events, slow readers and several publishers go together.
+#[test]
+fn mixed_traffic_is_checked() {
+    let line = "burst --secret s --connections 4 --publishers 2 --rate 300 --delta-rate 300 --delta-share 0.25 \
+                --delta-keys 3 --stalled-share 0.25 --reader-speed 20000";
+    let report = report(Fault::None, line).unwrap();
+    assert!(report.intact, "{}", report.text());
+    assert!(report.deltas > 0 && report.delta_latency.is_some() && report.stalled_latency.is_some());
+    assert_eq!(report.deltas_left_out, 0, "{}", report.text());
+}
+
+/// A battle's timeline is checked to its end.
+#[test]
+fn battles_are_watched() {
+    let whole = report(Fault::None, "idle --secret s --connections 2 --battle 3,1").unwrap();
+    assert!(whole.intact && whole.battles_whole == 2, "{}", whole.text());
+    let broken = report(Fault::Drop, "idle --secret s --connections 2 --battle 3,1").unwrap();
+    assert_eq!(broken.faults.get("battles_broken"), Some(&2), "{}", broken.text());
+}
+
+/// Echoes come back once and in order.
+#[test]
+fn echo_is_measured() {
+    let report = report(Fault::None, "echo --connections 3 --in-flight 2").unwrap();
+    assert!(report.intact && report.deliveries > 6, "{}", report.text());
+    assert!(report.latency.is_some());
+}
+
+/// A storm connects everybody, and with `--resume` once more.
+#[test]
+fn storms_are_measured() {
+    let report = report(Fault::None, "storm --secret s --connections 20 --connect-concurrency 4 --resume").unwrap();
+    assert!(report.intact && report.resumed == 20, "{}", report.text());
+    assert!(report.connects_per_s.is_some() && report.resumes_per_s.is_some() && report.connect_latency.is_some());
+}
+
+/// A server that is not there and a token that is not accepted are plain errors with a remedy.
+#[test]
+fn errors_name_the_remedy() {
+    let error = report(Fault::Reject, "fanout --token x --connections 1").unwrap_err();
+    assert!(error.contains("rejected the token") && error.contains("--secret"), "{error}");
+    let matches = command().get_matches_from(["load", "echo", "--url", "ws://127.0.0.1:1"]);
+    let error = measure(options::read(&matches).unwrap()).unwrap_err();
+    assert!(error.contains("cannot reach 127.0.0.1:1") && error.contains("--url"), "{error}");
+}
