@@ -302,8 +302,8 @@ proptest! {
     fn verdicts_agree_with_tungstenite(frames in proptest::collection::vec(raw_frame(), 1..7), pieces in pieces()) {
         let mut bytes = Vec::new();
         frames.iter().for_each(|frame| write_raw(&mut bytes, frame));
-        let (seen, end) = ours(Role::Server, 240, &bytes, &pieces);
-        let (their_seen, their_end) = theirs(tungstenite::protocol::Role::Server, 240, &bytes);
+        let (seen, end) = ours(Role::Server, 60, &bytes, &pieces);
+        let (their_seen, their_end) = theirs(tungstenite::protocol::Role::Server, 60, &bytes);
         prop_assert_eq!((seen, end.is_ok()), (their_seen, their_end), "we ended with {:?}", end);
     }
 
