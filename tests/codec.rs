@@ -32,25 +32,28 @@ enum Seen {
 
 /// One direction's bytes that end without an end of file, and what was written.
 #[derive(Clone, Default)]
-struct Pipe(Rc<RefCell<(io::Cursor<Vec<u8>>, Vec<u8>)>>);
+struct Pipe {
+    input: Rc<RefCell<io::Cursor<Vec<u8>>>>,
+    output: Rc<RefCell<Vec<u8>>>,
+}
 
 impl Pipe {
     fn of(bytes: Vec<u8>) -> Self {
-        Self(Rc::new(RefCell::new((io::Cursor::new(bytes), Vec::new()))))
+        Self { input: Rc::new(RefCell::new(io::Cursor::new(bytes))), output: Rc::default() }
     }
 
     fn supply(&self, bytes: &[u8]) {
-        self.0.borrow_mut().0.get_mut().extend_from_slice(bytes);
+        self.input.borrow_mut().get_mut().extend_from_slice(bytes);
     }
 
     fn written(&self) -> Vec<u8> {
-        self.0.borrow().1.clone()
+        self.output.borrow().clone()
     }
 }
 
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0.borrow_mut().0.read(buffer)? {
+        match self.input.borrow_mut().read(buffer)? {
             0 => Err(io::ErrorKind::WouldBlock.into()),
             read => Ok(read),
         }
@@ -59,7 +62,7 @@ impl Read for Pipe {
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().1.extend_from_slice(bytes);
+        self.output.borrow_mut().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -299,8 +302,8 @@ proptest! {
     fn verdicts_agree_with_tungstenite(frames in proptest::collection::vec(raw_frame(), 1..7), pieces in pieces()) {
         let mut bytes = Vec::new();
         frames.iter().for_each(|frame| write_raw(&mut bytes, frame));
-        let (seen, end) = ours(Role::Server, 240, &bytes, &pieces);
-        let (their_seen, their_end) = theirs(tungstenite::protocol::Role::Server, 240, &bytes);
+        let (seen, end) = ours(Role::Server, 60, &bytes, &pieces);
+        let (their_seen, their_end) = theirs(tungstenite::protocol::Role::Server, 60, &bytes);
         prop_assert_eq!((seen, end.is_ok()), (their_seen, their_end), "we ended with {:?}", end);
     }
 
