@@ -1,1 +1,29 @@
-//! (follows)
+//! The mesh between threads: every node, shard or peer, owns one [`Port`] and exchanges messages with every other node
+//! through single-producer, single-consumer rings.
+//!
+//! - [`mailbox`]: one ring, which tells its producer when there is room again.
+//! - [`doorbell`]: who sleeps and must be woken, without a lost wake-up.
+//! - [`mesh`]: the ports, with the outboxes and the rules of DELIVERY §5 that keep the wait graph free of cycles.
+//!
+//! Nothing here drops a message for a living node, reorders the messages of a sender, blocks, reads a clock, or wakes
+//! a thread: it says who must be woken, and the driver or the peer's [`Wake`] does it.
+
+pub mod doorbell;
+pub mod mailbox;
+pub mod mesh;
+
+#[cfg(all(test, ringgate_loom))]
+mod model;
+#[cfg(ringgate_loom)]
+mod ring_model;
+
+pub use doorbell::{Doorbell, ThreadWaker, Wake};
+pub use mesh::{Bounds, Port};
+
+/// The primitives the model checker replaces.
+mod sync {
+    #[cfg(ringgate_loom)]
+    pub(super) use loom::sync::atomic::{AtomicBool, Ordering, fence};
+    #[cfg(not(ringgate_loom))]
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
