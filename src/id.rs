@@ -80,6 +80,11 @@ pub struct ConnAddr {
     pub conn: ConnKey,
 }
 
+impl ConnAddr {
+    /// No connection: the sender of what asks for no answer.
+    pub const NOBODY: Self = Self { shard: NodeId(u16::MAX), conn: ConnKey { slot: u32::MAX, generation: 0 } };
+}
+
 /// A stream's number within a node process; 0 is none. The home shard assigns it so that
 /// `(handle - 1) % shards` is the home, hence no table is needed to route by handle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
