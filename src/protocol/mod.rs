@@ -1,1 +1,4 @@
-//! (follows)
+//! The dialects: each translates its wire form to the core's vocabulary and back (PROTOCOLS). Sans-IO; a dialect knows
+//! neither connections nor sessions.
+
+pub mod envelope;
