@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limits;
+use crate::time::WallMillis;
 
 /// A node of the mesh: the shards are `0..shards`, the peers (presence, bus) follow them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -79,6 +80,11 @@ pub struct ConnAddr {
     pub conn: ConnKey,
 }
 
+impl ConnAddr {
+    /// No connection: the sender of what asks for no answer.
+    pub const NOBODY: Self = Self { shard: NodeId(u16::MAX), conn: ConnKey { slot: u32::MAX, generation: 0 } };
+}
+
 /// A stream's number within a node process; 0 is none. The home shard assigns it so that
 /// `(handle - 1) % shards` is the home, hence no table is needed to route by handle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -112,6 +118,14 @@ impl StreamHandle {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId(pub [u8; 16]);
 
+impl SessionId {
+    /// Reads the textual form of a UUID; `None` if it is not that.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_uuid(text).map(Self)
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid_text(u128::from_be_bytes(self.0), f)
@@ -126,6 +140,68 @@ impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid_text(u128::from_be_bytes(self.0), f)
     }
+}
+
+/// The name of a command or an event in envelopes: a UUID.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EventId(pub [u8; 16]);
+
+impl EventId {
+    /// UUID v5 (RFC 9562 §5.5) of the parts' concatenation: the same input names the same event (DELIVERY §7).
+    #[must_use]
+    pub fn v5(namespace: &[u8; 16], parts: &[&[u8]]) -> Self {
+        use sha1::{Digest, Sha1};
+        let mut sha = Sha1::new();
+        sha.update(namespace);
+        for part in parts {
+            sha.update(part);
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&sha.finalize()[..16]);
+        Self(stamped(id, 5))
+    }
+
+    /// UUID v7 (RFC 9562 §5.7) of a time and 74 bits of the caller's entropy.
+    #[must_use]
+    pub fn v7(now: WallMillis, entropy: [u8; 10]) -> Self {
+        let mut id = [0; 16];
+        id[..6].copy_from_slice(&now.0.to_be_bytes()[2..]);
+        id[6..].copy_from_slice(&entropy);
+        Self(stamped(id, 7))
+    }
+
+    /// Reads the textual form, 8-4-4-4-12 hexadecimal digits; `None` if it is not that.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_uuid(text).map(Self)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid_text(u128::from_be_bytes(self.0), f)
+    }
+}
+
+/// Sets version and variant (RFC 9562 §4).
+fn stamped(mut id: [u8; 16], version: u8) -> [u8; 16] {
+    id[6] = id[6] & 0x0f | version << 4;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits = text.as_bytes();
+    if digits.len() != 36 || [8, 13, 18, 23].iter().any(|&at| digits[at] != b'-') {
+        return None;
+    }
+    let (mut id, mut nibbles) = ([0u8; 16], 0);
+    for &digit in digits.iter().filter(|&&digit| digit != b'-') {
+        let value = char::from(digit).to_digit(16)?;
+        *id.get_mut(nibbles / 2)? |= (value as u8) << if nibbles % 2 == 0 { 4 } else { 0 };
+        nibbles += 1;
+    }
+    (nibbles == 32).then_some(id)
 }
 
 fn uuid_text(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,6 +294,26 @@ mod tests {
         assert!(is_room_id(&"a".repeat(64)));
         for bad in ["", &"a".repeat(65), "a b", "ä", "a/b", "a:b"] {
             assert!(!is_room_id(bad), "{bad:?}");
+        }
+    }
+
+    /// Version 5 ids are those of RFC 9562 (appendix A.4), version 7 ids begin with their time, and both read back.
+    #[test]
+    fn event_ids_are_uuids() {
+        let dns = EventId::parse("6ba7b810-9dad-11d1-80b4-00c04fd430c8").unwrap();
+        let id = EventId::v5(&dns.0, &[b"www.", b"example.com"]);
+        assert_eq!(id.to_string(), "2ed6657d-e927-568b-95e1-2665a8aea6a2");
+        assert_eq!(EventId::parse(&id.to_string()), Some(id));
+        let seven = EventId::v7(WallMillis(0x0192_aabb_ccdd), [0xff; 10]);
+        assert_eq!(seven.to_string(), "0192aabb-ccdd-7fff-bfff-ffffffffffff");
+        for bad in [
+            "",
+            "2ed6657de927568b95e12665a8aea6a2",
+            "2ed6657d-e927-568b-95e1-2665a8aea6a",
+            "2ed6657d-e927-568b-95e1-2665a8aea6ag",
+            "2ed6657d-e927-568b-95e1-2665-8aea6ag",
+        ] {
+            assert_eq!(EventId::parse(bad), None, "{bad:?}");
         }
     }
 }

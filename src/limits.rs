@@ -102,6 +102,29 @@ pub const ADMIN_HEADERS: usize = 64;
 pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a stopping admin side waits for answers under way; within the drain timeout.
 pub const ADMIN_STOP_TIME: Duration = Duration::from_secs(1);
+/// Sessions without a connection that embedded presence keeps; beyond it the longest detached expire early, so that a
+/// storm of short connections cannot fill memory (about 100 MiB).
+pub const DETACHED_SESSIONS: usize = 1 << 18;
+/// How long a resume waits for a living former owner to stop (DELIVERY §6).
+pub const TAKEOVER_WAIT: Duration = Duration::from_secs(1);
+
+/// Records an embedded topic keeps in memory: a minute of 1,000 events/s. A reader may lag by half of it.
+pub const BUS_TOPIC_RECORDS: usize = 65_536;
+/// Bytes an embedded topic keeps in memory, keys and values: 1 KiB for each of its records.
+pub const BUS_TOPIC_BYTES: usize = 64 << 20;
+/// Topics of an embedded bus: the built-in ones and those that the type table names.
+pub const BUS_TOPICS: usize = 64;
+/// Records a peer or worker takes from a topic per turn, so that it comes back to its mailbox.
+pub const BUS_READ_RECORDS: usize = 256;
+/// Commands whose ids a service remembers, to do a repeated one once (DELIVERY §7).
+pub const SEEN_COMMANDS: usize = 65_536;
+
+/// Battles that run at once.
+pub const BATTLES: usize = 4096;
+/// Timeline events of one battle; an hour at 250/s.
+pub const BATTLE_EVENTS: u64 = 1_000_000;
+/// Milliseconds between timeline events.
+pub const BATTLE_INTERVAL_MS: u64 = 60_000;
 
 /// How long a home keeps a stream's frames: a client's last position may be older than its disconnect by the idle
 /// timeout and a ping (DELIVERY §4).
@@ -120,3 +143,6 @@ const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10, "hyper takes no smaller buffer");
 const _: () = assert!(ADMIN_STOP_TIME.as_millis() < DRAIN_TIMEOUT.as_millis());
+const _: () = assert!(BUS_TOPIC_BYTES / 2 >= 4 * MAX_FRAME, "half a topic holds the largest command, even in base64");
+const _: () =
+    assert!(BUS_READ_RECORDS * 2 <= BUS_TOPIC_RECORDS, "a reader that reads one page at a time is not behind");

@@ -67,4 +67,7 @@ pub trait Bus: Send {
 
     /// Copies out at most `max` records of the topic from `offset` on; returns the offset to go on from.
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64;
+
+    /// This reader has dealt with every record of the topic below `offset`: they may be evicted.
+    fn done(&mut self, topic: &str, offset: u64);
 }

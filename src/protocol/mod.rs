@@ -4,3 +4,4 @@
 mod defaults;
 pub mod frames;
 pub mod routes;
+pub mod envelope;

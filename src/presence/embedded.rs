@@ -1,0 +1,198 @@
+//! Session records in this process's memory (DELIVERY §6): sans-IO and deterministic, `now` and the hash seed are
+//! arguments. A record lives while it has an owner, and for the resume window behind its last.
+//!
+//! Law: a session has one owner, and a new one is told `Resumed` only after the former said `Detached`, or after
+//! [`limits::TAKEOVER_WAIT`] if it never does. One connection at most waits for a session; a newer one takes its turn
+//! over, and the one that waited is told to stop.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use foldhash::quality::FixedState;
+
+use super::sessions::{Sessions, Slot};
+use crate::close::CloseReason;
+use crate::id::{ConnAddr, SessionId, TokenHash};
+use crate::limits;
+use crate::message::{PresenceReply, PresenceRequest, SessionRecord};
+use crate::ports::Presence;
+use crate::time::Monotonic;
+
+/// Presence of a node that has no Redis. See the module.
+#[derive(Debug)]
+pub struct EmbeddedPresence {
+    sessions: Sessions,
+    takeovers: HashMap<Slot, Takeover, FixedState>,
+    /// Of `takeovers`, by time.
+    deadlines: BTreeSet<(Monotonic, Slot)>,
+    resume_window: Duration,
+    detached_max: usize,
+}
+
+/// A connection that waits for the owner to stop.
+#[derive(Clone, Copy, Debug)]
+struct Takeover {
+    waiter: ConnAddr,
+    deadline: Monotonic,
+}
+
+impl EmbeddedPresence {
+    /// Empty; `resume_window` is how long a session outlives its connection, `detached_max` how many may do so at once
+    /// ([`limits::DETACHED_SESSIONS`]; beyond it the longest detached expire early), `seed` that of all hashes.
+    #[must_use]
+    pub fn new(resume_window: Duration, detached_max: usize, seed: u64) -> Self {
+        Self {
+            sessions: Sessions::new(seed),
+            takeovers: HashMap::with_hasher(FixedState::with_seed(seed)),
+            deadlines: BTreeSet::new(),
+            resume_window,
+            detached_max,
+        }
+    }
+
+    /// Sessions kept, attached or not.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Sessions that have no connection now.
+    #[must_use]
+    pub fn detached(&self) -> usize {
+        self.sessions.detached()
+    }
+
+    fn open(&mut self, from: ConnAddr, record: SessionRecord, token: TokenHash, replies: &mut Vec<PresenceReply>) {
+        // Both ids are random; a repeat is a fault of the caller, and the newer session counts.
+        if let Some(slot) = self.sessions.by_session(record.session) {
+            self.end(slot, replies);
+        }
+        if let Some(slot) = self.sessions.by_token(token) {
+            self.end(slot, replies);
+        }
+        self.sessions.insert(record, token, from);
+        replies.push(PresenceReply::Opened { to: from });
+    }
+
+    fn resume(&mut self, now: Monotonic, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {
+        let Some(slot) = self.sessions.by_token(token) else {
+            replies.push(PresenceReply::Expired { to: from });
+            return;
+        };
+        let session = self.sessions.session(slot);
+        match self.sessions.owner(slot) {
+            Some(owner) if owner != from => match self.takeovers.get_mut(&slot) {
+                Some(takeover) => {
+                    let waited = std::mem::replace(&mut takeover.waiter, from);
+                    if waited != from {
+                        replies.push(PresenceReply::Stop { to: waited, session });
+                    }
+                }
+                None => {
+                    let deadline = now + limits::TAKEOVER_WAIT;
+                    self.takeovers.insert(slot, Takeover { waiter: from, deadline });
+                    self.deadlines.insert((deadline, slot));
+                    replies.push(PresenceReply::Stop { to: owner, session });
+                }
+            },
+            _ => self.give(slot, from, replies),
+        }
+    }
+
+    fn detached_by(
+        &mut self,
+        now: Monotonic,
+        from: ConnAddr,
+        session: SessionId,
+        last_close: CloseReason,
+        replies: &mut Vec<PresenceReply>,
+    ) {
+        let Some(slot) = self.sessions.by_session(session) else { return };
+        if self.sessions.owner(slot) != Some(from) {
+            if self.takeovers.get(&slot).is_some_and(|takeover| takeover.waiter == from) {
+                self.end_takeover(slot);
+            }
+            return;
+        }
+        self.sessions.close(slot, last_close);
+        if let Some(waiter) = self.end_takeover(slot) {
+            self.give(slot, waiter, replies);
+            return;
+        }
+        self.sessions.detach(slot, now + self.resume_window);
+        while self.sessions.detached() > self.detached_max {
+            let (oldest, _) = self.sessions.oldest_detached().expect("there are more than none");
+            self.sessions.remove(oldest);
+        }
+    }
+
+    fn kick(&mut self, user: &str, replies: &mut Vec<PresenceReply>) {
+        while let Some(slot) = self.sessions.by_user(user) {
+            self.end(slot, replies);
+        }
+    }
+
+    /// Does what was due before `now`'s request, so that an outcome never depends on when `poll` was called.
+    fn advance(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) {
+        while let Some((slot, _)) = self.sessions.oldest_detached().filter(|(_, until)| *until <= now) {
+            self.sessions.remove(slot);
+        }
+        while let Some(&(_, slot)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
+            let waiter = self.end_takeover(slot).expect("a deadline belongs to a takeover");
+            self.sessions.close(slot, CloseReason::Replaced);
+            self.give(slot, waiter, replies);
+        }
+    }
+
+    fn give(&mut self, slot: Slot, to: ConnAddr, replies: &mut Vec<PresenceReply>) {
+        self.sessions.attach(slot, to);
+        replies.push(PresenceReply::Resumed { to, record: Box::new(self.sessions.record(slot)) });
+    }
+
+    fn end(&mut self, slot: Slot, replies: &mut Vec<PresenceReply>) {
+        if let Some(waiter) = self.end_takeover(slot) {
+            replies.push(PresenceReply::Expired { to: waiter });
+        }
+        self.sessions.remove(slot);
+    }
+
+    fn end_takeover(&mut self, slot: Slot) -> Option<ConnAddr> {
+        let takeover = self.takeovers.remove(&slot)?;
+        self.deadlines.remove(&(takeover.deadline, slot));
+        Some(takeover.waiter)
+    }
+}
+
+impl Presence for EmbeddedPresence {
+    fn handle(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
+        self.advance(now, replies);
+        match request {
+            PresenceRequest::Open { from, record, token } => self.open(from, *record, token, replies),
+            PresenceRequest::Resume { from, token } => self.resume(now, from, token, replies),
+            PresenceRequest::Entered { session, entry } => {
+                if let Some(slot) = self.sessions.by_session(session) {
+                    self.sessions.enter(slot, entry);
+                }
+            }
+            PresenceRequest::Left { session, scope } => {
+                if let Some(slot) = self.sessions.by_session(session) {
+                    self.sessions.leave(slot, &scope);
+                }
+            }
+            PresenceRequest::Detached { from, session, last_close } => {
+                self.detached_by(now, from, session, last_close, replies);
+            }
+            PresenceRequest::Kick { user } => self.kick(&user, replies),
+        }
+    }
+
+    fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic {
+        self.advance(now, replies);
+        let expiry = self.sessions.oldest_detached().map_or(Monotonic::NEVER, |(_, until)| until);
+        let takeover = self.deadlines.first().map_or(Monotonic::NEVER, |(deadline, _)| *deadline);
+        expiry.min(takeover)
+    }
+}
+
+#[cfg(test)]
+mod tests;
