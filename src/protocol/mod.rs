@@ -2,6 +2,6 @@
 //! neither connections nor sessions.
 
 mod defaults;
+pub mod envelope;
 pub mod frames;
 pub mod routes;
-pub mod envelope;

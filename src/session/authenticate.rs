@@ -467,12 +467,12 @@ impl RoomSeat {
 }
 
 /// Where a resuming member's cursor starts: what was sent since the home answered must not be missed, so nobody is live
-/// at once; if anything is lost, everything starts at the heads.
+/// at once; if anything is lost, everything starts at the heads that the introduction names.
 fn catch_up(start: &StreamStart, recovered: bool) -> Start {
     match start.start {
         Start::Behind(place) if recovered => Start::Behind(place),
         Start::Live if recovered => Start::Behind(start.introduction.position.place),
-        _ => Start::Behind(u64::MAX),
+        _ => Start::Behind(start.introduction.position.place),
     }
 }
 

@@ -1,0 +1,398 @@
+//! N shipped shards, embedded presence, model clients, one seed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use ringgate::auth::{Grant, Signer, Verifier};
+use ringgate::delivery;
+use ringgate::frame::FrameKind;
+use ringgate::id::{NodeId, Scope};
+use ringgate::message::{Deliver, Effect, Event, Request};
+use ringgate::ports::Presence;
+use ringgate::presence::EmbeddedPresence;
+use ringgate::protocol::routes::Routes;
+use ringgate::router::{Bounds, Port, mesh::build};
+use ringgate::session::{Clocks, Settings};
+use ringgate::shard::driver::Driver;
+use ringgate::shard::driver::simulated::{Network, SimulatedDriver, Weather};
+use ringgate::shard::{NodeState, Shard, ShardConfig};
+use ringgate::stats::ShardStats;
+use ringgate::streams::HomeConfig;
+use ringgate::time::Monotonic;
+
+use crate::client::{Client, State, Temper};
+use crate::oracle::Oracle;
+
+/// What a run varies.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub shards: u16,
+    pub rooms: usize,
+    pub publishers: usize,
+    pub players: usize,
+    pub steps: usize,
+    pub weather: Weather,
+    pub bounds: Bounds,
+    pub queue: delivery::Limits,
+    /// One client action in this many is a reset, a FIN, a kick or a change of mood; 0 = none.
+    pub trouble_in: u64,
+    pub tempers: Vec<Temper>,
+    pub event_bytes: usize,
+    pub keys: u64,
+    /// Every key in every step, to watch turns.
+    pub all_keys: bool,
+}
+
+pub struct World {
+    pub network: Network,
+    pub shards: Vec<Shard<SimulatedDriver>>,
+    pub clients: Vec<Client>,
+    pub oracle: Oracle,
+    presence: EmbeddedPresence,
+    presence_port: Port,
+    presence_awake: bool,
+    presence_deadline: Monotonic,
+    bus_port: Port,
+    wakers: Vec<SimulatedDriver>,
+    plan: Plan,
+    events: u64,
+    kicked: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, plan: Plan) -> Self {
+        let nodes = usize::from(plan.shards) + 2;
+        let network = Network::new(seed, nodes, plan.weather);
+        let mut ports: Vec<Port> = build(nodes, plan.bounds);
+        let bus_port = ports.pop().expect("the bus is the last node");
+        let presence_port = ports.pop().expect("presence is the last but one");
+        let secret = b"a secret of at least thirty-two bytes";
+        let signer = Signer::from_secret(secret).expect("a good secret");
+        let settings = Arc::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
+        let node = Arc::new(NodeState {
+            connections: AtomicU64::new(0),
+            connections_max: 10_000,
+            draining: AtomicBool::new(false),
+            abandon: AtomicBool::new(false),
+            reconnect_spread: Duration::from_secs(5),
+        });
+        let shards = ports.into_iter().map(|port| {
+            let homes = HomeConfig {
+                shard: port.id(),
+                shards: plan.shards,
+                epoch: 77,
+                seed,
+                history_events: 4096,
+                history_bytes: 8 << 20,
+                history_total_bytes: 64 << 20,
+                history_time: Duration::from_secs(390),
+                resume_window: Duration::from_secs(300),
+            };
+            let driver = network.driver(port.id());
+            let (settings, stats) = (Arc::clone(&settings), Arc::new(ShardStats::default()));
+            Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
+        });
+        let shards: Vec<_> = shards.collect();
+        let mut clients = Vec::new();
+        for number in 0..(plan.publishers + plan.players) as u32 {
+            let publisher = (number as usize) < plan.publishers;
+            let room = format!("room-{}", number as usize % plan.rooms);
+            let roles: &[&str] = if publisher { &["publisher"] } else { &[] };
+            let sub = format!("user-{number}");
+            let token = signer.mint(&Grant { sub: &sub, username: None, roles, exp: None, ..Grant::default() });
+            let temper = if publisher { Temper::Fast } else { plan.tempers[number as usize % plan.tempers.len()] };
+            let window = (!publisher && number % 5 == 4).then_some(8);
+            clients.push(Client::new(number, room, token, publisher, temper, window));
+        }
+        let wakers = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
+        Self {
+            presence: EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed),
+            presence_port,
+            presence_awake: true,
+            presence_deadline: Monotonic::ZERO,
+            bus_port,
+            wakers,
+            oracle: Oracle::counting(plan.all_keys),
+            network,
+            shards,
+            clients,
+            plan,
+            events: 0,
+            kicked: 0,
+        }
+    }
+
+    pub fn delivered(&self) -> u64 {
+        self.clients.iter().map(|client| client.delivered).sum()
+    }
+
+    /// The whole run: trouble, then peace, then judgement.
+    pub fn run(&mut self) -> Result<(), String> {
+        for step in 0..self.plan.steps {
+            self.act(step)?;
+            self.spin(Duration::from_millis(1))?;
+            if step % 64 == 0 {
+                self.judge()?;
+            }
+        }
+        if self.plan.all_keys {
+            let slow = self.clients.iter().filter(|client| matches!(client.temper, Temper::Trickle(_)));
+            for client in slow {
+                self.oracle.turns_kept(client.number, self.plan.keys as usize)?;
+            }
+            self.oracle.count_keys = false;
+        }
+        self.peace()
+    }
+
+    /// Everybody reads, reconnects and rests; then each key is published once more and everything must be there.
+    fn peace(&mut self) -> Result<(), String> {
+        let limit = 4000;
+        for round in 0..limit {
+            for index in 0..self.clients.len() {
+                if self.clients[index].state == State::Idle {
+                    self.connect(index);
+                }
+                self.clients[index].read(&self.network, &mut self.oracle, true)?;
+            }
+            self.spin(Duration::from_millis(5))?;
+            if round == limit / 2 {
+                for index in 0..self.plan.publishers {
+                    for key in 0..self.plan.keys {
+                        self.clients[index].publish_delta(&self.network, &mut self.oracle, key, 40);
+                    }
+                    self.clients[index].publish_event(&self.network, &mut self.oracle, 40);
+                }
+                for client in &mut self.clients {
+                    client.ping(&self.network);
+                }
+            }
+            let settled = round > limit / 2 && self.clients.iter().all(|client| client.settled(&self.oracle).is_ok());
+            if settled {
+                break;
+            }
+        }
+        self.judge()?;
+        self.oracle.complete()?;
+        self.clients.iter().try_for_each(|client| client.settled(&self.oracle))
+    }
+
+    fn connect(&mut self, index: usize) {
+        let node = NodeId(self.network.below(u64::from(self.plan.shards)) as u16);
+        self.clients[index].connect(&self.network, node);
+    }
+
+    /// Some clients do something.
+    fn act(&mut self, step: usize) -> Result<(), String> {
+        for index in 0..self.clients.len() {
+            let network = self.network.clone();
+            let client = &mut self.clients[index];
+            client.read(&network, &mut self.oracle, false)?;
+            match client.state {
+                State::Idle if network.below(4) == 0 => self.connect(index),
+                // A player may be earlier than the publisher that opens the room.
+                State::Joining if !client.publisher && network.below(40) == 0 => client.join(&network),
+                State::Open if client.publisher => self.publish(index, step),
+                State::Open if self.plan.trouble_in > 0 && network.below(self.plan.trouble_in) == 0 => {
+                    self.trouble(index);
+                }
+                State::Open if network.below(50) == 0 => client.ping(&network),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, index: usize, step: usize) {
+        let network = self.network.clone();
+        let client = &mut self.clients[index];
+        if self.plan.all_keys {
+            for key in 0..self.plan.keys {
+                client.publish_delta(&network, &mut self.oracle, key, 60);
+            }
+            if step % 16 == 0 {
+                client.publish_event(&network, &mut self.oracle, 20);
+            }
+            return;
+        }
+        for _ in 0..network.below(4) {
+            if network.below(3) == 0 {
+                let size = network.below(self.plan.event_bytes as u64) as usize;
+                client.publish_event(&network, &mut self.oracle, size);
+            } else {
+                client.publish_delta(&network, &mut self.oracle, network.below(self.plan.keys), 40);
+            }
+        }
+    }
+
+    fn trouble(&mut self, index: usize) {
+        let network = self.network.clone();
+        let Some(socket) = self.clients[index].socket else { return };
+        match network.below(8) {
+            0..=2 => {
+                network.reset(socket);
+                self.clients[index].drop_socket();
+            }
+            3 => {
+                network.finish(socket);
+                self.clients[index].drop_socket();
+            }
+            // A second connection takes the session over while the first still stands.
+            4 => self.connect(index),
+            5 => self.kick(index),
+            _ => {
+                let pause = Duration::from_millis(network.below(3000));
+                self.clients[index].stalled_until = network.now() + pause;
+                self.clients[index].temper = match network.below(3) {
+                    0 => Temper::Fast,
+                    1 => Temper::Trickle(1 + network.below(600) as usize),
+                    _ => Temper::Stall,
+                };
+            }
+        }
+    }
+
+    /// The bus brings a kick of the client's user.
+    fn kick(&mut self, index: usize) {
+        let user: Arc<str> = format!("user-{}", self.clients[index].number).into();
+        self.kicked += 1;
+        let scope = Scope::User(Arc::clone(&user));
+        let home = scope.home(self.plan.shards);
+        self.events += 1;
+        let event = Event {
+            topic: "system.events".into(),
+            partition: 0,
+            epoch: 5,
+            place: self.events,
+            scope,
+            class: ringgate::class::Class::Reliable,
+            key: 0,
+            forgets: false,
+            kind: FrameKind { frame_type: 0, kind: 0 },
+            effect: Some(Effect::Kick),
+            body: Box::default(),
+        };
+        self.bus_port.request(home, Request::Event(Box::new(event)));
+        let kick = ringgate::message::PresenceRequest::Kick { user };
+        self.bus_port.request(NodeId(self.plan.shards), Request::Presence(Box::new(kick)));
+        // The session is gone: the client starts anew, and its old positions mean nothing.
+        self.clients[index].resume = None;
+    }
+
+    /// Lets the node work for this much virtual time.
+    fn spin(&mut self, span: Duration) -> Result<(), String> {
+        let until = self.network.now() + span;
+        loop {
+            let mut worked = false;
+            let first = self.network.below(u64::from(self.plan.shards)) as usize;
+            for offset in 0..self.shards.len() {
+                let index = (first + offset) % self.shards.len();
+                if self.network.is_runnable(NodeId(index as u16)) {
+                    self.shards[index].turn();
+                    worked = true;
+                }
+            }
+            worked |= self.turn_presence();
+            self.turn_bus();
+            if worked {
+                // A turn costs time, so a flood cannot stop the clock.
+                self.network.advance(self.network.now() + Duration::from_micros(20));
+            } else if self.network.now() >= until {
+                return Ok(());
+            } else {
+                self.network.advance(until);
+            }
+            if self.network.now() > until + Duration::from_secs(5) {
+                return Err("D8: the node never rests".into());
+            }
+        }
+    }
+
+    fn turn_presence(&mut self) -> bool {
+        let node = self.presence_port.id();
+        let now = self.network.now();
+        if !(self.presence_awake || self.network.take_ring(node) || self.presence_deadline <= now) {
+            return false;
+        }
+        self.presence_port.awake();
+        self.presence_port.flush_outboxes();
+        let mut replies = Vec::new();
+        while let Some((_, request)) = self.presence_port.take_request() {
+            if let Request::Presence(request) = request {
+                self.presence.handle(now, *request, &mut replies);
+            }
+        }
+        self.presence_deadline = self.presence.poll(now, &mut replies);
+        for reply in replies {
+            self.presence_port.deliver(reply.to().shard, Deliver::Presence(Box::new(reply)));
+        }
+        let wake: Vec<NodeId> = self.presence_port.wake_list().collect();
+        wake.into_iter().for_each(|peer| self.wakers[node.index()].wake(peer));
+        self.presence_port.announce_sleep();
+        self.presence_awake = self.presence_port.has_input();
+        true
+    }
+
+    fn turn_bus(&mut self) {
+        let node = self.bus_port.id();
+        self.bus_port.flush_outboxes();
+        while self.bus_port.take_request().is_some() {}
+        let wake: Vec<NodeId> = self.bus_port.wake_list().collect();
+        wake.into_iter().for_each(|peer| self.wakers[node.index()].wake(peer));
+    }
+
+    /// What must hold at any time.
+    fn judge(&mut self) -> Result<(), String> {
+        for shard in &self.shards {
+            shard.check();
+        }
+        let now = self.network.now();
+        for client in self.clients.iter().filter(|client| client.state == State::Open && client.temper == Temper::Fast)
+        {
+            let Some(socket) = client.socket else { continue };
+            for view in client.streams.values().filter(|_| !self.network.was_slow(socket)) {
+                if let Some(place) = self.oracle.overdue(now, &view.name, view.place, Duration::from_secs(2)) {
+                    return Err(format!("D8: client {} still waits for place {place} of {}", client.number, view.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn summary(&self) -> String {
+        let closes = |code: u16| -> usize {
+            self.clients.iter().map(|client| client.closes.iter().filter(|close| **close == code).count()).sum()
+        };
+        let recovered: u64 = self.clients.iter().map(|client| client.recovered).sum();
+        let anew: u64 = self.clients.iter().map(|client| client.unrecovered).sum();
+        format!(
+            "delivered {}, acknowledged {}, resumed {recovered}, not recovered {anew}, 4408 {}, 4409 {}, kicks {}",
+            self.delivered(),
+            self.oracle.acknowledged_frames(),
+            closes(4408),
+            closes(4409),
+            self.kicked,
+        )
+    }
+}
+
+fn settings(plan: &Plan, verifier: Verifier) -> Settings {
+    Settings {
+        verifier: Arc::new(verifier),
+        routes: Arc::new(Routes::default()),
+        origins: Vec::new(),
+        dev: false,
+        page: "",
+        gateway_id: "sim".into(),
+        nonce: 1,
+        shards: plan.shards,
+        presence: NodeId(plan.shards),
+        bus: NodeId(plan.shards + 1),
+        durability: "memory",
+        queue: plan.queue.clone(),
+        max_frame: 64 << 10,
+        rooms_max: 8,
+        clocks: Clocks { idle: Duration::from_secs(3600), ..Clocks::default() },
+    }
+}
