@@ -56,7 +56,8 @@ struct Shared {
     rang: bool,
     /// The probing task of a turn that must not block ran.
     ticked: bool,
-    stopping: bool,
+    /// Standing tasks that are to end, by `ACCEPTOR`, `BELL`, `WATCHER`.
+    stopped: [bool; 3],
     /// Connections whose task is to be started in the next turn.
     attached: Vec<(ConnKey, TcpStream)>,
     /// Tasks to wake in the next turn.
@@ -64,7 +65,7 @@ struct Shared {
     /// The future that a wait blocks on.
     main: Option<Waker>,
     ticker: Option<Waker>,
-    acceptor: Option<Waker>,
+    standing: [Option<Waker>; 3],
 }
 
 /// One slot; free while `fd` is negative.
@@ -186,12 +187,12 @@ impl Shared {
             set: syscall::OneShotSet::new()?,
             rang: false,
             ticked: false,
-            stopping: false,
+            stopped: [false; 3],
             attached: Vec::new(),
             again: Vec::new(),
             main: None,
             ticker: None,
-            acceptor: None,
+            standing: [None, None, None],
         })
     }
 
@@ -225,6 +226,13 @@ impl Shared {
         if let Some(waker) = &self.slots[conn.slot as usize].task {
             self.again.push(waker.clone());
         }
+    }
+
+    /// Ends a standing task in the next turn.
+    fn stop(&mut self, task: usize) {
+        self.stopped[task] = true;
+        let waker = self.standing[task].take();
+        self.again.extend(waker);
     }
 
     /// Brings the one-shot set in line with what the connection waits for.
@@ -309,10 +317,7 @@ impl Driver for MonoioDriver {
     }
 
     fn stop_accepting(&mut self) {
-        let mut shared = self.shared.borrow_mut();
-        shared.stopping = true;
-        let acceptor = shared.acceptor.take();
-        shared.again.extend(acceptor);
+        self.shared.borrow_mut().stop(ACCEPTOR);
     }
 
     fn bytes_mut(&mut self, lease: &Lease) -> &mut [u8] {
@@ -390,9 +395,7 @@ impl Drop for MonoioDriver {
     fn drop(&mut self) {
         {
             let mut shared = self.shared.borrow_mut();
-            shared.stopping = true;
-            let acceptor = shared.acceptor.take();
-            shared.again.extend(acceptor);
+            [ACCEPTOR, BELL, WATCHER].into_iter().for_each(|task| shared.stop(task));
             for slot in &mut shared.slots {
                 slot.state |= CLOSING;
             }
@@ -403,7 +406,7 @@ impl Drop for MonoioDriver {
             self.turn(None, &mut Vec::new());
         }
         let mut shared = self.shared.borrow_mut();
-        let wakers = (shared.ticker.take(), shared.acceptor.take(), shared.main.take());
+        let wakers = (shared.ticker.take(), std::mem::take(&mut shared.standing), shared.main.take());
         let again = (std::mem::take(&mut shared.again), std::mem::take(&mut shared.slots));
         drop(shared);
         drop((wakers, again));
@@ -423,6 +426,11 @@ fn send_all(fd: RawFd, bytes: &[u8]) -> Outcome {
     }
     Outcome::Sent
 }
+
+// Standing tasks.
+const ACCEPTOR: usize = 0;
+const BELL: usize = 1;
+const WATCHER: usize = 2;
 
 // Bits of `Slot::state`.
 const PAUSED: u8 = 1;

@@ -15,7 +15,9 @@ use monoio::io::IntoPollIo;
 use monoio::net::tcp::stream_poll::TcpStreamPoll;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{ACCEPTS_PER_TURN, BUFFER_BYTES, BUFFERS_PER_TURN, CLOSING, ENDED, PAUSED, Shared, WATCHED};
+use super::{
+    ACCEPTOR, ACCEPTS_PER_TURN, BELL, BUFFER_BYTES, BUFFERS_PER_TURN, CLOSING, ENDED, PAUSED, Shared, WATCHED, WATCHER,
+};
 use crate::id::ConnKey;
 use crate::shard::driver::{ACCEPT_RETRY, Completion, Lease, is_passing, syscall};
 
@@ -125,7 +127,7 @@ fn read(
 /// Accepts by the batch; rests when descriptors or memory have run out.
 async fn accept(shared: Common, source: monoio::net::TcpStream) {
     let fd = source.as_raw_fd();
-    while readable_or_stopped(&shared, &source).await {
+    while readable_or_stopped(&shared, &source, ACCEPTOR).await {
         let mut failed = false;
         for _ in 0..ACCEPTS_PER_TURN {
             match syscall::accept(fd) {
@@ -152,17 +154,17 @@ async fn accept(shared: Common, source: monoio::net::TcpStream) {
     }
 }
 
-/// Whether the listener is readable; false once accepting is to stop.
-async fn readable_or_stopped(shared: &Common, source: &monoio::net::TcpStream) -> bool {
+/// Whether the source is readable; false once the standing task `task` is to end.
+async fn readable_or_stopped(shared: &Common, source: &monoio::net::TcpStream, task: usize) -> bool {
     let mut readable = pin!(source.readable(false));
     poll_fn(|cx| {
         let mut shared = shared.borrow_mut();
-        if shared.stopping {
+        if shared.stopped[task] {
             return Poll::Ready(false);
         }
-        shared.acceptor = Some(cx.waker().clone());
+        shared.standing[task] = Some(cx.waker().clone());
         drop(shared);
-        readable.as_mut().poll(cx).map(|_| true)
+        readable.as_mut().poll(cx).map(|ready| ready.is_ok())
     })
     .await
 }
@@ -184,7 +186,7 @@ async fn next_turn(shared: &Common) {
 /// Hears the doorbell and empties it.
 async fn hear(shared: Common, bell: monoio::net::TcpStream) {
     let mut discard = [0; 256];
-    while bell.readable(false).await.is_ok() {
+    while readable_or_stopped(&shared, &bell, BELL).await {
         while let Ok(1..) = syscall::recv(bell.as_raw_fd(), &mut discard) {}
         let mut shared = shared.borrow_mut();
         shared.rang = true;
@@ -195,7 +197,7 @@ async fn hear(shared: Common, bell: monoio::net::TcpStream) {
 /// Reports room to send and hang-ups.
 async fn watch(shared: Common, set: monoio::net::TcpStream) {
     let mut room = [syscall::Report { events: 0, u64: 0 }; 64];
-    while set.readable(false).await.is_ok() {
+    while readable_or_stopped(&shared, &set, WATCHER).await {
         let mut shared = shared.borrow_mut();
         let reports = shared.set.take(&mut room);
         for report in reports {
