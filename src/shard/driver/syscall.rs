@@ -450,6 +450,34 @@ mod tests {
         assert!(listener.local_addr().unwrap().is_ipv6());
     }
 
+    /// A blocked signal is read instead of ending the process, and each has its meaning.
+    #[test]
+    fn signals_are_read() {
+        std::thread::spawn(|| {
+            let mut signals = Signals::block().unwrap();
+            for (number, meaning) in
+                [(libc::SIGHUP, Signal::Reload), (libc::SIGTERM, Signal::Terminate), (libc::SIGINT, Signal::Terminate)]
+            {
+                // SAFETY: no pointers; the signal goes to this thread, which blocks it.
+                assert_eq!(unsafe { libc::raise(number) }, 0);
+                assert_eq!(signals.wait().unwrap(), meaning);
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// The soft limit of descriptors is the hard limit afterwards, however often.
+    #[test]
+    fn the_descriptor_limit_is_raised() {
+        let limit = raise_descriptor_limit().unwrap();
+        assert_eq!(raise_descriptor_limit().unwrap(), limit);
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!((words[3], words[4]), (limit.to_string().as_str(), limit.to_string().as_str()));
+    }
+
     /// Random words differ across a refill of the pool.
     #[test]
     fn entropy_does_not_repeat() {
