@@ -4,12 +4,16 @@
 //! as often as it needs. A driver never decides anything about a connection; it moves bytes and says what happened.
 //! Completions of a former life of a slot never reach the shard.
 
+#[cfg(test)]
+mod conformance;
+pub mod monoio;
 pub mod simulated;
 pub mod syscall;
 pub mod uring;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::frame::Run;
@@ -251,9 +255,9 @@ impl SendBatch {
 fn refuse(socket: &TcpStream, response: &[u8]) {
     let mut discard = [0u8; 4096];
     // The client may be gone; then there is nobody to tell.
-    if syscall::send(socket, response).is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
+    if syscall::send(socket.as_raw_fd(), response).is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
         for _ in 0..4 {
-            if !matches!(syscall::recv(socket, &mut discard), Ok(1..)) {
+            if !matches!(syscall::recv(socket.as_raw_fd(), &mut discard), Ok(1..)) {
                 break;
             }
         }
@@ -266,5 +270,5 @@ fn is_passing(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ECONNABORTED)
 }
 
-/// How long accepting rests when descriptors or memory have run out, unless a connection closes before.
+/// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

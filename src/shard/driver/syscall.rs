@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::{self, MaybeUninit};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use crate::limits;
@@ -107,31 +107,103 @@ pub fn eventfd() -> io::Result<File> {
 ///
 /// # Errors
 /// `WouldBlock` when it takes none now; else the connection is broken.
-pub fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+pub fn send(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: pointer and length are those of a slice that outlives the call.
-    check_len(unsafe { libc::send(socket.as_fd().as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+    check_len(unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
 /// recv(2) with `MSG_DONTWAIT`: the number of bytes that were there, 0 = end of stream.
 ///
 /// # Errors
 /// `WouldBlock` when there are none now; else the connection is broken.
-pub fn recv(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
-    let fd = socket.as_fd().as_raw_fd();
+pub fn recv(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of a mutable slice that outlives the call.
-    check_len(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) })
+    check_len(unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) })
 }
 
-/// What a socket is ready for among `events`, without waiting: poll(2)'s `revents`.
+/// shutdown(2) with `SHUT_WR`: FIN behind what the kernel holds.
 ///
 /// # Errors
-/// Out of memory.
-pub fn poll_now(socket: &impl AsFd, events: i16) -> io::Result<i16> {
-    let mut entry = libc::pollfd { fd: socket.as_fd().as_raw_fd(), events, revents: 0 };
-    // SAFETY: the pointer is to one entry, as the count says, and it outlives the call.
-    check(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
-    Ok(entry.revents)
+/// The connection is broken.
+pub fn shutdown_write(socket: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::shutdown(socket, libc::SHUT_WR) }).map(drop)
+}
+
+/// accept4(2) with `SOCK_NONBLOCK | SOCK_CLOEXEC`.
+///
+/// # Errors
+/// `WouldBlock` when no client waits; out of descriptors or memory; a client that was gone first.
+pub fn accept(listener: RawFd) -> io::Result<TcpStream> {
+    let (flags, nobody) = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, std::ptr::null_mut());
+    // SAFETY: null pointers ask for no address.
+    let raw = check(unsafe { libc::accept4(listener, nobody, std::ptr::null_mut(), flags) })?;
+    // SAFETY: `accept4` just returned this descriptor and nobody else knows it.
+    Ok(TcpStream::from(unsafe { OwnedFd::from_raw_fd(raw) }))
+}
+
+/// The pending error of a socket, which it loses by this; `SO_ERROR`, socket(7).
+#[must_use]
+pub fn take_error(socket: RawFd) -> Option<io::Error> {
+    let (mut error, mut len) = (0i32, mem::size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the pointers are to a value of `len` bytes and to `len`; both outlive the call.
+    let result =
+        unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &raw mut len) };
+    (result == 0 && error != 0).then(|| io::Error::from_raw_os_error(error))
+}
+
+/// A set of descriptors that are each reported once; epoll(7) with `EPOLLONESHOT`. Itself pollable.
+pub struct OneShotSet(OwnedFd);
+
+/// What an [`OneShotSet`] reports.
+pub type Report = libc::epoll_event;
+
+impl OneShotSet {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers.
+        let raw = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: `epoll_create1` just returned this descriptor and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+    }
+
+    /// Reports `data` once, when one of `events` is there. A closed descriptor leaves the set by itself.
+    ///
+    /// # Errors
+    /// Out of memory or watches.
+    pub fn watch(&self, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events | libc::EPOLLONESHOT as u32, u64: data };
+        // SAFETY: the pointer is to an event that outlives the call.
+        let mut change = |how| check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), how, fd, &raw mut event) });
+        match change(libc::EPOLL_CTL_MOD) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => change(libc::EPOLL_CTL_ADD).map(drop),
+            other => other.map(drop),
+        }
+    }
+
+    /// Takes the descriptor out; it may be out.
+    pub fn forget(&self, fd: RawFd) {
+        // SAFETY: deletion takes no event.
+        unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+    }
+
+    /// Takes what is to be reported now, without waiting: the filled part of `reports`.
+    pub fn take<'a>(&self, reports: &'a mut [Report]) -> &'a [Report] {
+        let room = i32::try_from(reports.len()).unwrap_or(i32::MAX);
+        // SAFETY: pointer and length are those of a mutable slice that outlives the call.
+        let filled = unsafe { libc::epoll_wait(self.0.as_raw_fd(), reports.as_mut_ptr(), room, 0) };
+        &reports[..usize::try_from(filled).unwrap_or(0)]
+    }
+}
+
+impl AsFd for OneShotSet {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Binds the calling thread to one CPU; sched_setaffinity(2).
@@ -336,8 +408,7 @@ const ENTROPY_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
+    use std::net::TcpListener;
 
     use super::*;
 
@@ -377,6 +448,34 @@ mod tests {
     fn ipv6_listens() {
         let listener = TcpListener::from(listen("[::1]:0".parse().unwrap(), 16).unwrap());
         assert!(listener.local_addr().unwrap().is_ipv6());
+    }
+
+    /// A blocked signal is read instead of ending the process, and each has its meaning.
+    #[test]
+    fn signals_are_read() {
+        std::thread::spawn(|| {
+            let mut signals = Signals::block().unwrap();
+            for (number, meaning) in
+                [(libc::SIGHUP, Signal::Reload), (libc::SIGTERM, Signal::Terminate), (libc::SIGINT, Signal::Terminate)]
+            {
+                // SAFETY: no pointers; the signal goes to this thread, which blocks it.
+                assert_eq!(unsafe { libc::raise(number) }, 0);
+                assert_eq!(signals.wait().unwrap(), meaning);
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// The soft limit of descriptors is the hard limit afterwards, however often.
+    #[test]
+    fn the_descriptor_limit_is_raised() {
+        let limit = raise_descriptor_limit().unwrap();
+        assert_eq!(raise_descriptor_limit().unwrap(), limit);
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!((words[3], words[4]), (limit.to_string().as_str(), limit.to_string().as_str()));
     }
 
     /// Random words differ across a refill of the pool.

@@ -181,10 +181,12 @@ impl UringDriver {
     /// One enter that takes what is there, and at most waits `timeout` for the first.
     fn enter(&mut self, timeout: Option<Option<Duration>>) {
         match timeout {
-            None if self.ring.needs_enter() => self.ring.submit_and_wait(self.want(), Some(Duration::ZERO)),
+            None if self.ring.has_deferred() => self.ring.submit_and_wait(self.want(), Some(Duration::ZERO)),
+            None if self.ring.needs_enter() => self.ring.submit_and_wait(0, None),
             None => {}
             Some(timeout) => {
                 self.ring.submit_and_wait(1, timeout);
+                self.ring.reap(&mut self.reaped);
                 if self.ring.has_deferred() {
                     self.ring.submit_and_wait(self.want(), Some(Duration::ZERO));
                 }
@@ -197,9 +199,11 @@ impl UringDriver {
         }
     }
 
-    /// How many completions one enter may run: not so many that receives outrun the buffers.
+    /// How many completions one enter may run: not so many that receives outrun the buffers, those counted that were
+    /// reaped and not yet acted on.
     fn want(&self) -> u32 {
-        u32::from(self.ring.groups[usize::from(MAIN)].free().saturating_sub(BUFFER_MARGIN).max(1))
+        let free = usize::from(self.ring.groups[usize::from(MAIN)].free());
+        free.saturating_sub(usize::from(BUFFER_MARGIN) + self.reaped.len()).max(1) as u32
     }
 
     /// Turns what was reaped into completions and arms again what ended.
