@@ -1,1 +1,442 @@
-//! x
+//! `ringgate connect`: an interactive client of dialect D on tungstenite. One thread reads the socket, one reads
+//! standard input; the main thread alone writes and prints, one line per frame.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderValue;
+use tungstenite::protocol::Role;
+use tungstenite::{Message, WebSocket};
+
+use crate::frame::FrameKind;
+use crate::id::StreamHandle;
+use crate::message::ErrorCode;
+use crate::protocol::frames::client::{self, FromServer};
+use crate::protocol::frames::json::{self, Hello, Join, Joined};
+use crate::protocol::frames::{Header, PLAYER_KIND_MIN, type_name, types};
+
+/// The clap command.
+#[must_use]
+pub fn command() -> Command {
+    let value = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    Command::new("connect")
+        .about("Talks to a server in dialect D, readably; reads commands from standard input")
+        .arg(Arg::new("url").value_name("URL").default_value("ws://127.0.0.1:9998").help("Server"))
+        .arg(value("token", "JWT").help("Token to authenticate with"))
+        .arg(value("resume", "TOKEN").help("Resume token of an earlier welcome"))
+        .arg(value("room", "ROOM").help("Room to join at once"))
+        .arg(value("delta-window", "N").help("Credit for deltas"))
+        .arg(
+            Arg::new("publisher")
+                .long("publisher")
+                .action(ArgAction::SetTrue)
+                .help("Send `event` and `delta` as a publisher; without it `event` is a command to the publishers"),
+        )
+        .arg(value("linger-ms", "MS").default_value("500").help("Quiet time after the end of input before leaving"))
+}
+
+/// Runs the command; the exit code is 0 after a normal close or the end of input, 1 if the server closed otherwise, 2
+/// if there is no connection.
+#[must_use]
+pub fn run(matches: &ArgMatches) -> ExitCode {
+    match talk(matches) {
+        Ok(normal) => ExitCode::from(u8::from(!normal)),
+        Err(error) => {
+            eprintln!("ringgate connect: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What the main thread waits for.
+enum Happening {
+    Frame(Vec<u8>),
+    Closed(String, bool),
+    Line(String),
+    EndOfInput,
+}
+
+/// The writing half and what the commands need to know.
+struct Console {
+    socket: WebSocket<TcpStream>,
+    publisher: bool,
+    relay: StreamHandle,
+    correlation: u64,
+    /// The room to join after the welcome.
+    room: Option<String>,
+    /// The answer that input waits for, by correlation, 0 = the welcome; so a piped script needs no pauses.
+    awaited: Option<u64>,
+}
+
+fn talk(matches: &ArgMatches) -> Result<bool, String> {
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let number = |name: &str| {
+        text(name)
+            .map(|value| value.parse::<u64>().map_err(|_| format!("--{name} {value:?}: give a number")))
+            .transpose()
+    };
+    let linger = Duration::from_millis(number("linger-ms")?.unwrap_or(500));
+    let delta_window = number("delta-window")?.and_then(|window| u32::try_from(window).ok());
+    let (reader, socket) = connect(text("url").unwrap_or_default())?;
+    let mut console = Console::new(socket, matches.get_flag("publisher"), text("room").map(str::to_owned));
+    let hello = Hello { token: text("token"), resume: text("resume"), positions: Vec::new(), delta_window };
+    console.send(|out| client::hello(out, &hello))?;
+    let (sender, happenings) = mpsc::channel();
+    let lines = sender.clone();
+    // Neither thread is joined: one ends with the connection, the other may be waiting for a line for ever.
+    thread::spawn(move || read_socket(reader, &sender));
+    thread::spawn(move || read_lines(&lines));
+    console.converse(&happenings, linger)
+}
+
+/// Connects; returns the reading and the writing half, which share the socket.
+fn connect(url: &str) -> Result<(WebSocket<TcpStream>, WebSocket<TcpStream>), String> {
+    let rest = url.strip_prefix("ws://").ok_or_else(|| format!("{url:?}: give ws://HOST:PORT"))?;
+    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let path = if path.trim_matches('/').is_empty() { "/ws/frames" } else { path };
+    let unreachable =
+        |error| format!("cannot reach {host}: {error}; start the server (`ringgate serve`) or pass its URL");
+    let stream = TcpStream::connect(host).map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let writing = stream.try_clone().map_err(|error| error.to_string())?;
+    let mut request = format!("ws://{host}{path}").into_client_request().map_err(|error| error.to_string())?;
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ringgate.frames.v1"));
+    let (reader, _) = tungstenite::client(request, stream).map_err(|error| format!("no upgrade: {error}"))?;
+    Ok((reader, WebSocket::from_raw_socket(writing, Role::Client, None)))
+}
+
+fn read_socket(mut socket: WebSocket<TcpStream>, happenings: &Sender<Happening>) {
+    loop {
+        let happening = match socket.read() {
+            Ok(Message::Binary(bytes)) => Happening::Frame(bytes.to_vec()),
+            Ok(Message::Close(frame)) => {
+                let (code, reason) = frame.map_or((1005, String::new()), |f| (u16::from(f.code), f.reason.to_string()));
+                Happening::Closed(format!("closed {code} {reason}"), code == 1000)
+            }
+            // tungstenite queues a pong by itself; flushing it races with nothing, for writes are one call each.
+            Ok(Message::Ping(_)) => {
+                let _ = socket.flush();
+                continue;
+            }
+            Ok(_) => continue,
+            Err(error) => Happening::Closed(format!("connection ended: {error}"), false),
+        };
+        let ended = matches!(happening, Happening::Closed(..));
+        if happenings.send(happening).is_err() || ended {
+            return;
+        }
+    }
+}
+
+fn read_lines(happenings: &Sender<Happening>) {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        if happenings.send(Happening::Line(line)).is_err() {
+            return;
+        }
+    }
+    // The main thread may have ended first.
+    let _ = happenings.send(Happening::EndOfInput);
+}
+
+impl Console {
+    fn new(socket: WebSocket<TcpStream>, publisher: bool, room: Option<String>) -> Self {
+        Self { socket, publisher, relay: StreamHandle::NONE, correlation: 0, room, awaited: Some(0) }
+    }
+
+    /// Prints frames and carries commands out until the connection or the input ends; whether that was normal.
+    fn converse(&mut self, happenings: &Receiver<Happening>, linger: Duration) -> Result<bool, String> {
+        let tty = std::io::stdin().is_terminal();
+        let (mut leave_at, mut input) = (None, VecDeque::<Option<String>>::new());
+        loop {
+            while self.awaited.is_none() {
+                match input.pop_front() {
+                    None => break,
+                    Some(None) => leave_at = Some(Instant::now() + linger),
+                    Some(Some(line)) => match self.carry_out(line.trim()) {
+                        Ok(true) => {}
+                        Ok(false) => return Ok(self.leave()),
+                        Err(remedy) => print(&remedy, true),
+                    },
+                }
+            }
+            if tty {
+                print("> ", false);
+            }
+            let wait = leave_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            match happenings.recv_timeout(wait) {
+                Ok(Happening::Frame(bytes)) => {
+                    self.note(&bytes)?;
+                    print(&describe(&bytes), true);
+                    leave_at = leave_at.map(|_| Instant::now() + linger);
+                }
+                Ok(Happening::Closed(text, normal)) => {
+                    print(&text, true);
+                    return Ok(normal);
+                }
+                Ok(Happening::Line(line)) => input.push_back(Some(line)),
+                Ok(Happening::EndOfInput) => input.push_back(None),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(self.leave()),
+            }
+        }
+    }
+
+    /// A courtesy; the server copes with its absence.
+    fn leave(&mut self) -> bool {
+        let _ = self.socket.close(None);
+        let _ = self.socket.flush();
+        true
+    }
+
+    /// Answers pings, joins after the welcome, remembers the relay stream, sees the answer that input waits for.
+    fn note(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let answered = match client::parse(bytes) {
+            Some(FromServer::Ping { payload }) => {
+                self.send(|out| client::pong(out, payload))?;
+                return Ok(());
+            }
+            Some(FromServer::Welcome { .. }) => {
+                self.awaited = None;
+                return self.room.take().map_or(Ok(()), |room| self.join(&room));
+            }
+            Some(FromServer::Joined { correlation, json }) => {
+                if let Ok(joined) = json::read::<Joined<'_>>(&mut json.to_vec()) {
+                    let relay = joined.streams.iter().find(|stream| stream.stream.starts_with("relay/"));
+                    self.relay = relay.map_or(self.relay, |stream| StreamHandle(stream.handle));
+                }
+                correlation
+            }
+            Some(FromServer::Error { correlation, .. }) => correlation,
+            _ => return Ok(()),
+        };
+        if self.awaited == Some(answered) {
+            self.awaited = None;
+        }
+        Ok(())
+    }
+
+    /// Carries a command out; false = leave. An error says how it is written.
+    fn carry_out(&mut self, line: &str) -> Result<bool, String> {
+        let (verb, rest) = line.split_once(' ').map_or((line, ""), |(verb, rest)| (verb, rest.trim()));
+        match verb {
+            "" => {}
+            "quit" => return Ok(false),
+            "help" => print(HELP, true),
+            "join" => self.join(rest)?,
+            "leave" => {
+                let correlation = self.next();
+                self.send(|out| client::leave(out, correlation, rest))?;
+            }
+            "ping" => self.send(|out| client::ping(out, rest.as_bytes()))?,
+            "ack" => {
+                let count = rest.parse().map_err(|_| "write: ack COUNT")?;
+                self.send(|out| client::delta_ack(out, count))?;
+            }
+            "event" if self.publisher => self.publish(types::EVENT, rest.as_bytes())?,
+            "event" => self.command(PLAYER_KIND_MIN, rest)?,
+            "delta" => {
+                let (key, text) = rest.split_once(' ').ok_or("write: delta KEY TEXT")?;
+                let key: u64 = key.parse().map_err(|_| "write: delta KEY TEXT, KEY a number")?;
+                self.publish(types::WORLD_DELTA, &[&key.to_le_bytes()[..], text.as_bytes()].concat())?;
+            }
+            "command" => {
+                let (kind, body) = rest.split_once(' ').unwrap_or((rest, "{}"));
+                self.command(kind.parse().map_err(|_| "write: command KIND JSON, KIND a number")?, body)?;
+            }
+            other => return Err(format!("{other:?} is no command; write help")),
+        }
+        Ok(true)
+    }
+
+    fn join(&mut self, room: &str) -> Result<(), String> {
+        let correlation = self.next();
+        self.awaited = Some(correlation);
+        self.send(|out| client::join(out, correlation, &Join { room, password: None }))
+    }
+
+    fn command(&mut self, kind: u16, body: &str) -> Result<(), String> {
+        let (stream, correlation) = (self.relay, self.next());
+        self.send(|out| client::command(out, kind, stream, correlation, body.as_bytes()))
+    }
+
+    fn publish(&mut self, frame_type: u8, payload: &[u8]) -> Result<(), String> {
+        let (stream, correlation) = (self.relay, self.next());
+        self.send(|out| {
+            client::publish(out, FrameKind { frame_type, kind: 0 }, false, stream, correlation, payload);
+        })
+    }
+
+    fn next(&mut self) -> u64 {
+        self.correlation += 1;
+        self.correlation
+    }
+
+    fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), String> {
+        let mut out = Vec::new();
+        write(&mut out);
+        match self.socket.send(Message::binary(out)) {
+            // The reading half says why.
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|error| format!("cannot send: {error}")),
+        }
+    }
+}
+
+const HELP: &str = "\
+join ROOM · leave ROOM · event TEXT · delta KEY TEXT · command KIND JSON · ping [TEXT] · ack COUNT · quit · help";
+
+/// A line, or a prompt; a closed pipe ends the process at the next happening, so it is not an error here.
+fn print(text: &str, line: bool) {
+    let mut out = std::io::stdout().lock();
+    let _ = if line { writeln!(out, "{text}") } else { write!(out, "{text}") };
+    let _ = out.flush();
+}
+
+/// One line: type name, the fields that are not 0, the payload as text or hex.
+fn describe(message: &[u8]) -> String {
+    let Some((header, payload)) = Header::read(message) else {
+        return format!("{} bytes that are no frame: {}", message.len(), readable(message));
+    };
+    let name = type_name(header.frame_type).map_or_else(|| format!("TYPE {}", header.frame_type), str::to_owned);
+    let mut line = name;
+    let fields = [
+        ("flags", u64::from(header.flags)),
+        ("kind", u64::from(header.kind)),
+        ("stream", u64::from(header.stream.0)),
+        ("number", header.number),
+        ("prev", header.prev),
+    ];
+    for (name, value) in fields.into_iter().filter(|(_, value)| *value != 0) {
+        line += &format!(" {name}={value}");
+    }
+    let code = ErrorCode::ALL.get(usize::from(header.kind).wrapping_sub(1));
+    if let (types::ERROR, Some(code)) = (header.frame_type, code) {
+        line += &format!(" code={}", code.name());
+    }
+    let keyed = header.frame_type == types::WORLD_DELTA || header.flags & Header::FORGETS != 0;
+    match payload.split_first_chunk::<8>() {
+        Some((key, rest)) if keyed => line + &format!(" key={} {}", u64::from_le_bytes(*key), readable(rest)),
+        _ if payload.is_empty() => line,
+        _ => line + " " + &readable(payload),
+    }
+}
+
+/// Text as it is, without control characters; other bytes in hex.
+fn readable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tungstenite::handshake::server::{Request, Response};
+
+    use super::*;
+    use crate::message::{Introduction, Position};
+    use crate::protocol::frames::{Inbound, parse, write};
+
+    /// A frame is one line with its name, its fields and its payload; control characters never reach the terminal.
+    #[test]
+    fn frames_are_readable() {
+        let line = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            describe(&out[2..])
+        };
+        assert_eq!(line(&|out| write::ack(out, 7)), "ACK number=7");
+        let error = line(&|out| write::error(out, ErrorCode::BadRequest, 2, "no"));
+        assert_eq!(error, "ERROR kind=3 number=2 code=bad_request no");
+        assert_eq!(line(&|out| write::ping(out, b"\x1b[2J")), "PING 1b5b324a");
+        let delta = Header { frame_type: types::WORLD_DELTA, stream: StreamHandle(3), number: 9, ..Header::default() };
+        let body = [&5u64.to_le_bytes()[..], b"x"].concat();
+        assert_eq!(line(&|out| write::frame(out, delta, &body)), "WORLD_DELTA stream=3 number=9 key=5 x");
+        assert_eq!(describe(b"ab"), "2 bytes that are no frame: ab");
+    }
+
+    /// A connected console and its server.
+    fn pair() -> (Console, WebSocket<TcpStream>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let agree = |_: &Request, mut response: Response| {
+                let name = HeaderValue::from_static("ringgate.frames.v1");
+                response.headers_mut().insert("Sec-WebSocket-Protocol", name);
+                Ok(response)
+            };
+            tungstenite::accept_hdr(listener.accept().unwrap().0, agree).unwrap()
+        });
+        let (_reader, socket) = connect(&format!("ws://{address}")).unwrap();
+        let mut console = Console::new(socket, true, None);
+        console.relay = StreamHandle(3);
+        (console, server.join().unwrap())
+    }
+
+    /// A script's lines wait for the welcome and for each join, so that `event` knows its stream; the end of input
+    /// comes last.
+    #[test]
+    fn scripts_wait_for_answers() {
+        let (mut console, mut server) = pair();
+        let (sender, happenings) = mpsc::channel();
+        for line in ["join arena", "event hello"] {
+            sender.send(Happening::Line(line.into())).unwrap();
+        }
+        sender.send(Happening::EndOfInput).unwrap();
+        let frame = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            let head = if out[1] == 126 { 4 } else { 2 };
+            Happening::Frame(out.split_off(head))
+        };
+        let position = Position { stream: "relay/room:arena".into(), epoch: 1, place: 0 };
+        let relay = Introduction { handle: StreamHandle(9), position, publishers_only: false };
+        sender.send(frame(&|out| write::welcome(out, &json::Welcome::default()))).unwrap();
+        sender.send(frame(&|out| write::joined(out, 1, "arena", [&relay]))).unwrap();
+        assert_eq!(console.converse(&happenings, Duration::ZERO), Ok(true));
+        let mut join = server.read().unwrap().into_data().to_vec();
+        assert!(matches!(parse(&mut join), Ok(Inbound::Join { correlation: 1, .. })));
+        let mut event = server.read().unwrap().into_data().to_vec();
+        assert!(matches!(parse(&mut event), Ok(Inbound::Publish { stream: StreamHandle(9), .. })));
+        assert!(server.read().unwrap().is_close());
+    }
+
+    /// Every command sends the frame it names, and a wrong one sends nothing and says how it is written.
+    #[test]
+    fn commands_send_frames() {
+        let (mut console, mut server) = pair();
+        let mut sent = |line: &str| {
+            assert_eq!(console.carry_out(line), Ok(true));
+            server.read().unwrap().into_data().to_vec()
+        };
+        assert!(matches!(parse(&mut sent("join arena")), Ok(Inbound::Join { correlation: 1, .. })));
+        assert_eq!(parse(&mut sent("leave arena")), Ok(Inbound::Leave { correlation: 2, room: "arena" }));
+        assert_eq!(parse(&mut sent("ping")), Ok(Inbound::Ping { payload: b"" }));
+        assert_eq!(parse(&mut sent("ack 4")), Ok(Inbound::DeltaAck { count: 4 }));
+        let event = sent("event hello there");
+        assert_eq!(Header::read(&event).unwrap().1, b"hello there");
+        let mut delta = sent("delta 5 x");
+        assert!(matches!(parse(&mut delta), Ok(Inbound::Publish { key: 5, stream: StreamHandle(3), .. })));
+        let mut command = sent(r#"command 10 {"events":3}"#);
+        assert!(matches!(parse(&mut command), Ok(Inbound::Command { kind: 10, payload: br#"{"events":3}"#, .. })));
+        for (line, remedy) in [("delta x", "delta KEY TEXT"), ("ack", "ack COUNT"), ("dance", "help")] {
+            assert!(console.carry_out(line).unwrap_err().contains(remedy));
+        }
+        assert_eq!(console.carry_out("quit"), Ok(false));
+    }
+
+    /// A server that is not there is a plain error with a remedy.
+    #[test]
+    fn an_absent_server_is_explained() {
+        let error = connect("ws://127.0.0.1:1").err().unwrap();
+        assert!(error.contains("cannot reach 127.0.0.1:1") && error.contains("ringgate serve"), "{error}");
+        assert!(connect("http://x").err().unwrap().contains("ws://HOST:PORT"));
+    }
+}
