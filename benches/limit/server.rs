@@ -336,11 +336,9 @@ impl Server {
     }
 
     fn mark(&mut self, slot: u32) {
-        if let Some(connection) = &mut self.connections[slot as usize] {
-            if !connection.is_dirty {
-                connection.is_dirty = true;
-                self.dirty.push(slot);
-            }
+        if let Some(connection) = self.connections[slot as usize].as_mut().filter(|c| !c.is_dirty) {
+            connection.is_dirty = true;
+            self.dirty.push(slot);
         }
     }
 

@@ -367,6 +367,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
+            #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
             let agree = |_: &Request, mut response: Response| {
                 let name = HeaderValue::from_static("ringgate.frames.v1");
                 response.headers_mut().insert("Sec-WebSocket-Protocol", name);
