@@ -154,13 +154,13 @@ impl Console {
     /// Prints frames and carries commands out until the connection or the input ends; whether that was normal.
     fn converse(&mut self, happenings: &Receiver<Happening>, linger: Duration) -> Result<bool, String> {
         let tty = std::io::stdin().is_terminal();
-        let (mut leave_at, mut input) = (None, VecDeque::new());
+        let (mut leave_at, mut input) = (None, VecDeque::<Option<String>>::new());
         loop {
             while self.awaited.is_none() {
                 match input.pop_front() {
                     None => break,
                     Some(None) => leave_at = Some(Instant::now() + linger),
-                    Some(Some(line)) => match self.carry_out(str::trim(&line)) {
+                    Some(Some(line)) => match self.carry_out(line.trim()) {
                         Ok(true) => {}
                         Ok(false) => return Ok(self.leave()),
                         Err(remedy) => print(&remedy, true),
@@ -367,6 +367,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
+            #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
             let agree = |_: &Request, mut response: Response| {
                 let name = HeaderValue::from_static("ringgate.frames.v1");
                 response.headers_mut().insert("Sec-WebSocket-Protocol", name);

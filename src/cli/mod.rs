@@ -3,6 +3,7 @@
 //! A command is a function of its arguments and [`Surroundings`]; only [`run`] touches the process. Exit codes:
 //! 0 done, 1 failed, 2 wrong usage or configuration.
 
+pub mod connect;
 pub mod load;
 
 mod config;
@@ -48,6 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match matches.subcommand() {
+        Some(("connect", matches)) => return connect::run(matches),
         Some(("load", matches)) => return load::run(matches),
         _ => {}
     }
@@ -75,6 +77,7 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args(flags::args())
         .subcommand(Command::new("serve").about("Runs the gateway (the default)").args(flags::args()))
+        .subcommand(connect::command())
         .subcommand(load::command())
         .subcommand(token::command())
         .subcommand(config::command())

@@ -90,7 +90,11 @@ fn serve(id: usize, mut socket: TcpStream, room: &Mutex<Room>) -> Option<()> {
             put_websocket_header(&mut out, 2, message.len());
             out.extend_from_slice(&message);
         } else {
-            answer(id, &socket, parse(&mut message).unwrap(), &mut room.lock().unwrap(), &mut out);
+            // Written under the lock: what is published next comes behind it.
+            let mut room = room.lock().unwrap();
+            answer(id, &socket, parse(&mut message).unwrap(), &mut room, &mut out);
+            socket.write_all(&out).ok()?;
+            out.clear();
         }
         socket.write_all(&out).ok()?;
     }
