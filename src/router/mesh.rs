@@ -281,8 +281,8 @@ impl<T> Lane<T> {
 
     fn collect_starved(&mut self, wake: &mut NodeSet) {
         while let Some(node) = self.taken_from.pop_first() {
-            if let Some((_, ring)) = &mut self.links[node.index()].rings
-                && ring.take_starved()
+            if let Some((_, ring)) = &self.links[node.index()].rings
+                && ring.producer_starves()
             {
                 wake.insert(node);
             }
