@@ -378,3 +378,6 @@ pub const NODES_MAX: usize = 128;
 const QUANTUM: usize = 16;
 
 const _: () = assert!(limits::SHARDS_MAX + 2 <= NODES_MAX);
+
+#[cfg(all(test, not(ringgate_loom)))]
+mod tests;

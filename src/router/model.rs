@@ -110,9 +110,9 @@ fn two_ports_exchange_everything() {
         let wake_ups = Arc::new([Notify::new(), Notify::new()]);
         let second = thread::spawn({
             let wake_ups = Arc::clone(&wake_ups);
-            move || exchange(b, &wake_ups, 2, 3)
+            move || exchange(b, &wake_ups, 2, 2)
         });
-        exchange(a, &wake_ups, 3, 2);
+        exchange(a, &wake_ups, 2, 2);
         second.join().unwrap();
     });
 }
