@@ -1,5 +1,12 @@
 //! The bus is a log (DESIGN §7, DELIVERY §7): commands go in, events come out, everyone reads at their own pace.
 
 mod embedded;
+mod peer;
 
 pub use embedded::{EmbeddedBus, TopicBounds};
+pub use peer::{BusPeer, BusStats, Nodes};
+
+/// The topics that a gateway reads events from (PROTOCOLS "Bus topics and envelopes").
+pub const EVENT_TOPICS: [&str; 4] = ["games.events", "chat.events", "rooms.events", "system.events"];
+/// The topic that keeps what nobody can use.
+pub const DEAD_TOPIC: &str = "ringgate.dead";

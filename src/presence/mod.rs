@@ -2,6 +2,8 @@
 //! records in memory and has no clock and no thread; the peer drives it from the mesh.
 
 mod embedded;
+mod peer;
 mod sessions;
 
 pub use embedded::EmbeddedPresence;
+pub use peer::PresencePeer;

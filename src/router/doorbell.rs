@@ -47,7 +47,9 @@ impl Doorbell {
 
     /// The owner does not block any more; producers need not ring.
     pub fn awake(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
+        // A store would do, since a producer's exchange directly follows the announcement it ends; but loom lets it take
+        // effect after later stores, and an exchange per sleep costs nothing beside the sleep.
+        self.sleeping.swap(false, Ordering::Relaxed);
     }
 
     /// Whether the caller, who has just given the owner work, must wake it. Of several producers at most one is told
@@ -57,7 +59,8 @@ impl Doorbell {
         // Pairs with the fence of `announce_sleep`: orders the caller's work before its look at the flag.
         fence(Ordering::SeqCst);
         // The plain load keeps the line shared while the owner is awake.
-        self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed)
+        self.sleeping.load(Ordering::Relaxed)
+            && self.sleeping.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

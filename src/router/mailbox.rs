@@ -1,9 +1,11 @@
 //! One direction between two nodes: a bounded ring with one producer and one consumer, and a `starved` flag by which
 //! a producer that found the ring full learns that there is room again.
 //!
-//! The flag follows the doorbell's rule: the producer sets it, passes a `SeqCst` fence and tries again; the consumer
-//! takes messages, passes a `SeqCst` fence and looks at the flag. So either the second try finds room, or the consumer
-//! finds the flag and sees to it that the producer is woken.
+//! The flag belongs to the producer: it is set while the producer's last push failed, and the consumer only reads it.
+//! (Were the consumer to clear it, it could clear the one that a second failure has just set, and never wake for it.)
+//! No wake-up is lost if both keep to this: the producer sleeps by the doorbell's protocol and takes
+//! [`Sender::has_room`] for work; the consumer, after it took messages, wakes a sleeping producer if
+//! [`Receiver::producer_starves`].
 //!
 //! Under `cfg(ringgate_loom)` the ring is a stand-in with rtrb's orderings on the model checker's primitives.
 
@@ -27,14 +29,15 @@ pub fn mailbox<T>(slots: usize) -> (Sender<T>, Receiver<T>) {
     assert!(slots > 0, "a mailbox needs at least one slot");
     let (producer, consumer) = ring::RingBuffer::new(slots);
     let starved = Arc::new(CachePadded::new(AtomicBool::new(false)));
-    (Sender { ring: producer, starved: Arc::clone(&starved) }, Receiver { ring: consumer, starved })
+    (Sender { ring: producer, starving: false, starved: Arc::clone(&starved) }, Receiver { ring: consumer, starved })
 }
 
 /// The producer's end.
 #[derive(Debug)]
 pub struct Sender<T> {
     ring: ring::Producer<T>,
-    /// True from a failed push until the consumer, having made room, looked at it.
+    /// What `starved` holds, so that pushing need not touch its cache line.
+    starving: bool,
     starved: Arc<CachePadded<AtomicBool>>,
 }
 
@@ -42,23 +45,15 @@ impl<T> Sender<T> {
     /// Appends the message.
     ///
     /// # Errors
-    /// Gives the message back if the ring is full; the consumer's [`Receiver::take_starved`] will then say so once it
-    /// has made room.
+    /// Gives the message back if the ring is full, and says so to the consumer until a push succeeds.
     pub fn push(&mut self, message: T) -> Result<(), T> {
-        let Err(ring::PushError::Full(message)) = self.ring.push(message) else { return Ok(()) };
-        self.starved.store(true, Ordering::Relaxed);
-        // Pairs with the fence of `take_starved`: orders the flag before the second look at the ring.
-        fence(Ordering::SeqCst);
-        self.ring.push(message).map_err(|ring::PushError::Full(message)| message)
-    }
-
-    /// Broken on purpose, to show that the model checker finds it: says that it starves, but does not look again.
-    #[cfg(all(test, ringgate_loom))]
-    pub(super) fn push_without_second_try(&mut self, message: T) -> Result<(), T> {
-        let Err(ring::PushError::Full(message)) = self.ring.push(message) else { return Ok(()) };
-        self.starved.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        Err(message)
+        let result = self.ring.push(message);
+        if result.is_err() != self.starving {
+            self.starving = result.is_err();
+            // The fence that orders it is the doorbell's, between a failed push and the sleep.
+            self.starved.store(self.starving, Ordering::Relaxed);
+        }
+        result.map_err(|ring::PushError::Full(message)| message)
     }
 
     /// Whether a push would succeed now.
@@ -99,11 +94,17 @@ impl<T> Receiver<T> {
         self.ring.slots()
     }
 
-    /// Whether the producer waits for room; to be asked after messages were taken. Forgets it: the caller must see to
-    /// it that the producer, if it sleeps, is woken.
+    /// Whether the producer waits for room; to be asked after messages were taken. If it sleeps, it must be woken.
     #[must_use = "the producer's outbox waits until somebody wakes it"]
-    pub fn take_starved(&mut self) -> bool {
-        // Pairs with the fence of `push`: orders the room made before the look at the flag.
+    pub fn producer_starves(&self) -> bool {
+        // Pairs with the fence of `Doorbell::announce_sleep`: orders the room made before the look at the flag.
+        fence(Ordering::SeqCst);
+        self.starved.load(Ordering::Relaxed)
+    }
+
+    /// Broken on purpose, to show that the model checker finds it: clears the producer's flag.
+    #[cfg(all(test, ringgate_loom))]
+    pub(super) fn take_starved(&self) -> bool {
         fence(Ordering::SeqCst);
         self.starved.load(Ordering::Relaxed) && self.starved.swap(false, Ordering::Relaxed)
     }
@@ -113,17 +114,18 @@ impl<T> Receiver<T> {
 mod tests {
     use super::*;
 
-    /// A full ring gives the message back and remembers that its producer waits, until it is asked.
+    /// A full ring gives the message back and says that its producer waits, until a push succeeds.
     #[test]
-    fn a_full_ring_gives_back_and_remembers() {
+    fn a_full_ring_gives_back_and_says_so() {
         let (mut tx, mut rx) = mailbox(2);
         assert_eq!((tx.push(1), tx.push(2), tx.push(3)), (Ok(()), Ok(()), Err(3)));
         assert!(!tx.has_room());
         assert_eq!((rx.len(), rx.pop()), (2, Some(1)));
         assert!(tx.has_room());
-        assert!(rx.take_starved());
-        assert!(!rx.take_starved());
-        assert_eq!((rx.pop(), rx.pop(), rx.is_empty()), (Some(2), None, true));
+        assert!(rx.producer_starves());
+        assert_eq!(tx.push(3), Ok(()));
+        assert!(!rx.producer_starves());
+        assert_eq!((rx.pop(), rx.pop(), rx.pop(), rx.is_empty()), (Some(2), Some(3), None, true));
     }
 
     /// The producer learns that the consumer is gone.

@@ -281,8 +281,8 @@ impl<T> Lane<T> {
 
     fn collect_starved(&mut self, wake: &mut NodeSet) {
         while let Some(node) = self.taken_from.pop_first() {
-            if let Some((_, ring)) = &mut self.links[node.index()].rings
-                && ring.take_starved()
+            if let Some((_, ring)) = &self.links[node.index()].rings
+                && ring.producer_starves()
             {
                 wake.insert(node);
             }
@@ -378,3 +378,6 @@ pub const NODES_MAX: usize = 128;
 const QUANTUM: usize = 16;
 
 const _: () = assert!(limits::SHARDS_MAX + 2 <= NODES_MAX);
+
+#[cfg(all(test, not(ringgate_loom)))]
+mod tests;

@@ -4,13 +4,15 @@
 //! - [`mailbox`]: one ring, which tells its producer when there is room again.
 //! - [`doorbell`]: who sleeps and must be woken, without a lost wake-up.
 //! - [`mesh`]: the ports, with the outboxes and the rules of DELIVERY §5 that keep the wait graph free of cycles.
+//! - [`peer`]: the thread of a node that has no connections.
 //!
-//! Nothing here drops a message for a living node, reorders the messages of a sender, blocks, reads a clock, or wakes
-//! a thread: it says who must be woken, and the driver or the peer's [`Wake`] does it.
+//! Nothing in the mesh drops a message for a living node, reorders the messages of a sender, blocks, reads a clock, or
+//! wakes a thread: it says who must be woken, and the driver or [`peer::run`] does it.
 
 pub mod doorbell;
 pub mod mailbox;
 pub mod mesh;
+pub mod peer;
 
 #[cfg(all(test, ringgate_loom))]
 mod model;

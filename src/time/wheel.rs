@@ -140,4 +140,162 @@ const SLOTS: usize = 1 << DIGIT_BITS;
 /// Digits of a 64-bit tick.
 const LEVELS: usize = 64usize.div_ceil(DIGIT_BITS as usize);
 /// Timers for which an empty slot keeps its memory, so that a few timers that come and go do not allocate.
-const KEEP: usize = 10;
+const KEEP: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MILLI: u64 = 1_000_000;
+    const DAY: u64 = 86_400_000 * MILLI;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// Nanoseconds behind the current time, which may lie before the last advance's tick.
+        Insert(u64),
+        InsertPassed(u64),
+        InsertNever,
+        Advance(u64),
+        AdvanceToNext,
+    }
+
+    fn span() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0..3 * MILLI,
+            0..20_000 * MILLI,
+            0..30 * DAY,
+            0..u64::MAX / 4,
+            (0u64..8, 0..64u32).prop_map(|(factor, shift)| (factor << (shift % 40)).saturating_mul(MILLI) / 4),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => span().prop_map(Step::Insert),
+            1 => span().prop_map(Step::InsertPassed),
+            1 => Just(Step::InsertNever),
+            3 => span().prop_map(Step::Advance),
+            2 => Just(Step::AdvanceToNext),
+        ]
+    }
+
+    /// What the wheel should hold: for each token, when it is due.
+    struct Model {
+        start: u64,
+        granularity: u64,
+        advanced_to: u64,
+        due: std::collections::BTreeMap<u32, u128>,
+    }
+
+    impl Model {
+        fn insert(&mut self, deadline: u64, token: u32) {
+            // In 128 bits: the rounded deadline may lie behind the clock's end, where it never fires.
+            let (granularity, start) = (u128::from(self.granularity), u128::from(self.start));
+            let rounded = start + u128::from(deadline.saturating_sub(self.start)).div_ceil(granularity) * granularity;
+            let next_tick = start + (u128::from(self.advanced_to - self.start) / granularity + 1) * granularity;
+            self.due.insert(token, rounded.max(next_tick));
+        }
+
+        /// Due times and tokens, in the order of firing up to the order within a tick.
+        fn advance(&mut self, now: u64) -> Vec<(u128, u32)> {
+            self.advanced_to = now;
+            let mut fired: Vec<_> = self.due.iter().map(|(token, due)| (*due, *token)).collect();
+            fired.retain(|(due, _)| *due <= u128::from(now));
+            self.due.retain(|_, due| *due > u128::from(now));
+            fired.sort_unstable();
+            fired
+        }
+    }
+
+    /// Against a model that keeps every due time: what fires, when and in which order; never early, at most one tick
+    /// late; `next_deadline` lies between the last advance and the earliest timer. Fired timers are inserted again.
+    #[test]
+    fn the_wheel_fires_what_a_sorted_map_would() {
+        let granularity = prop_oneof![Just(1), Just(7), Just(MILLI), Just(100 * MILLI)];
+        proptest!(|(start in 0..DAY, granularity in granularity, steps in prop::collection::vec(step(), 1..120), again in span())| {
+            let mut wheel = Wheel::new(Monotonic::from_nanos(start), Duration::from_nanos(granularity));
+            let mut model = Model { start, granularity, advanced_to: start, due: Default::default() };
+            let (mut now, mut tokens, mut fired) = (start, 0u32.., Vec::new());
+            for step in steps {
+                let mut insert = |model: &mut Model, wheel: &mut Wheel<u32>, deadline: u64| {
+                    let token = tokens.next().unwrap();
+                    model.insert(deadline, token);
+                    wheel.insert(Monotonic::from_nanos(deadline), token);
+                };
+                match step {
+                    Step::Insert(span) if now.saturating_add(span) < u64::MAX => insert(&mut model, &mut wheel, now + span),
+                    Step::InsertPassed(span) => insert(&mut model, &mut wheel, now.saturating_sub(span)),
+                    Step::Insert(_) | Step::InsertNever => wheel.insert(Monotonic::NEVER, u32::MAX),
+                    Step::Advance(span) => now = now.saturating_add(span).min(u64::MAX - 1),
+                    Step::AdvanceToNext if !wheel.is_empty() => now = wheel.next_deadline().as_nanos().min(u64::MAX - 1),
+                    Step::AdvanceToNext => {}
+                }
+                if matches!(step, Step::Advance(_) | Step::AdvanceToNext) {
+                    fired.clear();
+                    wheel.advance(Monotonic::from_nanos(now), &mut fired);
+                    let expected = model.advance(now);
+                    let due = |token: &u32| expected.iter().find(|(_, t)| t == token).map(|(due, _)| *due);
+                    prop_assert!(fired.is_sorted_by_key(due), "{fired:?} {expected:?}");
+                    let mut in_model_order: Vec<_> = fired.iter().map(|token| (due(token).unwrap_or(0), *token)).collect();
+                    in_model_order.sort_unstable();
+                    prop_assert_eq!(in_model_order, expected);
+                    for _ in 0..fired.len().min(3) {
+                        if now.saturating_add(again) < u64::MAX {
+                            insert(&mut model, &mut wheel, now + again);
+                        }
+                    }
+                }
+                prop_assert_eq!(wheel.len(), model.due.len());
+                let next = u128::from(wheel.next_deadline().as_nanos());
+                match model.due.values().min() {
+                    None => prop_assert_eq!(next, u128::from(u64::MAX)),
+                    Some(earliest) => {
+                        prop_assert!(next <= *earliest);
+                        prop_assert!(next > u128::from(model.advanced_to) || next == u128::from(u64::MAX));
+                    }
+                }
+            }
+        });
+    }
+
+    /// An owner that sleeps until `next_deadline` each time reaches a far timer in at most one wake-up per level.
+    #[test]
+    fn a_far_timer_needs_few_wake_ups() {
+        for days in [0, 1, 30, 3650] {
+            let deadline = Monotonic::from_nanos(days * DAY + 123_456_789);
+            let mut wheel = Wheel::new(Monotonic::ZERO, Duration::from_millis(10));
+            wheel.insert(deadline, ());
+            let (mut fired, mut wake_ups, mut now) = (Vec::new(), 0, Monotonic::ZERO);
+            while fired.is_empty() {
+                now = wheel.next_deadline();
+                wheel.advance(now, &mut fired);
+                wake_ups += 1;
+            }
+            assert!(now >= deadline && now.since(deadline) < Duration::from_millis(10));
+            assert!(wake_ups <= LEVELS, "{wake_ups}");
+        }
+    }
+
+    /// 100,000 timers take at most 24 bytes each, besides what empty slots may keep, and give it back.
+    #[test]
+    fn memory_is_bounded_and_goes_back() {
+        fn bytes(wheel: &Wheel<u64>) -> usize {
+            let timers: usize = wheel.levels.iter().flat_map(|level| &level.slots).map(Vec::capacity).sum();
+            timers * size_of::<Timer<u64>>()
+        }
+        let kept = LEVELS * SLOTS * KEEP * size_of::<Timer<u64>>();
+        let mut wheel = Wheel::new(Monotonic::ZERO, Duration::from_millis(100));
+        for i in 0..100_000u64 {
+            wheel.insert(Monotonic::from_nanos(i * 3 * MILLI), i);
+        }
+        assert!(bytes(&wheel) <= 24 * wheel.len() + kept, "{}", bytes(&wheel));
+        let mut fired = Vec::new();
+        for second in 0..=301 {
+            wheel.advance(Monotonic::from_nanos(second * 1000 * MILLI), &mut fired);
+        }
+        assert_eq!((fired.len(), wheel.len()), (100_000, 0));
+        assert!(bytes(&wheel) <= kept, "{}", bytes(&wheel));
+    }
+}

@@ -1,1 +1,24 @@
-//! (follows)
+//! Workers run the services over the bus, on a thread of their own. What a worker does is a `turn` that a simulation
+//! drives by itself; [`run`] is the thread around it.
+
+mod services;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use services::{COMMAND_TOPICS, ServiceWorker};
+
+use crate::ports::Bus;
+use crate::router::peer::park;
+use crate::time::{Monotonic, WallMillis};
+
+/// Drives the worker on this thread until `stop` is set and the thread unparked. The bus must unpark the thread when
+/// it has something for the worker.
+pub fn run<B: Bus>(worker: &mut ServiceWorker<B>, clock: impl Fn() -> (Monotonic, WallMillis), stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        let (now, wall) = clock();
+        let next = worker.turn(now, wall);
+        if next > now && !stop.load(Ordering::Acquire) {
+            park(now, next);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Commands in, events out, over a mesh driven by hand.
+
+use super::*;
+use crate::bus::{EVENT_TOPICS, EmbeddedBus, TopicBounds};
+use crate::class::Class;
+use crate::frame::FrameKind;
+use crate::id::{ConnKey, EventId, SessionId};
+use crate::message::ErrorCode;
+use crate::protocol::envelope::{Audience, EffectRule, EventRule, put_event};
+use crate::router::{Bounds, Wake, mesh};
+
+const PRESENCE: NodeId = NodeId(2);
+const BUS: NodeId = NodeId(3);
+const NODES: Nodes = Nodes { shards: 2, presence: PRESENCE };
+
+/// The rules that these tests need.
+struct Table;
+
+impl EventRules for Table {
+    fn rule(&self, event_type: &str) -> Option<EventRule<'_>> {
+        let rule = |to, frame_type, effect| {
+            let kind = FrameKind { frame_type, kind: 0 };
+            Some(EventRule { to, target: None, class: Class::Reliable, coalesce: None, kind, effect })
+        };
+        match event_type {
+            "battle.event.timeline" => rule(Audience::Room, 33, None),
+            "battle.event.end" => rule(Audience::Room, 34, None),
+            "games.event.error" => rule(Audience::Session, 35, None),
+            "system.event.kick" => rule(Audience::User, 0, Some(EffectRule::Kick)),
+            _ => None,
+        }
+    }
+}
+
+/// Wakes nobody: whoever drives by hand looks anyway.
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+struct Rig {
+    /// Shards 0 and 1, presence.
+    ports: Vec<Port>,
+    peer: BusPeer<EmbeddedBus, Table>,
+    bus: EmbeddedBus,
+}
+
+impl Rig {
+    fn new(bounds: Bounds, topic: TopicBounds) -> Self {
+        let mut ports = mesh::build(4, bounds);
+        let port = ports.pop().unwrap();
+        let bus = EmbeddedBus::new(77, topic);
+        let reader = bus.reader(&EVENT_TOPICS, Arc::new(Nobody));
+        Self { ports, peer: BusPeer::new(port, reader, Table, NODES, &EVENT_TOPICS), bus }
+    }
+
+    fn event(&mut self, topic: &str, value: &str) -> Result<(), ErrorCode> {
+        let (key, value) = (Box::default(), value.as_bytes().into());
+        self.bus
+            .append(WallMillis(1), &Append { from: ConnAddr::NOBODY, correlation: 0, topic: topic.into(), key, value })
+    }
+
+    fn timeline(&mut self, room: &str, n: usize) -> Result<(), ErrorCode> {
+        let text = format!(
+            r#"{{"event_type":"battle.event.timeline","target":{{"room_id":"{room}"}},"payload":{{"n":{n}}}}}"#
+        );
+        self.event("games.events", &text)
+    }
+
+    fn turn(&mut self) -> Monotonic {
+        let next = self.peer.turn(Monotonic::ZERO, WallMillis(1));
+        self.peer.port().wake_list().for_each(drop);
+        next
+    }
+
+    fn events(&mut self, shard: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some((from, request)) = self.ports[shard].take_request() {
+            assert_eq!(from, BUS);
+            match request {
+                Request::Event(event) => events.push(*event),
+                other => panic!("{other:?}"),
+            }
+        }
+        self.ports[shard].wake_list().for_each(drop);
+        events
+    }
+}
+
+fn command(correlation: u64, value: Vec<u8>) -> Append {
+    let from = ConnAddr { shard: NodeId(1), conn: ConnKey { slot: 5, generation: 2 } };
+    Append { from, correlation, topic: "games.commands".into(), key: b"arena".as_slice().into(), value: value.into() }
+}
+
+/// A room whose home is that shard.
+fn room_of(shard: u16) -> String {
+    let mut rooms = (0..).map(|n| format!("r{n}"));
+    rooms.find(|room| Scope::Room(room.as_str().into()).home(2) == NodeId(shard)).unwrap()
+}
+
+/// A command is in the log before it is acknowledged; without a correlation nobody is answered; a refusal is told.
+#[test]
+fn commands_are_answered_when_the_log_has_them() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds { records: 4, bytes: 1000 });
+    let _service = rig.bus.reader(&["games.commands"], Arc::new(Nobody));
+    for correlation in [0, 7, 8, 9] {
+        rig.ports[1].request(BUS, Request::Append(Box::new(command(correlation, b"{}".to_vec()))));
+    }
+    assert_eq!(rig.turn(), Monotonic::NEVER);
+    let mut answers = Vec::new();
+    while let Some((_, message)) = rig.ports[1].take_deliver() {
+        match message {
+            Deliver::Answered { to, correlation, outcome } => answers.push((to.slot, correlation, outcome)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(answers, [(5, 7, Ok(())), (5, 8, Ok(())), (5, 9, Err(ErrorCode::Unavailable))]);
+    assert_eq!(rig.bus.range("games.commands"), (0, 3));
+    let stats = rig.peer.stats();
+    assert_eq!((stats.commands_total.read(), stats.refused_total.read()), (3, 1));
+}
+
+/// Events reach the home of their scope with topic, epoch and place.
+#[test]
+fn events_reach_their_homes() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+    let rooms = [room_of(0), room_of(1)];
+    for n in 0..4 {
+        rig.timeline(&rooms[n % 2], n).unwrap();
+    }
+    rig.turn();
+    for (shard, places) in [[1, 3], [2, 4]].into_iter().enumerate() {
+        let events = rig.events(shard);
+        assert_eq!(events.iter().map(|event| event.place).collect::<Vec<_>>(), places);
+        for event in events {
+            assert_eq!((&*event.topic, event.partition, event.epoch), ("games.events", 0, 77));
+            assert_eq!(event.scope, Scope::Room(rooms[shard].as_str().into()));
+        }
+    }
+}
+
+/// While a home takes nothing, its events stay in the log, writers are refused in the end, and nothing is lost.
+#[test]
+fn what_the_mesh_does_not_take_stays_in_the_log() {
+    let bounds = Bounds { slots: 1, outbox: 1 };
+    let mut rig = Rig::new(bounds, TopicBounds { records: 1024, bytes: 1 << 20 });
+    let room = room_of(0);
+    let mut written = 0;
+    while rig.timeline(&room, written).is_ok() {
+        written += 1;
+        assert_eq!(rig.turn(), Monotonic::NEVER);
+        assert!(rig.peer.port().depth().1 <= 1);
+    }
+    assert!((513..=513 + limits::BUS_READ_RECORDS).contains(&written), "{written}");
+    let mut got = Vec::new();
+    while got.len() < written {
+        let events = rig.events(0);
+        assert!(!events.is_empty() || rig.turn() == Monotonic::NEVER);
+        got.extend(events.into_iter().map(|event| event.place));
+        rig.turn();
+    }
+    assert_eq!(got, (1..=written as u64).collect::<Vec<_>>());
+    assert!(rig.timeline(&room, 0).is_ok(), "there is room again");
+}
+
+/// Poison is kept with its reason, counted, and holds nothing up; what gateways say to each other is not poison.
+#[test]
+fn poison_is_kept_apart() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+    rig.event("games.events", "\u{1}").unwrap();
+    rig.event("games.events", r#"{"event_type":"chess.event.moved","payload":{}}"#).unwrap();
+    rig.event("system.events", r#"{"event_type":"system.gateway.started","payload":{}}"#).unwrap();
+    rig.timeline(&room_of(0), 1).unwrap();
+    rig.turn();
+    assert_eq!(rig.events(0).len(), 1);
+    assert_eq!((rig.peer.stats().poison_total.read(), rig.peer.stats().events_total.read()), (2, 1));
+    let mut dead = Vec::new();
+    rig.bus.read(DEAD_TOPIC, 0, 10, &mut dead);
+    let text = |at: usize| std::str::from_utf8(&dead[at].value).unwrap();
+    assert_eq!(
+        text(0),
+        r#"{"topic":"games.events","partition":0,"offset":0,"reason":"the record is not a JSON object; send an envelope in UTF-8","data_base64":"AQ=="}"#
+    );
+    assert!(text(1).contains(r#""offset":1,"reason":"event_type is \"chess.event.moved\"; add"#), "{}", text(1));
+    assert_eq!(dead.len(), 2);
+}
+
+/// A kick goes to the user's home, and to presence, so that no connection resumes the session.
+#[test]
+fn a_kick_ends_the_sessions_too() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+    rig.event("system.events", r#"{"event_type":"system.event.kick","payload":{"user_id":"bad"}}"#).unwrap();
+    rig.turn();
+    let home = Scope::User("bad".into()).home(2);
+    let events = rig.events(home.index());
+    assert_eq!((events.len(), &events[0].effect, events[0].kind.frame_type), (1, &Some(Effect::Kick), 0));
+    let Some((_, Request::Presence(request))) = rig.ports[2].take_request() else { panic!("presence is not told") };
+    assert!(matches!(*request, PresenceRequest::Kick { user } if &*user == "bad"));
+}
+
+/// Much more than one turn's budget comes out in order, whatever the rings hold.
+#[test]
+fn a_long_log_is_read_in_order() {
+    for slots in [1, 3, 1024] {
+        let mut rig = Rig::new(Bounds { slots, outbox: 2 }, TopicBounds::default());
+        let room = room_of(1);
+        for n in 0..2000 {
+            rig.timeline(&room, n).unwrap();
+        }
+        let mut got = Vec::new();
+        while got.len() < 2000 {
+            rig.turn();
+            got.extend(rig.events(1).into_iter().map(|event| event.place));
+        }
+        assert_eq!(got, (1..=2000).collect::<Vec<_>>());
+    }
+}
+
+/// An envelope that a service wrote is one that the peer reads.
+#[test]
+fn service_events_are_not_poison() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+    let mut out = Vec::new();
+    let target = Scope::Session(SessionId([1; 16]));
+    put_event(&mut out, EventId([1; 16]), "games.event.error", WallMillis(1), &target, r#"{"code":"internal"}"#);
+    rig.event("games.events", std::str::from_utf8(&out).unwrap()).unwrap();
+    rig.turn();
+    let events = rig.events(target.home(2).index());
+    assert_eq!((events.len(), rig.peer.stats().poison_total.read()), (1, 0));
+}
