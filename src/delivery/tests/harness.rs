@@ -55,9 +55,9 @@ pub(super) struct Harness {
     pub queue: WriteQueue,
     pub ledger: Ledger,
     pub limits: Limits,
-    pool: Pool,
-    delta_age: Histogram,
-    now: Monotonic,
+    pub pool: Pool,
+    pub delta_age: Histogram,
+    pub now: Monotonic,
     pub model: Model,
     laws: Laws,
     next_id: u32,
@@ -81,7 +81,7 @@ impl Harness {
         }
     }
 
-    fn with<T>(&mut self, act: impl FnOnce(&mut WriteQueue, &mut Context<'_>) -> T) -> T {
+    pub fn with<T>(&mut self, act: impl FnOnce(&mut WriteQueue, &mut Context<'_>) -> T) -> T {
         let mut cx = Context {
             now: self.now,
             limits: &self.limits,
