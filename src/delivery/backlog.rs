@@ -151,6 +151,15 @@ impl Backlog {
         })
     }
 
+    /// Appends a run to a Fifo.
+    pub fn append_run(&mut self, run: Run, queued_at: Monotonic) {
+        let (frames, deltas) = (run.len(), run.deltas());
+        self.reliable_frames += frames - deltas;
+        self.fifo_deltas += deltas;
+        self.bytes += run.byte_len();
+        self.append(Frame::Run(run), frames, queued_at);
+    }
+
     /// Appends to the ordered part; the caller counts.
     pub fn append(&mut self, frame: Frame, frames: usize, queued_at: Monotonic) {
         let arrival = self.next_arrival;

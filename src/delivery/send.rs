@@ -78,7 +78,15 @@ impl Plan {
 impl WriteQueue {
     /// Chooses what the kernel gets next: whole frames of at most 64 KiB together, or one larger, behind the rest of
     /// the frame under way. Changes nothing that waits; follow anything but `Nothing` with [`WriteQueue::sent`].
+    #[inline]
     pub fn next_send(&mut self, cx: &mut Context<'_>) -> ToSend {
+        match &self.sole {
+            Some(run) => ToSend::Run { run: run.clone(), skip: 0 },
+            None => self.plan(cx),
+        }
+    }
+
+    fn plan(&mut self, cx: &mut Context<'_>) -> ToSend {
         let credit = self.credit.left(self.delta_under_way());
         let Some(backlog) = self.backlog.as_deref_mut() else { return ToSend::Nothing };
         backlog.plan.clear();
@@ -130,10 +138,26 @@ impl WriteQueue {
 
     /// Accounts for the bytes the kernel took of what [`WriteQueue::next_send`] chose; fewer than all make the queue
     /// slow, all and nothing more to send end that. `Close` if the frames left behind pass a bound.
+    #[inline]
     pub fn sent(&mut self, bytes: usize, cx: &mut Context<'_>) -> Verdict {
+        cx.ledger.bytes_sent += bytes as u64;
+        if let Some(run) = self.sole.take_if(|run| run.byte_len() == bytes) {
+            let deltas = run.deltas();
+            cx.ledger.of(Class::Reliable).delivered += (run.len() - deltas) as u64;
+            if deltas > 0 {
+                self.credit.delivered(delivered_deltas(&run, deltas as u64, cx));
+            }
+            return Verdict::Queued;
+        }
+        self.sent_of_plan(bytes, cx)
+    }
+
+    fn sent_of_plan(&mut self, bytes: usize, cx: &mut Context<'_>) -> Verdict {
+        if let Some(len) = self.sole.as_ref().map(Run::byte_len) {
+            self.spill(cx).plan.push(Unit::Ordered, len);
+        }
         let Some(backlog) = self.backlog.as_deref_mut() else { return Verdict::Queued };
         debug_assert!(bytes <= backlog.plan.bytes, "the kernel took more than it was given");
-        cx.ledger.bytes_sent += bytes as u64;
         let mut plan = std::mem::take(&mut backlog.plan);
         let all = bytes == plan.bytes;
         let mut left = bytes;
@@ -150,7 +174,7 @@ impl WriteQueue {
         }
         plan.clear();
         backlog.plan = plan;
-        self.credit.delivered += deltas;
+        self.credit.delivered(deltas);
         if all {
             if !self.has_sendable() {
                 self.unblock();

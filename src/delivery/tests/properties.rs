@@ -19,7 +19,8 @@ fn small_limits() -> Limits {
         delta_bytes: 150,
         answer_frames: 4,
         answer_bytes: 100,
-        ..Limits::default()
+        #[cfg(feature = "mutants")]
+        mutant: crate::mutant::Mutant::None,
     }
 }
 
