@@ -116,7 +116,6 @@ fn becoming_slow(c: &mut Criterion) {
 }
 
 mod group {
-    #![expect(missing_docs, reason = "the macro writes the function")]
     criterion::criterion_group!(benches, super::fast_path, super::slow_path, super::becoming_slow);
 }
 criterion_main!(group::benches);

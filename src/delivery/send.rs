@@ -2,7 +2,7 @@
 //! took. Planning changes nothing, so frames that were not started are where they were.
 
 use super::backlog::{Backlog, Frame, UnderWay};
-use super::queue::WriteQueue;
+use super::queue::{Sole, WriteQueue};
 use super::skips::Skips;
 use super::{Context, Verdict, mutant};
 use crate::class::Class;
@@ -81,11 +81,12 @@ impl WriteQueue {
     #[inline]
     pub fn next_send(&mut self, cx: &mut Context<'_>) -> ToSend {
         match &self.sole {
-            Some(run) => ToSend::Run { run: run.clone(), skip: 0 },
+            Some(sole) => ToSend::Run { run: sole.run(), skip: 0 },
             None => self.plan(cx),
         }
     }
 
+    #[inline(never)]
     fn plan(&mut self, cx: &mut Context<'_>) -> ToSend {
         let credit = self.credit.left(self.delta_under_way());
         let Some(backlog) = self.backlog.as_deref_mut() else { return ToSend::Nothing };
@@ -141,19 +142,23 @@ impl WriteQueue {
     #[inline]
     pub fn sent(&mut self, bytes: usize, cx: &mut Context<'_>) -> Verdict {
         cx.ledger.bytes_sent += bytes as u64;
-        if let Some(run) = self.sole.take_if(|run| run.byte_len() == bytes) {
-            let deltas = run.deltas();
-            cx.ledger.of(Class::Reliable).delivered += (run.len() - deltas) as u64;
+        if let Some(sole) = &self.sole
+            && sole.byte_len() == bytes
+        {
+            let deltas = sole.deltas() as u64;
+            cx.ledger.of(Class::Reliable).delivered += sole.reliable() as u64;
             if deltas > 0 {
-                self.credit.delivered(delivered_deltas(&run, deltas as u64, cx));
+                self.credit.delivered(delivered_deltas(&sole.run(), deltas, cx));
             }
+            self.sole = None;
             return Verdict::Queued;
         }
         self.sent_of_plan(bytes, cx)
     }
 
+    #[inline(never)]
     fn sent_of_plan(&mut self, bytes: usize, cx: &mut Context<'_>) -> Verdict {
-        if let Some(len) = self.sole.as_ref().map(Run::byte_len) {
+        if let Some(len) = self.sole.as_ref().map(Sole::byte_len) {
             self.spill(cx).plan.push(Unit::Ordered, len);
         }
         let Some(backlog) = self.backlog.as_deref_mut() else { return Verdict::Queued };
