@@ -151,6 +151,15 @@ impl Backlog {
         })
     }
 
+    /// Appends a run to a Fifo.
+    pub fn append_run(&mut self, run: Run, queued_at: Monotonic) {
+        let (frames, deltas) = (run.len(), run.deltas());
+        self.reliable_frames += frames - deltas;
+        self.fifo_deltas += deltas;
+        self.bytes += run.byte_len();
+        self.append(Frame::Run(run), frames, queued_at);
+    }
+
     /// Appends to the ordered part; the caller counts.
     pub fn append(&mut self, frame: Frame, frames: usize, queued_at: Monotonic) {
         let arrival = self.next_arrival;
@@ -236,7 +245,7 @@ impl Backlog {
             return Verdict::Dropped;
         };
         #[cfg(feature = "mutants")]
-        let Some(delta) = misplace(ring, slot, delta, cx) else { return Verdict::Replaced };
+        let Some(delta) = misplace(ring, slot, delta, skips, cx) else { return Verdict::Replaced };
         let older = ring.replace(slot, delta);
         if !mutant!(cx.limits, ForgottenCount) {
             cx.ledger.of(Class::Delta).replaced += 1;
@@ -365,8 +374,15 @@ fn leave_out(delta: Waiting, skips: &mut Option<Box<Skips>>, cx: &mut Context<'_
 
 /// Runs the broken replacements; returns the delta if the true one shall go on.
 #[cfg(feature = "mutants")]
-fn misplace(ring: &mut DeltaRing, slot: u32, newer: Waiting, cx: &mut Context<'_>) -> Option<Waiting> {
+fn misplace(
+    ring: &mut DeltaRing,
+    slot: u32,
+    newer: Waiting,
+    skips: &mut Option<Box<Skips>>,
+    cx: &mut Context<'_>,
+) -> Option<Waiting> {
     use crate::mutant::Mutant;
+    let stream = newer.key().0;
     match cx.limits.mutant {
         Mutant::OlderAfterNewer => {
             let older = ring.replace(slot, newer);
@@ -380,6 +396,7 @@ fn misplace(ring: &mut DeltaRing, slot: u32, newer: Waiting, cx: &mut Context<'_
         }
         _ => return Some(newer),
     }
+    skips.get_or_insert_default().add(stream, 1);
     None
 }
 

@@ -2,7 +2,7 @@
 //! took. Planning changes nothing, so frames that were not started are where they were.
 
 use super::backlog::{Backlog, Frame, UnderWay};
-use super::queue::WriteQueue;
+use super::queue::{Sole, WriteQueue};
 use super::skips::Skips;
 use super::{Context, Verdict, mutant};
 use crate::class::Class;
@@ -78,7 +78,16 @@ impl Plan {
 impl WriteQueue {
     /// Chooses what the kernel gets next: whole frames of at most 64 KiB together, or one larger, behind the rest of
     /// the frame under way. Changes nothing that waits; follow anything but `Nothing` with [`WriteQueue::sent`].
+    #[inline]
     pub fn next_send(&mut self, cx: &mut Context<'_>) -> ToSend {
+        match &self.sole {
+            Some(sole) => ToSend::Run { run: sole.run(), skip: 0 },
+            None => self.plan(cx),
+        }
+    }
+
+    #[inline(never)]
+    fn plan(&mut self, cx: &mut Context<'_>) -> ToSend {
         let credit = self.credit.left(self.delta_under_way());
         let Some(backlog) = self.backlog.as_deref_mut() else { return ToSend::Nothing };
         backlog.plan.clear();
@@ -130,10 +139,30 @@ impl WriteQueue {
 
     /// Accounts for the bytes the kernel took of what [`WriteQueue::next_send`] chose; fewer than all make the queue
     /// slow, all and nothing more to send end that. `Close` if the frames left behind pass a bound.
+    #[inline]
     pub fn sent(&mut self, bytes: usize, cx: &mut Context<'_>) -> Verdict {
+        cx.ledger.bytes_sent += bytes as u64;
+        if let Some(sole) = &self.sole
+            && sole.byte_len() == bytes
+        {
+            let deltas = sole.deltas() as u64;
+            cx.ledger.of(Class::Reliable).delivered += sole.reliable() as u64;
+            if deltas > 0 {
+                self.credit.delivered(delivered_deltas(&sole.run(), deltas, cx));
+            }
+            self.sole = None;
+            return Verdict::Queued;
+        }
+        self.sent_of_plan(bytes, cx)
+    }
+
+    #[inline(never)]
+    fn sent_of_plan(&mut self, bytes: usize, cx: &mut Context<'_>) -> Verdict {
+        if let Some(len) = self.sole.as_ref().map(Sole::byte_len) {
+            self.spill(cx).plan.push(Unit::Ordered, len);
+        }
         let Some(backlog) = self.backlog.as_deref_mut() else { return Verdict::Queued };
         debug_assert!(bytes <= backlog.plan.bytes, "the kernel took more than it was given");
-        cx.ledger.bytes_sent += bytes as u64;
         let mut plan = std::mem::take(&mut backlog.plan);
         let all = bytes == plan.bytes;
         let mut left = bytes;
@@ -150,7 +179,7 @@ impl WriteQueue {
         }
         plan.clear();
         backlog.plan = plan;
-        self.credit.delivered += deltas;
+        self.credit.delivered(deltas);
         if all {
             if !self.has_sendable() {
                 self.unblock();

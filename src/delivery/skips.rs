@@ -29,6 +29,11 @@ impl Skips {
         }
     }
 
+    /// What is to be told of the stream, 0 if nothing.
+    pub fn untold(&self, stream: StreamHandle) -> u64 {
+        self.position(stream).map_or(0, |at| self.untold[at].count)
+    }
+
     /// What is to be told of the stream and not planned yet, 0 if nothing.
     pub fn unplanned(&self, stream: StreamHandle) -> u64 {
         self.position(stream).ok().map(|at| self.untold[at]).filter(|u| !u.planned).map_or(0, |u| u.count)

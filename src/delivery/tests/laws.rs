@@ -151,7 +151,9 @@ impl Laws {
         if self.was_slow {
             return Ok(());
         }
-        let lost = |missing: &BTreeSet<u32>| missing.range(self.last_fast..frame.id).next().copied();
+        let lost = |missing: &BTreeSet<u32>| {
+            missing.range(self.last_fast + 1..frame.id.max(self.last_fast + 1)).next().copied()
+        };
         if let Some(id) = self.missing.values().find_map(lost) {
             return Err(format!("D2: delta {id} is missing though the connection was not slow"));
         }
