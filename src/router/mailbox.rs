@@ -46,6 +46,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     /// Gives the message back if the ring is full, and says so to the consumer until a push succeeds.
+    #[inline]
     pub fn push(&mut self, message: T) -> Result<(), T> {
         let result = self.ring.push(message);
         if result.is_err() != self.starving {
@@ -78,6 +79,7 @@ pub struct Receiver<T> {
 
 impl<T> Receiver<T> {
     /// Takes the oldest message.
+    #[inline]
     pub fn pop(&mut self) -> Option<T> {
         self.ring.pop().ok()
     }

@@ -82,6 +82,7 @@ impl<D, R> Port<D, R> {
     }
 
     /// Sends an answer or frames to members. Always accepted; look at [`Port::deliver_clear`] before the next input.
+    #[inline]
     pub fn deliver(&mut self, to: NodeId, message: D) {
         if self.deliver.send(to, message) {
             self.sent_to.insert(to);
@@ -89,6 +90,7 @@ impl<D, R> Port<D, R> {
     }
 
     /// Sends a request. Always accepted; look at [`Port::can_request`] first, and pause the source if it says no.
+    #[inline]
     pub fn request(&mut self, to: NodeId, message: R) {
         if self.request.send(to, message) {
             self.sent_to.insert(to);
@@ -115,12 +117,14 @@ impl<D, R> Port<D, R> {
     }
 
     /// The next deliver message and its sender, fairly among senders; `None` when none waits.
+    #[inline]
     pub fn take_deliver(&mut self) -> Option<(NodeId, D)> {
         self.deliver.take()
     }
 
     /// The next request and its sender, fairly among senders; `None` when none waits, or while a deliver outbox is at
     /// its bound.
+    #[inline]
     pub fn take_request(&mut self) -> Option<(NodeId, R)> {
         if self.deliver_clear() { self.request.take() } else { None }
     }
@@ -201,6 +205,7 @@ struct Link<T> {
 
 impl<T> Lane<T> {
     /// Whether another node got something.
+    #[inline]
     fn send(&mut self, to: NodeId, message: T) -> bool {
         let link = &mut self.links[to.index()];
         let rejected = match &mut link.rings {
@@ -235,6 +240,7 @@ impl<T> Lane<T> {
         waiting
     }
 
+    #[inline]
     fn take(&mut self) -> Option<(NodeId, T)> {
         // One more than there are nodes: the current one may have used up its turn only.
         for _ in 0..=self.links.len() {
@@ -250,6 +256,7 @@ impl<T> Lane<T> {
         None
     }
 
+    #[inline]
     fn take_from(&mut self, index: usize) -> Option<T> {
         let link = &mut self.links[index];
         if let Some((_, ring)) = &mut link.rings {
@@ -371,7 +378,7 @@ impl NodeSet {
     }
 }
 
-/// Nodes of a mesh: the bits of a [`NodeSet`], enough for every shard and its peers.
+/// Nodes of a mesh: a bit each in a 128-bit set, enough for every shard and its peers.
 pub const NODES_MAX: usize = 128;
 /// Messages one sender may give before the next one's turn: a few cache lines' worth, so that a busy ring is read in
 /// runs, and few enough that the others hardly wait.
