@@ -1,11 +1,212 @@
-//! Assembly of the node.
+//! Assembly of a node: builds the parts, pins and starts their threads, waits for a signal, drains, joins.
+//!
+//! Order: signals, limits, keys, ports (a port in use ends it here), mesh, peers, shards, admin, ready. The reverse at
+//! the end: shards first, since everything else serves them.
 
-use crate::config::Config;
+mod announce;
+mod threads;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::admin::{self, AdminState};
+use crate::auth::{Signer, Verifier};
+use crate::config::{Config, DriverChoice};
+use crate::delivery;
+use crate::id::NodeId;
+use crate::limits;
+use crate::ports::Durability;
+use crate::protocol::routes::Routes;
+use crate::router::{Bounds, Port, mesh};
+use crate::session::{Clocks, Settings};
+use crate::shard::driver::syscall::{self, Entropy, Signals};
+use crate::shard::driver::uring;
+use crate::shard::{NodeState, ShardConfig};
+use crate::stats::ShardStats;
+use crate::streams::HomeConfig;
 
 /// Runs the node until it is told to stop.
 ///
 /// # Errors
 /// One line that says what failed, with its remedy.
-pub fn run(_config: Config) -> Result<(), String> {
-    Err("not built yet: the server is not part of this build".to_owned())
+pub fn run(config: Config) -> Result<(), String> {
+    let signals = Signals::block().map_err(|error| format!("signals cannot be read: {error}"))?;
+    announce::start_log(&config.log);
+    let descriptors = syscall::raise_descriptor_limit().map_err(|error| format!("descriptor limit: {error}"))?;
+    let mut entropy = Entropy::default();
+    let keys = keys(&config, &mut entropy)?;
+    let driver = choose_driver(config.server.driver)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shards = match config.server.shards {
+        0 => u16::try_from(cores.min(limits::SHARDS_MAX)).unwrap_or(1),
+        shards => shards,
+    };
+    let (address, listeners) = listen(SocketAddr::new(config.server.host(), config.server.port), shards)?;
+    let health = SocketAddr::new(config.server.health_host, config.server.health_port);
+    let health = TcpListener::bind(health)
+        .map_err(|error| format!("health port {health}: {error}; choose another with --health-port"))?;
+    let node = Arc::new(node_state(&config, descriptors));
+    let settings = Arc::new(settings(&config, &keys, shards, &mut entropy));
+    let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
+    let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
+    let mut ports: Vec<Port> = mesh::build(usize::from(shards) + 2, bounds);
+    let bus_port = ports.pop().expect("the bus is the last node");
+    let presence_port = ports.pop().expect("presence is the last but one");
+    let seed = entropy.next_u64();
+    let epoch = entropy.next_u64() >> 11;
+    let shard_configs = ports.into_iter().zip(&stats).map(|(port, stats)| ShardConfig {
+        homes: home_config(&config, port.id(), shards, epoch, seed),
+        port,
+        settings: Arc::clone(&settings),
+        stats: Arc::clone(stats),
+        node: Arc::clone(&node),
+        seed,
+    });
+    let state = Arc::new(AdminState::new(stats.clone(), Durability::Memory, driver.name()));
+    let admin = admin::spawn(health, Arc::clone(&state)).map_err(|error| format!("admin side: {error}"))?;
+    let peers = threads::Peers::start(&config, shards, presence_port, bus_port, epoch, seed);
+    let running =
+        threads::Shards::start(&driver, shard_configs.collect(), listeners, config.server.pin && cores > 1, &peers)?;
+    peers.connect(running.wakers());
+    state.ready.store(true, Ordering::Release);
+    announce::ready(&config, &keys, address, admin.address(), shards, &driver);
+    threads::drain_on_signal(signals, Arc::clone(&node), running.wakers(), config.timeouts.drain, Arc::clone(&state));
+    let outcome = running.join(&node);
+    peers.stop();
+    admin.stop();
+    outcome
 }
+
+/// What tokens are checked with; in dev mode also what mints them.
+pub(crate) struct Keys {
+    verifier: Arc<Verifier>,
+    signer: Option<Signer>,
+}
+
+/// The driver and why.
+#[derive(Clone, Debug)]
+pub(crate) enum Chosen {
+    /// io_uring works here, or was asked for.
+    Uring,
+    /// epoll through monoio, and why.
+    Monoio(String),
+}
+
+impl Chosen {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Monoio(_) => "monoio",
+        }
+    }
+}
+
+fn choose_driver(choice: DriverChoice) -> Result<Chosen, String> {
+    match (choice, uring::probe()) {
+        (DriverChoice::Monoio, _) => Ok(Chosen::Monoio("asked for by --driver".into())),
+        (_, Ok(())) => Ok(Chosen::Uring),
+        (DriverChoice::Auto, Err(error)) => Ok(Chosen::Monoio(error.to_string())),
+        (DriverChoice::Uring, Err(error)) => Err(format!("--driver uring: {error}; or use --driver auto")),
+    }
+}
+
+fn keys(config: &Config, entropy: &mut Entropy) -> Result<Keys, String> {
+    if let Some(verifier) = config.auth.verifier()? {
+        return Ok(Keys { verifier: Arc::new(verifier), signer: None });
+    }
+    let secret: Vec<u8> = (0..4).flat_map(|_| entropy.next_u64().to_be_bytes()).collect();
+    let made = |error| format!("the dev key: {error}");
+    let verifier = Verifier::from_secret(&secret).map_err(made)?;
+    let signer = Signer::from_secret(&secret).map_err(made)?;
+    Ok(Keys { verifier: Arc::new(verifier), signer: Some(signer) })
+}
+
+/// One SO_REUSEPORT listener per shard. Since such sockets would share a port with another process that uses them too,
+/// a plain bind finds out first whether somebody has it.
+fn listen(address: SocketAddr, shards: u16) -> Result<(SocketAddr, Vec<OwnedFd>), String> {
+    let refused =
+        |error: io::Error| format!("port {address}: {error}; stop what uses it or choose another with --port");
+    let trial = TcpListener::bind(address).map_err(refused)?;
+    let bound = trial.local_addr().map_err(refused)?;
+    drop(trial);
+    let listeners: io::Result<Vec<_>> = (0..shards).map(|_| syscall::listen(bound, BACKLOG)).collect();
+    Ok((bound, listeners.map_err(refused)?))
+}
+
+fn node_state(config: &Config, descriptors: u64) -> NodeState {
+    let connections_max = match u64::from(config.server.max_connections) {
+        0 => descriptors.saturating_sub(limits::RESERVED_DESCRIPTORS).max(1),
+        most => most,
+    };
+    NodeState {
+        connections: AtomicU64::new(0),
+        connections_max,
+        draining: AtomicBool::new(false),
+        abandon: AtomicBool::new(false),
+        reconnect_spread: RECONNECT_SPREAD,
+    }
+}
+
+fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) -> Settings {
+    let (delivery, timeouts) = (&config.delivery, &config.timeouts);
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Settings {
+        verifier: Arc::clone(&keys.verifier),
+        routes: Arc::new(Routes::default()),
+        origins: config.server.origins.clone(),
+        dev: config.server.dev,
+        page: "",
+        gateway_id: config.server.gateway_id(host_name.trim()),
+        nonce: entropy.next_u64(),
+        shards,
+        presence: NodeId(shards),
+        bus: NodeId(shards + 1),
+        durability: Durability::Memory.name(),
+        queue: delivery::Limits {
+            frames: delivery.queue_frames,
+            bytes: delivery.queue_bytes,
+            age: delivery.queue_age,
+            delta_keys: delivery.delta_keys,
+            delta_bytes: delivery.queue_bytes / 2,
+            answer_frames: delivery.answer_frames,
+            answer_bytes: delivery.answer_bytes,
+            ..delivery::Limits::default()
+        },
+        max_frame: delivery.max_frame,
+        rooms_max: delivery.rooms_max,
+        clocks: Clocks {
+            handshake: timeouts.handshake,
+            authentication: timeouts.authentication,
+            idle: timeouts.idle,
+            ping: timeouts.ping,
+            close: timeouts.close,
+            pause: timeouts.pause,
+            token_grace: limits::TOKEN_GRACE,
+        },
+    }
+}
+
+fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u64) -> HomeConfig {
+    let (delivery, timeouts) = (&config.delivery, &config.timeouts);
+    HomeConfig {
+        shard,
+        shards,
+        epoch,
+        seed,
+        batch_frames: (delivery.queue_frames / 2).max(1),
+        history_events: delivery.history_events,
+        history_bytes: delivery.history_bytes,
+        history_total_bytes: delivery.history_total_bytes,
+        history_time: delivery.resume_window + timeouts.idle + Duration::from_secs(30),
+        resume_window: delivery.resume_window,
+    }
+}
+
+/// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: u32 = 65_535;
+/// Clients of a node that restarts come back spread over this time.
+const RECONNECT_SPREAD: Duration = Duration::from_secs(5);

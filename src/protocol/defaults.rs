@@ -1,9 +1,8 @@
 //! The compiled-in rows of the type table; the test below holds them and PROTOCOLS "The type table's defaults"
 //! together.
 
-use super::routes::{
-    CommandRoute, Destination, EventRoute, PartitionKey, PayloadForm, Require, RouteEffect, Source, To,
-};
+use super::envelope::PayloadForm;
+use super::routes::{CommandRoute, Destination, EventRoute, PartitionKey, Require, RouteEffect, Source, To};
 use crate::class::Class;
 use crate::frame::FrameKind;
 use crate::time::Rate;

@@ -8,6 +8,7 @@ use std::fmt;
 
 use foldhash::fast::FixedState;
 
+use super::envelope::{Audience, EffectRule, EventRule, EventRules, PayloadForm};
 use crate::class::Class;
 use crate::frame::FrameKind;
 use crate::time::Rate;
@@ -62,15 +63,6 @@ pub enum Require {
     Member(Box<str>),
     /// Authenticated with this role.
     Role(Box<str>),
-}
-
-/// The form of a command's payload in its envelope.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PayloadForm {
-    /// The client's fields with `type` shortened and user id, user name and socket id added.
-    Enriched,
-    /// Byte for byte.
-    Raw,
 }
 
 /// A row for events, backend → clients.
@@ -316,6 +308,28 @@ impl Patterns {
 const ANY: &str = ".*";
 /// D's kinds from here on are player commands to game servers (PROTOCOLS D, type 18).
 const PLAYER_KINDS: u16 = 0x8000;
+
+impl EventRules for Routes {
+    fn rule(&self, event_type: &str) -> Option<EventRule<'_>> {
+        let row = self.event(event_type)?;
+        let to = match row.to {
+            To::Room => Audience::Room,
+            To::User => Audience::User,
+            To::Session => Audience::Session,
+            To::Everyone => Audience::Everyone,
+            To::RoomOrUser => Audience::RoomOrUser,
+        };
+        let effect = row.effect.as_ref().map(|effect| match effect {
+            RouteEffect::Join(field) => EffectRule::Join(field),
+            RouteEffect::Leave(field) => EffectRule::Leave(field),
+            RouteEffect::Forget(field) => EffectRule::Forget(field),
+            RouteEffect::Kick => EffectRule::Kick,
+        });
+        let kind = row.kind.unwrap_or(FrameKind { frame_type: 0, kind: 0 });
+        let (target, coalesce) = (row.target.as_deref(), row.coalesce.as_deref());
+        Some(EventRule { to, target, class: row.class, coalesce, kind, effect })
+    }
+}
 
 #[cfg(test)]
 mod tests {

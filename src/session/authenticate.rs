@@ -170,7 +170,8 @@ impl Connection {
     /// An answer of the presence peer.
     pub fn presence(&mut self, cx: &mut Cx<'_>, reply: PresenceReply) {
         if let PresenceReply::Stop { session, .. } = reply {
-            if self.session_id() == Some(session) {
+            let waits = matches!(&self.phase, Phase::Busy(pending) if matches!(**pending, Pending::Looking { .. }));
+            if waits || self.session_id() == Some(session) {
                 self.close(cx, CloseReason::Replaced);
             } else {
                 self.disown(cx, session);

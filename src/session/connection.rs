@@ -44,6 +44,8 @@ pub struct Connection {
     /// The earliest timer the shard holds for this connection.
     pub timer: Monotonic,
     pub(super) end_of_stream: bool,
+    /// The close frame of a healthy connection, which first gets what waits for it.
+    last_words: Option<Box<[u8]>>,
 }
 
 /// Where the connection is in its life.
@@ -95,6 +97,7 @@ impl Connection {
             last_ping: now,
             timer: Monotonic::NEVER,
             end_of_stream: false,
+            last_words: None,
         }
     }
 
@@ -128,6 +131,7 @@ impl Connection {
             self.detach(cx, reason);
             cx.stats.closes_total[reason as usize].add(1);
         }
+        self.last_words = None;
         self.with_queue(cx, |queue, context| queue.abandon(context));
         self.phase = Phase::Closing { until: Monotonic::ZERO, reason };
     }
@@ -150,8 +154,19 @@ impl Connection {
             websocket::put_close(&mut frame, code, text);
             frame.into_boxed_slice()
         });
-        self.with_queue(cx, |queue, context| queue.close(frame, context));
         self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
+        match frame {
+            Some(frame) if self.queue.has_sendable() && !self.queue.is_blocked() => self.last_words = Some(frame),
+            frame => self.with_queue(cx, |queue, context| queue.close(frame, context)),
+        }
+    }
+
+    /// Behind a flush: a closing connection that was healthy got what waited, or turned out not to be; CLOSE follows.
+    pub fn flushed(&mut self, cx: &mut Cx<'_>) {
+        if self.last_words.is_some() && (self.queue.is_blocked() || !self.queue.has_sendable()) {
+            let frame = self.last_words.take();
+            self.with_queue(cx, |queue, context| queue.close(frame, context));
+        }
     }
 
     /// Ends a connection that was never upgraded once the answer that waits is sent.
@@ -275,14 +290,14 @@ impl Connection {
     /// Whether everything that will be sent is sent, and the sending side may end.
     #[must_use]
     pub fn is_flushed_and_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing { .. }) && !self.queue.has_sendable()
+        matches!(self.phase, Phase::Closing { .. }) && self.last_words.is_none() && !self.queue.has_sendable()
     }
 
     /// Whether the socket may be closed now: both sides have ended, or waiting for the client is over.
     #[must_use]
     pub fn is_over(&self, now: Monotonic) -> bool {
         let Phase::Closing { until, .. } = self.phase else { return false };
-        until <= now || self.end_of_stream && !self.queue.has_sendable()
+        until <= now || self.end_of_stream && self.is_flushed_and_closing()
     }
 
     /// Whether a session is attached.
@@ -350,6 +365,9 @@ impl Connection {
 
     /// Queues an answer or an introduction.
     pub(super) fn answer(&mut self, cx: &mut Cx<'_>, write: impl FnOnce(&mut Vec<u8>)) {
+        if matches!(self.phase, Phase::Closing { .. }) {
+            return;
+        }
         let mut frame = Vec::new();
         write(&mut frame);
         let verdict = self.with_queue(cx, |queue, context| queue.push_answer(frame.into_boxed_slice(), context));

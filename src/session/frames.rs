@@ -1,14 +1,18 @@
 //! Dialect D on an upgraded connection: what each message of a client does (PROTOCOLS D).
 
+use std::sync::Arc;
+
 use super::authenticate::{RoomSeat, Session};
 use super::connection::{Connection, Flow, Phase};
 use super::{Cx, Output};
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::FrameKind;
-use crate::id::{NodeId, Scope, StreamHandle, is_room_id};
+use crate::id::{EventId, NodeId, Scope, StreamHandle, is_room_id};
 use crate::message::{Append, ErrorCode, Introduction, PresenceRequest, Publish, Request};
+use crate::protocol::envelope::{ClientCommand, command_id, put_command};
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
+use crate::protocol::routes::{CommandRoute, Destination, Require};
 
 impl Connection {
     /// One binary message. It may be called again with the same bytes after `Hold`.
@@ -170,15 +174,52 @@ impl Connection {
         Flow::Next
     }
 
+    /// The command's envelope, or why it is not sent.
     fn append(
         &mut self,
-        _: &mut Cx<'_>,
+        cx: &mut Cx<'_>,
         kind: u16,
-        _: StreamHandle,
-        _: u64,
-        _: &[u8],
+        stream: StreamHandle,
+        correlation: u64,
+        payload: &[u8],
     ) -> Result<Append, (ErrorCode, String)> {
-        Err((ErrorCode::UnknownType, format!("kind: no command has the kind {kind}")))
+        let unknown = || (ErrorCode::UnknownType, format!("kind: no command has the kind {kind}"));
+        let routes = Arc::clone(&cx.settings.routes);
+        let (index, route) = routes.command_of_kind(kind).ok_or_else(unknown)?;
+        let (Destination::Topic(topic), Phase::Open(session)) = (&route.destination, &mut self.phase) else {
+            return Err(unknown());
+        };
+        let room = session.room_of(stream).cloned();
+        session.may(route, room.is_some())?;
+        if !session.allows(cx.now, index as u16, route.rate) {
+            return Err((ErrorCode::RateLimited, format!("{}: at most {}/s", route.pattern, route.rate.per_second)));
+        }
+        let number = correlation.to_string();
+        let correlation_id = (correlation != 0).then_some(&*number);
+        let event_id = match correlation_id {
+            Some(number) => command_id(session.id, number, payload),
+            None => EventId::v7(cx.wall, cx.entropy()),
+        };
+        let room_id = room.as_ref().and_then(room_name);
+        let command = ClientCommand {
+            event_id,
+            event_type: &route.pattern,
+            timestamp: cx.wall,
+            gateway_id: &cx.settings.gateway_id,
+            connection: cx.settings.connection_id(cx.me),
+            session: session.id,
+            correlation: correlation_id,
+            user_id: &session.user,
+            username: &session.username,
+            roles: &session.roles,
+            room_id,
+            form: route.payload,
+            body: payload,
+        };
+        let mut value = Vec::new();
+        put_command(&mut value, &command, cx.json);
+        let key = room_id.unwrap_or(&session.user).as_bytes().into();
+        Ok(Append { from: cx.me, correlation, topic: (**topic).into(), key, value: value.into() })
     }
 
     /// A publish or a command with a correlation was accepted or refused.
@@ -225,6 +266,18 @@ impl Session {
     fn room_of(&self, stream: StreamHandle) -> Option<&Scope> {
         let known = stream != StreamHandle::NONE;
         self.rooms.iter().find(|seat| known && seat.streams.contains(&stream)).map(|seat| &seat.scope)
+    }
+
+    fn may(&self, route: &CommandRoute, member: bool) -> Result<(), (ErrorCode, String)> {
+        match &route.require {
+            Require::Member(_) if !member => {
+                Err((ErrorCode::NotInRoom, "stream: expected a handle of a joined room".into()))
+            }
+            Require::Role(role) if !self.roles.contains(role) => {
+                Err((ErrorCode::Forbidden, format!("{} needs the role {role}", route.pattern)))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn allows(&mut self, now: crate::time::Monotonic, route: u16, rate: crate::time::Rate) -> bool {

@@ -32,7 +32,7 @@ impl Connection {
         let dialect = match request.path {
             "/ws/frames" => Dialect::Frames,
             "/echo" if cx.settings.dev => Dialect::Echo,
-            "/" if cx.settings.dev && request.upgrade.is_none() => {
+            "/" if cx.settings.dev && !cx.settings.page.is_empty() && request.upgrade.is_none() => {
                 return self
                     .refuse(cx, &websocket::page_response("text/html; charset=utf-8", cx.settings.page.as_bytes()));
             }

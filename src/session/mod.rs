@@ -39,12 +39,24 @@ pub struct Cx<'a> {
     pub pool: &'a mut crate::delivery::Pool,
     /// What the shard shows.
     pub stats: &'a ShardStats,
+    /// Reads JSON in buffers of its own.
+    pub json: &'a mut crate::protocol::envelope::Json,
     /// 64 random bits.
     pub random: &'a mut dyn FnMut() -> u64,
     /// Whether a request to the node may be sent now; if not, its source pauses (DELIVERY §5).
     pub may_request: &'a dyn Fn(NodeId) -> bool,
     /// What the shard must carry out, in order.
     pub out: &'a mut Vec<Output>,
+}
+
+impl Cx<'_> {
+    /// Random bytes of a time-ordered id.
+    fn entropy(&mut self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        bytes[..8].copy_from_slice(&(self.random)().to_be_bytes());
+        bytes[8..].copy_from_slice(&(self.random)().to_be_bytes()[..2]);
+        bytes
+    }
 }
 
 /// What a connection wants of its shard.

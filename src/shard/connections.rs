@@ -112,7 +112,7 @@ impl<D: Driver> Shard<D> {
         let mut connection = self.slots.live(key)?.connection.take()?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = {
-            let Self { driver, port, settings, ledger, pool, stats, entropy, .. } = self;
+            let Self { driver, port, settings, ledger, pool, stats, entropy, json, .. } = self;
             let mut cx = Cx {
                 now: self.now,
                 wall: self.wall,
@@ -121,6 +121,7 @@ impl<D: Driver> Shard<D> {
                 ledger,
                 pool,
                 stats,
+                json,
                 random: &mut || entropy.pop().expect("a call draws at most RANDOM_PER_CALL numbers"),
                 may_request: &|node| port.can_request(node) && port.deliver_clear(),
                 out: &mut outputs,

@@ -81,7 +81,10 @@ impl<D: Driver> Shard<D> {
         }
         let quiet = connection.queue.is_empty() && connection.is_quiet();
         if !quiet || short {
-            self.with(key, |connection, cx| connection.judge(cx, verdict));
+            self.with(key, |connection, cx| {
+                connection.judge(cx, verdict);
+                connection.flushed(cx);
+            });
         }
     }
 }

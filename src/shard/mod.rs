@@ -21,6 +21,7 @@ use crate::delivery::Pool;
 use crate::id::ConnKey;
 use crate::limits;
 use crate::message::Request;
+use crate::protocol::envelope::Json;
 use crate::router::Port;
 use crate::session::{Output, Settings};
 use crate::stats::{Ledger, ShardStats};
@@ -95,6 +96,7 @@ pub struct Shard<D: Driver> {
     busy_next: bool,
     /// Random numbers drawn ahead, so that a call into a connection needs no driver.
     entropy: Vec<u64>,
+    json: Json,
 }
 
 /// Whether the shard goes on.
@@ -137,6 +139,7 @@ impl<D: Driver> Shard<D> {
             busy: false,
             busy_next: false,
             entropy: Vec::new(),
+            json: Json::default(),
             driver,
         }
     }

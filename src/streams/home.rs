@@ -33,6 +33,8 @@ pub struct HomeConfig {
     pub epoch: u64,
     /// Seeds the hash tables.
     pub seed: u64,
+    /// Frames a batch has at most: half the queue's bound, so that a burst that meets a short send closes nobody.
+    pub batch_frames: usize,
     /// Reliable frames kept per stream.
     pub history_events: usize,
     /// Bytes kept per stream.
@@ -420,7 +422,7 @@ impl Homes {
             stream.dirty = true;
             self.dirty.push(index);
         }
-        if stream.pending.byte_len() >= limits::BATCH_BYTES {
+        if stream.pending.byte_len() >= limits::BATCH_BYTES || stream.pending.len() >= self.config.batch_frames {
             self.seal_stream(now, index);
             self.dirty.retain(|other| *other != index);
         }

@@ -83,6 +83,7 @@ impl World {
                 shards: plan.shards,
                 epoch: 77,
                 seed,
+                batch_frames: plan.queue.frames / 2,
                 history_events: 4096,
                 history_bytes: 8 << 20,
                 history_total_bytes: 64 << 20,

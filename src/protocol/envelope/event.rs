@@ -24,6 +24,8 @@ pub enum Audience {
     Session,
     /// All.
     Everyone,
+    /// The room in the target field or the usual ones; where that is absent or null, the user.
+    RoomOrUser,
 }
 
 /// What the type table says of a type of event (DESIGN §8).
@@ -163,11 +165,16 @@ fn scope_of_target(target: &str) -> Result<Option<Scope>, EnvelopeError> {
 
 fn scope_of_rule(rule: &EventRule<'_>, fields: &str) -> Result<Option<Scope>, EnvelopeError> {
     type Read = fn(&str, &str) -> Result<Scope, EnvelopeError>;
+    if rule.to == Audience::RoomOrUser {
+        let rooms = EventRule { to: Audience::Room, ..*rule };
+        let users = EventRule { to: Audience::User, target: None, ..*rule };
+        return Ok(scope_of_rule(&rooms, fields)?.or(scope_of_rule(&users, fields)?));
+    }
     let (usual, read): (&[&str], Read) = match rule.to {
         Audience::Room => (&["room_id", "lobby_id"], room),
         Audience::User => (&["user_id", "recipient_id"], user),
         Audience::Session => (&["session_id"], session),
-        Audience::Everyone => return Ok(Some(Scope::Everyone)),
+        Audience::Everyone | Audience::RoomOrUser => return Ok(Some(Scope::Everyone)),
     };
     let usual = rule.target.as_ref().map_or(usual, std::slice::from_ref);
     for field in usual {

@@ -1,0 +1,61 @@
+//! What a start says: log lines to stderr, and in dev mode what to try next to stdout.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Chosen, Keys};
+use crate::auth::Grant;
+use crate::config::{Config, Log, LogFormat, LogLevel};
+
+/// Log lines go to stderr from here on.
+pub fn start_log(log: &Log) {
+    let level = match log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // A second start in one process (tests) keeps the first log.
+    let _ = match log.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+}
+
+/// One line that says what runs; in dev mode tokens and commands to paste.
+pub fn ready(config: &Config, keys: &Keys, address: SocketAddr, admin: SocketAddr, shards: u16, driver: &Chosen) {
+    let why = match driver {
+        Chosen::Uring => "a trial ring worked".to_owned(),
+        Chosen::Monoio(why) => why.clone(),
+    };
+    let mut text = format!(
+        "ringgate {} listens on ws://{address}/ws/frames\n\
+         shards {shards}, driver {} ({why}), bus embedded in memory, health http://{admin}/health\n",
+        env!("CARGO_PKG_VERSION"),
+        driver.name(),
+    );
+    if let (true, Some(signer)) = (config.server.dev, &keys.signer) {
+        let mint = |sub, roles: &[&str]| signer.mint(&Grant { sub, roles, ..Grant::default() });
+        let (player, publisher) = (mint("player", &[]), mint("server", &["publisher"]));
+        let program = program();
+        text += &format!(
+            "warning: dev mode: the key is made up and gone at the next start; set JWT_SECRET or JWT_PUBLIC_KEY_PATH\n\
+             token of a player:    {player}\n\
+             token of a publisher: {publisher}\n\
+             try in a second terminal:\n  \
+             {program} connect ws://{address} --token {publisher} --room demo\n  \
+             {program} load fanout --url ws://{address} --token {player} --publisher-token {publisher} --connections 100 --duration 5\n"
+        );
+    }
+    // A closed stdout leaves nobody to tell; the log has stderr.
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}
+
+/// How this program was started, for lines to paste.
+fn program() -> String {
+    std::env::args().next().filter(|name| !name.is_empty()).unwrap_or_else(|| "ringgate".into())
+}

@@ -1,0 +1,289 @@
+//! The threads of a node: shards, peers, worker, and who waits for signals.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::Chosen;
+use crate::admin::AdminState;
+use crate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
+use crate::config::Config;
+use crate::id::NodeId;
+use crate::limits;
+use crate::presence::{EmbeddedPresence, PresencePeer};
+use crate::protocol::routes::Routes;
+use crate::router::{Port, ThreadWaker, Wake, peer};
+use crate::shard::driver::Driver;
+use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
+use crate::shard::driver::syscall::{self, Signal, Signals};
+use crate::shard::driver::uring::{UringConfig, UringDriver};
+use crate::shard::{NodeState, Shard, ShardConfig};
+use crate::time::{Monotonic, WallMillis};
+use crate::workers::{self, COMMAND_TOPICS, ServiceWorker};
+
+/// The shard threads.
+pub struct Shards {
+    threads: Vec<JoinHandle<()>>,
+    wakers: Vec<Arc<dyn Wake>>,
+    ended: Receiver<Result<(), String>>,
+}
+
+/// What a shard thread tells while it starts.
+type Started = Result<(usize, Arc<dyn Wake>), String>;
+
+impl Shards {
+    /// Starts a thread per shard and waits until all have their driver.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn start(
+        driver: &Chosen,
+        configs: Vec<ShardConfig>,
+        listeners: Vec<OwnedFd>,
+        pin: bool,
+        peers: &Peers,
+    ) -> Result<Self, String> {
+        let count = configs.len();
+        let (started, starting) = bounded::<Started>(count);
+        let (ending, ended) = bounded(count);
+        let all_wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>> = Arc::default();
+        let (go, gate) = bounded::<()>(count);
+        let threads = configs.into_iter().zip(listeners).enumerate().map(|(index, (config, listener))| {
+            let life =
+                Life { index, pin, started: started.clone(), gate: gate.clone(), wakers: Arc::clone(&all_wakers) };
+            let (ending, uring) = (ending.clone(), matches!(driver, Chosen::Uring));
+            let body = move || {
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    if uring { life.run_uring(config, listener) } else { life.run_monoio(config, listener) }
+                }));
+                let outcome = outcome.map_err(|panic| format!("shard {index} ended: {}", panic_text(&*panic)));
+                // Nobody listens once the node has ended.
+                let _ = ending.send(outcome);
+            };
+            thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(body)
+                .map_err(|error| format!("shard {index}: {error}"))
+        });
+        let threads: Vec<_> = threads.collect::<Result<_, _>>()?;
+        let mut wakers: Vec<Option<Arc<dyn Wake>>> = vec![None; count];
+        for _ in 0..count {
+            let (index, waker) = starting.recv().map_err(|_| "a shard ended while it started".to_owned())??;
+            wakers[index] = Some(waker);
+        }
+        let mut wakers: Vec<_> = wakers.into_iter().flatten().collect();
+        wakers.extend(peers.wakers());
+        // Set once, before the gate opens.
+        let _ = all_wakers.set(wakers.clone());
+        for _ in 0..count {
+            let _ = go.send(());
+        }
+        Ok(Self { threads, wakers, ended })
+    }
+
+    /// The doorbells of all nodes.
+    pub fn wakers(&self) -> Vec<Arc<dyn Wake>> {
+        self.wakers.clone()
+    }
+
+    /// Waits until all shards have drained.
+    ///
+    /// # Errors
+    /// If one of them panicked; the others are then told to end.
+    pub fn join(self, node: &NodeState) -> Result<(), String> {
+        let mut outcome = Ok(());
+        for _ in 0..self.threads.len() {
+            let ended = self.ended.recv().unwrap_or_else(|_| Err("a shard vanished".into()));
+            if ended.is_err() && outcome.is_ok() {
+                outcome = ended;
+                node.abandon.store(true, Ordering::Release);
+                node.draining.store(true, Ordering::Release);
+                self.wakers.iter().for_each(|waker| waker.wake());
+            }
+        }
+        for thread in self.threads {
+            // Its panic was reported above.
+            let _ = thread.join();
+        }
+        outcome
+    }
+}
+
+/// What a shard thread needs besides its shard.
+struct Life {
+    index: usize,
+    pin: bool,
+    started: Sender<Started>,
+    gate: Receiver<()>,
+    wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>>,
+}
+
+impl Life {
+    fn run_uring(&self, config: ShardConfig, listener: OwnedFd) {
+        self.pin();
+        match UringDriver::new(UringConfig { listener: Some(listener) }) {
+            Ok(mut driver) => {
+                if let Some(wakers) = self.meet(driver.waker()) {
+                    driver.set_wakers(wakers);
+                    turn(driver, config);
+                }
+            }
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn run_monoio(&self, config: ShardConfig, listener: OwnedFd) {
+        self.pin();
+        match MonoioDriver::new(MonoioConfig { listener: Some(listener) }) {
+            Ok(mut driver) => {
+                if let Some(wakers) = self.meet(driver.waker()) {
+                    driver.set_wakers(wakers);
+                    turn(driver, config);
+                }
+            }
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn pin(&self) {
+        if self.pin
+            && let Err(error) = syscall::pin_thread(self.index)
+        {
+            tracing::warn!(shard = self.index, %error, "not pinned to its core");
+        }
+    }
+
+    /// Tells this shard's doorbell and waits for everybody's.
+    fn meet(&self, waker: Arc<dyn Wake>) -> Option<Vec<Arc<dyn Wake>>> {
+        self.started.send(Ok((self.index, waker))).ok()?;
+        self.gate.recv().ok()?;
+        self.wakers.get().cloned()
+    }
+
+    fn refuse(&self, error: &std::io::Error) {
+        // The main thread reports the first refusal.
+        let _ = self.started.send(Err(format!("shard {}: {error}", self.index)));
+    }
+}
+
+fn turn<D: Driver>(driver: D, config: ShardConfig) {
+    Shard::new(driver, config).run();
+}
+
+/// The threads that are no shards: presence, bus, services.
+pub struct Peers {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    wakes: Vec<Sender<Vec<Arc<dyn Wake>>>>,
+}
+
+impl Peers {
+    /// Starts them; they wait for [`Peers::connect`] before they touch the mesh.
+    pub fn start(config: &Config, shards: u16, presence: Port, bus: Port, epoch: u64, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (presence_wakes, presence_gate) = bounded(1);
+        let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
+        let window = config.delivery.resume_window;
+        let presence_thread = spawn("presence", &stop, move |stop| {
+            let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed);
+            let mut peer = PresencePeer::new(presence, embedded);
+            if let Ok(wakes) = presence_gate.recv() {
+                let wakes: Vec<Arc<dyn Wake>> = wakes;
+                peer::run(&mut peer, &wakes, clock, stop);
+            }
+        });
+        let log = EmbeddedBus::new(epoch, TopicBounds::default());
+        let bus_log = log.handle();
+        let bus_thread = spawn("bus", &stop, move |stop| {
+            let reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let nodes = Nodes { shards, presence: NodeId(shards) };
+            let mut peer = BusPeer::new(bus, reader, Routes::default(), nodes, &EVENT_TOPICS);
+            if let Ok(wakes) = bus_gate.recv() {
+                peer::run(&mut peer, &wakes, clock, stop);
+            }
+        });
+        let services_thread = spawn("services", &stop, move |stop| {
+            let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            workers::run(&mut ServiceWorker::new(reader, seed), clock, stop);
+        });
+        let threads = vec![presence_thread, bus_thread, services_thread];
+        Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] }
+    }
+
+    /// The doorbells of the mesh's peers, presence first.
+    fn wakers(&self) -> impl Iterator<Item = Arc<dyn Wake>> {
+        let mesh_nodes = self.threads.iter().take(2);
+        mesh_nodes.map(|thread| Arc::new(ThreadWaker::new(thread.thread().clone())) as Arc<dyn Wake>)
+    }
+
+    /// Gives the peers everybody's doorbells.
+    pub fn connect(&self, wakers: Vec<Arc<dyn Wake>>) {
+        for wakes in &self.wakes {
+            // A peer that panicked is found when it is joined.
+            let _ = wakes.send(wakers.clone());
+        }
+    }
+
+    /// Ends them; the shards must have ended.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        drop(self.wakes);
+        for thread in self.threads {
+            thread.thread().unpark();
+            if let Err(panic) = thread.join() {
+                tracing::error!("a peer ended: {}", panic_text(&*panic));
+            }
+        }
+    }
+}
+
+fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {
+    let stop = Arc::clone(stop);
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || body(&stop));
+    spawned.expect("a process that cannot start its fourth thread cannot serve")
+}
+
+/// SIGTERM or SIGINT drains the node, the drain time-out ends what is left, a second signal ends the process at once.
+pub fn drain_on_signal(
+    mut signals: Signals,
+    node: Arc<NodeState>,
+    wakers: Vec<Arc<dyn Wake>>,
+    drain: Duration,
+    state: Arc<AdminState>,
+) {
+    let wait = move || {
+        while matches!(signals.wait(), Ok(Signal::Reload)) {
+            tracing::info!("SIGHUP: nothing to reload yet");
+        }
+        state.draining.store(true, Ordering::Release);
+        node.draining.store(true, Ordering::Release);
+        wakers.iter().for_each(|waker| waker.wake());
+        let limit = move || {
+            thread::park_timeout(drain);
+            node.abandon.store(true, Ordering::Release);
+            wakers.iter().for_each(|waker| waker.wake());
+        };
+        if thread::Builder::new().name("drain".into()).spawn(limit).is_err() {
+            std::process::exit(0);
+        }
+        while matches!(signals.wait(), Ok(Signal::Reload)) {}
+        std::process::exit(0);
+    };
+    if let Err(error) = thread::Builder::new().name("signals".into()).spawn(wait) {
+        tracing::error!(%error, "signals will end the process without a drain");
+    }
+}
+
+fn clock() -> (Monotonic, WallMillis) {
+    (syscall::monotonic(), syscall::wall())
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
