@@ -269,7 +269,14 @@ impl Connection {
     /// Whether [`Connection::resume`] may have something to do.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.pause.is_some() || !self.stash.is_empty() && !matches!(self.phase, Phase::Handshake)
+        let stashed = !self.stash.is_empty() && !matches!(self.phase, Phase::Handshake);
+        self.pause.is_some() || stashed || self.cursors.iter().any(Cursor::is_ready)
+    }
+
+    /// Since when input has been held, for those who wait longest go first.
+    #[must_use]
+    pub fn waiting_since(&self) -> Monotonic {
+        self.pause.as_ref().map_or(Monotonic::ZERO, |pause| pause.since)
     }
 
     /// Whether the shard should receive for this connection.
@@ -300,6 +307,13 @@ impl Connection {
         until <= now || self.end_of_stream && self.is_flushed_and_closing()
     }
 
+    /// What it is doing, for messages of tests and simulations.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let (reading, pause) = (self.wants_reads(), self.pause.is_some());
+        format!("cursors {:?}, reading {reading}, paused {pause}, stash {}", self.cursors, self.stash.len())
+    }
+
     /// Whether a session is attached.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -318,7 +332,8 @@ impl Connection {
             return pulls;
         }
         let limits = &settings.queue;
-        let (frames, bytes) = (self.queue.pending(Class::Reliable) as usize, self.queue.pending_bytes());
+        let waiting = self.queue.pending(Class::Reliable) + self.queue.pending(Class::Delta);
+        let (frames, bytes) = (waiting as usize, self.queue.pending_bytes());
         let room = ((limits.frames / 2).saturating_sub(frames), (limits.bytes / 2).saturating_sub(bytes));
         let share = self.cursors.len();
         for cursor in &mut self.cursors {

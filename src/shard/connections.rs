@@ -68,6 +68,12 @@ impl Slots {
         (slot.generation == key.generation && slot.connection.is_some()).then_some(slot)
     }
 
+    /// The connection of that life.
+    pub fn connection(&self, key: ConnKey) -> Option<&Connection> {
+        let slot = self.slots.get(key.slot as usize).filter(|slot| slot.generation == key.generation)?;
+        slot.connection.as_deref()
+    }
+
     /// The slot, whatever its life; it must exist.
     pub fn get_mut(&mut self, slot: u32) -> &mut Slot {
         &mut self.slots[slot as usize]

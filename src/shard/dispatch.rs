@@ -256,21 +256,20 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Goes on with connections whose input waited for room, answers or an authentication.
+    /// Goes on with connections whose input waited for room, answers or an authentication; who waits longest goes first,
+    /// so that a flood cannot keep the others from the room that there is.
     pub(super) fn resume_waiting(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
+        let slots = &self.slots;
+        let since = |slot: &u32| slots.connection(slots.key(*slot)).map(Connection::waiting_since);
+        waiting.sort_by_key(since);
         for slot in waiting.drain(..) {
             let key = self.slots.key(slot);
-            if let Some(entry) = self.slots.live(key) {
-                entry.waiting = false;
-                self.resume(key);
-            }
+            self.slots.get_mut(slot).waiting = false;
+            self.with(key, |connection, cx| connection.resume(cx));
         }
+        // `with` put those that wait on into the list anew.
         debug_assert!(waiting.is_empty());
-    }
-
-    fn resume(&mut self, key: ConnKey) {
-        self.with(key, |connection, cx| connection.resume(cx));
     }
 }
 

@@ -151,14 +151,16 @@ impl<D: Driver> Shard<D> {
 
     /// Waits for something to do, at most until the next timer, and does it.
     pub fn turn(&mut self) -> Turn {
-        self.wait();
+        if !self.wait() {
+            return Turn::Next;
+        }
         let started = self.driver.now();
         (self.now, self.wall) = (started, self.driver.wall());
         self.port.flush_outboxes();
         self.drain_deliver();
+        self.resume_waiting();
         self.dispatch_completions();
         self.drain_requests();
-        self.resume_waiting();
         self.verify_tokens();
         self.fire_timers();
         self.settle_streams();
@@ -179,7 +181,8 @@ impl<D: Driver> Shard<D> {
         &mut self.driver
     }
 
-    fn wait(&mut self) {
+    /// `false` if the driver sleeps on, which ends the turn.
+    fn wait(&mut self) -> bool {
         let Self { driver, port, completions, .. } = self;
         let wait = if self.busy || port.has_input() {
             Wait::Poll
@@ -191,7 +194,11 @@ impl<D: Driver> Shard<D> {
             port.has_input()
         };
         driver.wait(wait, &mut work_arrived, completions);
+        if driver.sleeps_on() {
+            return false;
+        }
         port.awake();
+        true
     }
 
     fn verify_tokens(&mut self) {
@@ -269,6 +276,19 @@ impl<D: Driver> Shard<D> {
         for connection in self.slots.connections() {
             connection.queue.invariants();
         }
+    }
+
+    /// A connection's write queue, for tests and simulations.
+    #[must_use]
+    pub fn queue(&self, key: ConnKey) -> Option<&crate::delivery::WriteQueue> {
+        self.slots.connection(key).map(|connection| &connection.queue)
+    }
+
+    /// What a connection is doing, for messages of tests and simulations.
+    #[must_use]
+    pub fn describe(&self, key: ConnKey) -> String {
+        let connection = self.slots.connection(key).map(crate::session::Connection::describe);
+        format!("{connection:?}, seats {:?}, depth {:?}", self.members.seats(key.slot), self.port.depth())
     }
 
     /// Connections, sessions, scopes and streams the shard holds, for leak tests.

@@ -38,6 +38,12 @@ impl Cursor {
         self.stream
     }
 
+    /// Whether the next pull waits only for room, in the queue or on the mesh.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
     /// The next pull, if one may be sent now: none is under way and the queue has room for `frames` and `bytes`
     /// (what is left of half its bounds).
     pub fn pull(&mut self, from: ConnAddr, frames: usize, bytes: usize) -> Option<Pull> {

@@ -17,10 +17,8 @@ pub struct Oracle {
     asked: HashMap<(u32, u64), u32>,
     acknowledged: HashSet<(u32, u32)>,
     newest: BTreeMap<(String, u64), u32>,
-    /// Publishers that lost a connection: their keys have versions that never arrived.
-    holey: HashSet<u32>,
-    /// Deltas by client and key, while `count_keys` is on.
-    counts: BTreeMap<(u32, u64), u64>,
+    /// While `count_keys` is on: by client and key, how often each other key was sent since that key's last turn.
+    turns: BTreeMap<u32, BTreeMap<u64, BTreeMap<u64, u32>>>,
     pub count_keys: bool,
 }
 
@@ -42,18 +40,6 @@ impl Oracle {
         if let Some(sequence) = self.asked.get(&(publisher, correlation)) {
             self.acknowledged.insert((publisher, *sequence));
         }
-    }
-
-    pub fn holey(&mut self, publisher: u32) {
-        self.holey.insert(publisher);
-    }
-
-    pub fn is_holey(&self, key: u64) -> bool {
-        self.holey.contains(&((key >> 32) as u32))
-    }
-
-    pub fn any_holey(&self) -> bool {
-        !self.holey.is_empty()
     }
 
     /// A client received the frame at this place.
@@ -85,7 +71,7 @@ impl Oracle {
 
     pub fn newest(&self, room: &str) -> impl Iterator<Item = (u64, u32)> {
         let mine = self.newest.iter().filter(move |((other, _), _)| other == room);
-        mine.map(|((_, key), version)| (*key, *version)).filter(|(key, _)| !self.is_holey(*key))
+        mine.map(|((_, key), version)| (*key, *version))
     }
 
     /// The oldest frame behind `place` that others had more than `patience` ago (D8).
@@ -94,22 +80,30 @@ impl Oracle {
         behind.map(|((_, place), at)| (*place, *at)).find(|(_, at)| now.since(*at) > patience).map(|(place, _)| place)
     }
 
-    /// A client received a delta of the key.
-    pub fn key_sent(&mut self, client: u32, key: u64) {
-        if self.count_keys {
-            *self.counts.entry((client, key)).or_default() += 1;
+    /// A client received a delta of the key. While every key is published in every step, a key that was just sent waits
+    /// again at once, so no other key can have more than two turns, and one that was under way, before it (D3).
+    pub fn key_sent(&mut self, client: u32, key: u64) -> Result<(), String> {
+        if !self.count_keys {
+            return Ok(());
         }
+        let waiting = self.turns.entry(client).or_default();
+        for (other, since) in waiting.iter_mut().filter(|(other, _)| **other != key) {
+            let turns = since.entry(key).or_default();
+            *turns += 1;
+            if *turns > 3 {
+                return Err(format!("D3: client {client}: key {key:x} had {turns} turns while {other:x} waited"));
+            }
+        }
+        waiting.insert(key, BTreeMap::new());
+        Ok(())
     }
 
-    /// While every key is published in every step, no key has its turn much more often than another (D3).
+    /// Every key had a turn (D3).
     pub fn turns_kept(&self, client: u32, keys: usize) -> Result<(), String> {
-        let counts: Vec<u64> = self.counts.range((client, 0)..=(client, u64::MAX)).map(|(_, count)| *count).collect();
-        let most = counts.iter().max().copied().unwrap_or(0);
-        let least = if counts.len() < keys { 0 } else { counts.iter().min().copied().unwrap_or(0) };
-        if most > least + 3 {
-            return Err(format!("D3: client {client}: one key had {most} turns, another {least}"));
+        match self.turns.get(&client).map_or(0, BTreeMap::len) {
+            seen if seen == keys => Ok(()),
+            seen => Err(format!("D3: client {client}: {seen} of {keys} keys ever had a turn")),
         }
-        Ok(())
     }
 
     /// Every acknowledged frame stands somewhere.

@@ -159,6 +159,10 @@ impl World {
             }
             self.spin(Duration::from_millis(5))?;
             if round == limit / 2 {
+                if let Some(client) = self.clients.iter().find(|client| client.publisher && client.state != State::Open)
+                {
+                    return Err(format!("D7: publisher {} is {:?} in peace", client.number, client.state));
+                }
                 for index in 0..self.plan.publishers {
                     for key in 0..self.plan.keys {
                         self.clients[index].publish_delta(&self.network, &mut self.oracle, key, 40);
@@ -175,8 +179,15 @@ impl World {
             }
         }
         self.judge()?;
+        self.told()?;
         self.oracle.complete()?;
-        self.clients.iter().try_for_each(|client| client.settled(&self.oracle))
+        self.clients.iter().try_for_each(|client| {
+            client.settled(&self.oracle).map_err(|breach| {
+                let connection = client.socket.and_then(|socket| self.network.connection(socket));
+                let state = connection.map(|(node, conn)| self.shards[node.index()].describe(conn));
+                format!("{breach}; the server: {connection:?} {}", state.unwrap_or_default())
+            })
+        })
     }
 
     fn connect(&mut self, index: usize) {
@@ -341,6 +352,23 @@ impl World {
         while self.bus_port.take_request().is_some() {}
         let wake: Vec<NodeId> = self.bus_port.wake_list().collect();
         wake.into_iter().for_each(|peer| self.wakers[node.index()].wake(peer));
+    }
+
+    /// D6: what a queue left out is what its client was told of.
+    fn told(&self) -> Result<(), String> {
+        for client in &self.clients {
+            let Some((node, conn)) = client.socket.and_then(|socket| self.network.connection(socket)) else { continue };
+            let Some(queue) = self.shards[node.index()].queue(conn) else { continue };
+            let told: u64 = client.streams.values().map(|view| view.told).sum();
+            if told != queue.deltas_left_out() {
+                let left = queue.deltas_left_out();
+                return Err(format!(
+                    "D6: client {} was told of {told} deltas left out, there are {left}",
+                    client.number
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What must hold at any time.

@@ -41,6 +41,12 @@ pub trait Driver {
     /// block. All staged operations are submitted by then.
     fn wait(&mut self, wait: Wait, work_arrived: &mut dyn FnMut() -> bool, out: &mut Vec<Completion<Self::Socket>>);
 
+    /// Whether the last `wait` is still going on: a driver that may not block its thread (the simulated one) returns
+    /// where others would block. The turn then ends, and the next one calls `wait` again to come out of it.
+    fn sleeps_on(&self) -> bool {
+        false
+    }
+
     /// Makes the socket the connection and arms its receive. `conn.slot` must be free in the driver, that is, never
     /// used or reported [`Completion::Closed`].
     fn attach(&mut self, conn: ConnKey, socket: Self::Socket);

@@ -194,6 +194,14 @@ impl Network {
         self.world().sockets[id.0].ever_short
     }
 
+    /// The connection that the server made of this socket, and its shard.
+    #[must_use]
+    pub fn connection(&self, id: SocketId) -> Option<(NodeId, ConnKey)> {
+        let world = self.world();
+        let socket = &world.sockets[id.0];
+        socket.conn.map(|conn| (NodeId(socket.node as u16), conn))
+    }
+
     /// Bytes that wait for the client to read them.
     #[must_use]
     pub fn unread(&self, id: SocketId) -> usize {
@@ -379,18 +387,16 @@ impl Driver for SimulatedDriver {
 
     fn wait(&mut self, wait: Wait, work_arrived: &mut dyn FnMut() -> bool, out: &mut Vec<Completion<SocketId>>) {
         let node = self.node;
+        let slept;
         let active = {
             let mut world = self.network.world_mut();
-            world.nodes[node].blocked = None;
-            let rung = world.take_rings(node);
+            slept = world.nodes[node].blocked.take().is_some();
+            world.take_rings(node);
             while let Some(id) = world.nodes[node].arrivals.pop_front() {
                 out.push(Completion::Accepted {
                     socket: SocketId(id),
                     peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 });
-            }
-            if rung && out.is_empty() && world.nodes[node].active.is_empty() {
-                return;
             }
             std::mem::take(&mut world.nodes[node].active)
         };
@@ -405,13 +411,17 @@ impl Driver for SimulatedDriver {
                 world.nodes[node].active.push(id);
             }
         }
-        let idle = out.is_empty();
+        let idle = out.is_empty() && !slept;
         drop(world);
         if let (Wait::Until(deadline), true) = (wait, idle)
             && !work_arrived()
         {
             self.network.world_mut().nodes[node].blocked = Some(deadline);
         }
+    }
+
+    fn sleeps_on(&self) -> bool {
+        self.network.world().nodes[self.node].blocked.is_some()
     }
 
     fn attach(&mut self, conn: ConnKey, socket: SocketId) {
