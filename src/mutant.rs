@@ -39,11 +39,19 @@ pub enum Mutant {
     IgnoreCredit,
     /// DELIVERY §3: the rest of a frame under way starts again at its first byte.
     TornFrame,
+    /// D8: while one connection of a shard is blocked, no other is flushed.
+    HeadOfLine,
+    /// D6: a connection is closed before its close frame is sent.
+    EarlyClose,
+    /// D8: a sleeping node is never woken.
+    LostDoorbell,
+    /// D1: a member that catches up gets live batches as well.
+    LiveWhileCatchingUp,
 }
 
 impl Mutant {
     /// Every broken policy.
-    pub const BROKEN: [Self; 16] = [
+    pub const BROKEN: [Self; 20] = [
         Self::DropReliable,
         Self::ReorderReliable,
         Self::OlderAfterNewer,
@@ -60,5 +68,9 @@ impl Mutant {
         Self::IgnoreForget,
         Self::IgnoreCredit,
         Self::TornFrame,
+        Self::HeadOfLine,
+        Self::EarlyClose,
+        Self::LostDoorbell,
+        Self::LiveWhileCatchingUp,
     ];
 }

@@ -300,6 +300,12 @@ impl Connection {
         matches!(self.phase, Phase::Closing { .. }) && self.last_words.is_none() && !self.queue.has_sendable()
     }
 
+    /// Whether it was told, or is to be told, that it ends.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
     /// Whether the socket may be closed now: both sides have ended, or waiting for the client is over.
     #[must_use]
     pub fn is_over(&self, now: Monotonic) -> bool {

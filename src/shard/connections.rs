@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shard;
 use super::driver::Driver;
+use super::{Shard, mutant};
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope};
 use crate::message::{JoinRequest, Request, Start, StreamStart};
 use crate::session::{Connection, Cx, Output};
@@ -231,7 +231,8 @@ impl<D: Driver> Shard<D> {
             slot.fin_sent = true;
             self.driver.shutdown_write(key);
         }
-        if connection.is_over(self.now) {
+        let early = mutant!(self.settings, EarlyClose) && connection.is_closing();
+        if connection.is_over(self.now) || early {
             slot.connection = None;
             self.driver.close(key);
             self.node.connections.fetch_sub(1, Ordering::Relaxed);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shard;
 use super::driver::{Completion, Driver};
+use super::{Shard, mutant};
 use crate::close::CloseReason;
 use crate::delivery::Verdict;
 use crate::frame::{Batch, Run, Shared};
@@ -147,6 +147,9 @@ impl<D: Driver> Shard<D> {
 
     fn page(&mut self, page: Page) {
         let (key, stream, next) = (page.to, page.stream, page.next);
+        if mutant!(self.settings, LiveWhileCatchingUp) {
+            self.members.go_live(key.slot, stream);
+        }
         let live = self.with(key, |connection, cx| connection.page(cx, page));
         if live == Some(true) {
             self.members.go_live(key.slot, stream);

@@ -1,7 +1,7 @@
 //! The flush: every dirty connection gets one send per round, rounds go on while sockets take everything.
 
-use super::Shard;
 use super::driver::{Driver, Outcome};
+use super::{Shard, mutant};
 use crate::delivery::ToSend;
 use crate::session::queue_context;
 
@@ -9,6 +9,11 @@ impl<D: Driver> Shard<D> {
     /// Sends what the dirty connections have, until nothing is left that a socket takes.
     pub(super) fn flush_dirty(&mut self) {
         self.flush_soon = false;
+        if mutant!(self.settings, HeadOfLine)
+            && self.slots.connections().any(|connection| connection.queue.is_blocked())
+        {
+            return;
+        }
         let mut round = std::mem::take(&mut self.dirty);
         let mut rounds = 0;
         while !round.is_empty() && rounds < ROUNDS {

@@ -240,7 +240,9 @@ impl<D: Driver> Shard<D> {
 
     fn finish_turn(&mut self, started: Monotonic) {
         for peer in self.port.wake_list() {
-            self.driver.wake(peer);
+            if !mutant!(self.settings, LostDoorbell) {
+                self.driver.wake(peer);
+            }
         }
         let (history_bytes, streams) = self.homes.sizes();
         self.busy = std::mem::take(&mut self.busy_next)
@@ -273,8 +275,18 @@ impl<D: Driver> Shard<D> {
             let account = &self.ledger.accounts[class.index()];
             assert_eq!(account.pending(), waiting, "D5: {class:?} {account:?}");
         }
+        let limits = &self.settings.queue;
         for connection in self.slots.connections() {
-            connection.queue.invariants();
+            let queue = &connection.queue;
+            queue.invariants();
+            if queue.is_blocked() && !queue.is_closed() {
+                let (frames, bytes) = (queue.pending(crate::class::Class::Reliable), queue.pending_bytes());
+                assert!(frames <= limits.frames as u64 + 1, "D4: {frames} reliable frames wait for a slow connection");
+                let answers = limits.answer_bytes + 2 * self.settings.max_frame;
+                assert!(bytes <= limits.bytes + answers, "D4: {bytes} bytes wait for a slow connection");
+                let deadline = queue.age_deadline(limits) + AGE_SLACK;
+                assert!(deadline > self.now, "D4: a reliable frame waits longer than its bound");
+            }
         }
     }
 
@@ -298,5 +310,19 @@ impl<D: Driver> Shard<D> {
     }
 }
 
+/// Whether the named broken policy runs; never without the feature `mutants`.
+macro_rules! mutant {
+    ($settings:expr, $name:ident) => {{
+        #[cfg(feature = "mutants")]
+        let broken = $settings.queue.mutant == $crate::mutant::Mutant::$name;
+        #[cfg(not(feature = "mutants"))]
+        let broken = false;
+        broken
+    }};
+}
+use mutant;
+
 /// How exactly time-outs of connections are kept.
 const TIMER_GRANULARITY: Duration = Duration::from_millis(10);
+/// How late the check of a queue's age may come: the timers' granularity and a turn.
+const AGE_SLACK: Duration = Duration::from_secs(1);

@@ -56,6 +56,8 @@ pub struct Client {
     decoder: Decoder,
     key: String,
     joined_at: Monotonic,
+    /// The newest WebSocket pong.
+    socket_pong: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +113,7 @@ impl Client {
             decoder: Decoder::new(Role::Client, 1 << 20),
             key: String::new(),
             joined_at: Monotonic::ZERO,
+            socket_pong: 0,
         }
     }
 
@@ -125,6 +128,7 @@ impl Client {
         self.head.clear();
         self.decoder = Decoder::new(Role::Client, 1 << 20);
         (self.deltas, self.acked_deltas, self.pings, self.pongs, self.ping_sent) = (0, 0, 0, 0, 0);
+        self.socket_pong = 0;
         network.send(socket, &websocket::client_request("sim", "/ws/frames", &self.key, &[], None));
         let positions = self.positions.iter().map(|(stream, (epoch, place))| Position {
             stream: stream.as_str().into(),
@@ -166,6 +170,24 @@ impl Client {
         self.send(network, &payload);
     }
 
+    /// Publishes an event that forgets one of this publisher's keys.
+    pub fn publish_forget(&mut self, network: &Network, oracle: &mut Oracle, key: u64) {
+        let key = u64::from(self.number) << 32 | key;
+        let version = self.versions.get(&key).copied().unwrap_or(0);
+        self.sequence += 1;
+        self.correlation += 1;
+        oracle.published(self.number, self.sequence, self.correlation, &self.room);
+        oracle.forgotten(&self.room, key);
+        let mut body = key.to_le_bytes().to_vec();
+        for number in [version, self.number, self.sequence] {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
+        let kind = FrameKind { frame_type: types::EVENT, kind: 2 };
+        let mut payload = Vec::new();
+        client::publish(&mut payload, kind, true, StreamHandle(self.relay), self.correlation, &body);
+        self.send(network, &payload);
+    }
+
     /// Publishes the next value of one of this publisher's keys.
     pub fn publish_delta(&mut self, network: &Network, oracle: &mut Oracle, key: u64, size: usize) {
         let key = u64::from(self.number) << 32 | key;
@@ -188,6 +210,11 @@ impl Client {
         let mut payload = Vec::new();
         client::ping(&mut payload, &self.pings.to_le_bytes());
         self.send(network, &payload);
+        let mut ping = Vec::new();
+        websocket::put_masked_frame(&mut ping, Opcode::Ping, [9; 4], &self.pings.to_le_bytes());
+        if let Some(socket) = self.socket {
+            network.send(socket, &ping);
+        }
     }
 
     pub fn drop_socket(&mut self) {
@@ -221,7 +248,7 @@ impl Client {
         self.decode(network, oracle, &mut bytes)?;
         if sight != Sight::Open {
             if sight == Sight::Ended && self.last_close.is_none() && self.state != State::Idle {
-                return Err(format!("client {}: ended without a close frame", self.number));
+                return Err(format!("D6: client {} was disconnected without a word", self.number));
             }
             self.drop_socket();
         }
@@ -247,8 +274,11 @@ impl Client {
                         return Err(format!("D4: client {} was closed 4408 though it was never slow", self.number));
                     }
                 }
+                Ok(Some(Message::Pong(payload))) => {
+                    self.socket_pong = payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                }
                 Ok(Some(_)) => {}
-                Err(error) => return Err(format!("client {}: broken framing: {error:?}", self.number)),
+                Err(error) => return Err(format!("D1: client {}: broken framing: {error:?}", self.number)),
             }
         }
         self.decoder = decoder;
@@ -276,8 +306,9 @@ impl Client {
                 Ok(())
             }
             FromServer::Delta { stream, after, payload, .. } => self.delta(network, oracle, stream.0, after, payload),
-            FromServer::Reliable { stream, place, prev, payload, .. } => {
-                self.reliable(network, oracle, stream.0, place, prev, payload)
+            FromServer::Reliable { stream, place, prev, payload, forgets, .. } => {
+                let body = if let Some(key) = forgets { self.forget(stream.0, key, payload) } else { payload };
+                self.reliable(network, oracle, stream.0, place, prev, body)
             }
             FromServer::Skipped { stream, count } => {
                 let view = self.streams.get_mut(&stream.0).ok_or("D6: SKIPPED of a stream that was not introduced")?;
@@ -369,6 +400,17 @@ impl Client {
         oracle.seen(network.now(), &name, place, payload)
     }
 
+    /// An event that forgets a key: no value that was published before it may follow (DELIVERY §3).
+    fn forget<'a>(&mut self, handle: u32, key: u64, payload: &'a [u8]) -> &'a [u8] {
+        let (head, rest) = payload.split_at(12);
+        let version = u32::from_le_bytes(head[8..12].try_into().expect("four bytes"));
+        if let Some(view) = self.streams.get_mut(&handle) {
+            let newest = view.versions.entry(key).or_default();
+            *newest = (*newest).max(version);
+        }
+        rest
+    }
+
     fn delta(
         &mut self,
         network: &Network,
@@ -404,6 +446,10 @@ impl Client {
             None => {}
         }
         self.deltas += 1;
+        if self.window.is_some_and(|window| self.deltas - self.acked_deltas > u64::from(window)) {
+            let flight = self.deltas - self.acked_deltas;
+            return Err(format!("D3: client {who} has {flight} unacknowledged deltas, its window is smaller"));
+        }
         self.delivered += 1;
         oracle.key_sent(who, key)
     }
@@ -416,6 +462,12 @@ impl Client {
         }
         if self.pongs != self.ping_sent {
             return Err(format!("D7: client {who} sent {} pings and got {} pongs", self.ping_sent, self.pongs));
+        }
+        if self.socket_pong != self.pings {
+            return Err(format!(
+                "D7: client {who}: the newest of {} pings is not answered, {}",
+                self.pings, self.socket_pong
+            ));
         }
         for view in self.streams.values() {
             let head = oracle.head(&view.name);

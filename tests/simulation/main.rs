@@ -123,6 +123,34 @@ fn a_seed_replays() {
 #[test]
 fn a_late_doorbell_loses_nothing() {
     let weather = Weather { doorbell: Duration::from_millis(400), send_buffer: 8 << 10, ..Weather::default() };
-    let outcome = run(9, Plan { weather, steps: 800, ..plan(9) });
+    let outcome = run(10, Plan { weather, steps: 800, ..plan(10) });
     assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+/// Every broken policy is caught by some seed, and every invariant of DELIVERY §2 catches one.
+#[cfg(feature = "mutants")]
+#[test]
+fn mutants_are_caught() {
+    use ringgate::mutant::Mutant;
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut caught: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    let mut survivors = Vec::new();
+    for mutant in Mutant::BROKEN {
+        let broken = |plan: Plan| Plan { queue: delivery::Limits { mutant, ..plan.queue.clone() }, ..plan };
+        let runs = (1..=6).flat_map(|seed| [(seed, turns_plan(seed)), (seed, plan(seed))]);
+        let breach = runs.into_iter().find_map(|(seed, plan)| run(seed, broken(plan)).err().map(|text| (seed, text)));
+        match breach {
+            Some((seed, text)) => {
+                println!("{mutant:?} -> seed {seed} -> {text}");
+                let invariant = ["D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8"].into_iter().find(|d| text.contains(d));
+                *caught.entry(invariant.unwrap_or("none").to_owned()).or_default() += 1;
+            }
+            None => survivors.push(mutant),
+        }
+    }
+    println!("{caught:?}");
+    assert!(survivors.is_empty(), "not caught: {survivors:?}");
+    for invariant in ["D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8"] {
+        assert!(caught.contains_key(invariant), "{invariant} caught no broken policy: {caught:?}");
+    }
 }

@@ -36,6 +36,11 @@ impl Oracle {
         self.newest.insert((room.to_owned(), key), version);
     }
 
+    /// A key was forgotten: it need not reach anybody any more, until it is published again.
+    pub fn forgotten(&mut self, room: &str, key: u64) {
+        self.newest.remove(&(room.to_owned(), key));
+    }
+
     pub fn acknowledged(&mut self, publisher: u32, correlation: u64) {
         if let Some(sequence) = self.asked.get(&(publisher, correlation)) {
             self.acknowledged.insert((publisher, *sequence));

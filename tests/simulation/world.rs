@@ -155,6 +155,10 @@ impl World {
                 if self.clients[index].state == State::Idle {
                     self.connect(index);
                 }
+                // Its JOIN may have been earlier than the publisher that opens the room.
+                if self.clients[index].state == State::Joining && round % 400 == 399 {
+                    self.clients[index].join(&self.network);
+                }
                 self.clients[index].read(&self.network, &mut self.oracle, true)?;
             }
             self.spin(Duration::from_millis(5))?;
@@ -232,6 +236,8 @@ impl World {
             if network.below(3) == 0 {
                 let size = network.below(self.plan.event_bytes as u64) as usize;
                 client.publish_event(&network, &mut self.oracle, size);
+            } else if network.below(12) == 0 {
+                client.publish_forget(&network, &mut self.oracle, network.below(self.plan.keys));
             } else {
                 client.publish_delta(&network, &mut self.oracle, network.below(self.plan.keys), 40);
             }
