@@ -8,7 +8,7 @@ use super::{Shard, mutant};
 use crate::close::CloseReason;
 use crate::delivery::Verdict;
 use crate::frame::{Batch, Run, Shared};
-use crate::id::{ConnAddr, ConnKey};
+use crate::id::ConnAddr;
 use crate::message::{Deliver, Joined, Page, PresenceReply, PresenceRequest, Request};
 use crate::protocol::frames::write::FramesEncoder;
 use crate::session::Connection;

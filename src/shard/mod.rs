@@ -296,6 +296,12 @@ impl<D: Driver> Shard<D> {
         self.slots.connection(key).map(|connection| &connection.queue)
     }
 
+    /// The conservation accounts, for tests and simulations.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// What a connection is doing, for messages of tests and simulations.
     #[must_use]
     pub fn describe(&self, key: ConnKey) -> String {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use ringgate::auth::{Grant, Signer, Verifier};
+use ringgate::class::Class;
 use ringgate::delivery;
 use ringgate::frame::FrameKind;
 use ringgate::id::{NodeId, Scope};
@@ -42,6 +43,10 @@ pub struct Plan {
     pub keys: u64,
     /// Every key in every step, to watch turns.
     pub all_keys: bool,
+    /// Frames of one batch.
+    pub batch_frames: usize,
+    /// Publishers send this many events and deltas at once.
+    pub burst: usize,
 }
 
 pub struct World {
@@ -83,7 +88,7 @@ impl World {
                 shards: plan.shards,
                 epoch: 77,
                 seed,
-                batch_frames: plan.queue.frames / 2,
+                batch_frames: plan.batch_frames,
                 history_events: 4096,
                 history_bytes: 8 << 20,
                 history_total_bytes: 64 << 20,
@@ -232,6 +237,10 @@ impl World {
             }
             return;
         }
+        for number in 0..self.plan.burst {
+            client.publish_event(&network, &mut self.oracle, 10);
+            client.publish_delta(&network, &mut self.oracle, number as u64 % self.plan.keys, 10);
+        }
         for _ in 0..network.below(4) {
             if network.below(3) == 0 {
                 let size = network.below(self.plan.event_bytes as u64) as usize;
@@ -284,7 +293,7 @@ impl World {
             epoch: 5,
             place: self.events,
             scope,
-            class: ringgate::class::Class::Reliable,
+            class: Class::Reliable,
             key: 0,
             forgets: false,
             kind: FrameKind { frame_type: 0, kind: 0 },
@@ -362,6 +371,16 @@ impl World {
 
     /// D6: what a queue left out is what its client was told of.
     fn told(&self) -> Result<(), String> {
+        if self.plan.trouble_in == 0 {
+            // No connection ended, so the node's account is the sum of what its clients were told.
+            let views = self.clients.iter().flat_map(|client| client.streams.values());
+            let told: u64 = views.map(|view| view.told).sum();
+            let accounts = self.shards.iter().map(|shard| shard.ledger().accounts[Class::Delta.index()]);
+            let left: u64 = accounts.map(|account| account.replaced + account.dropped).sum();
+            if told != left {
+                return Err(format!("D6: {left} deltas were left out, clients were told of {told}"));
+            }
+        }
         for client in &self.clients {
             let Some((node, conn)) = client.socket.and_then(|socket| self.network.connection(socket)) else { continue };
             let Some(queue) = self.shards[node.index()].queue(conn) else { continue };
