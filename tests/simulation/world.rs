@@ -109,7 +109,11 @@ impl World {
             let token = signer.mint(&Grant { sub: &sub, username: None, roles, exp: None, ..Grant::default() });
             let temper = if publisher { Temper::Fast } else { plan.tempers[number as usize % plan.tempers.len()] };
             let window = (!publisher && number % 5 == 4).then_some(8);
-            clients.push(Client::new(number, room, token, publisher, temper, window));
+            let mut client = Client::new(number, room, token, publisher, temper, window);
+            if plan.burst > 0 {
+                client.catch_up = Duration::from_millis(20);
+            }
+            clients.push(client);
         }
         let wakers = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
         Self {
