@@ -149,8 +149,8 @@ pub enum Request {
     PublisherGone {
         /// The room.
         scope: Scope,
-        /// The session.
-        session: SessionId,
+        /// The connection that joined; a session that has joined anew from another one is not meant.
+        from: ConnAddr,
         /// Left for good, rather than detached for at most a resume window.
         gone: bool,
     },

@@ -1,3 +1,5 @@
+//! Tests of tokens: algorithms, keys, claims, times.
+
 use super::*;
 use crate::auth::{Grant, Signer};
 use base64::Engine as _;

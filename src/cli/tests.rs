@@ -1,3 +1,5 @@
+//! Tests of the command line as functions of arguments and environment.
+
 use super::*;
 
 const NOW: WallMillis = WallMillis(1_700_000_000_000);

@@ -1,3 +1,5 @@
+//! Tests of the configuration: precedence, error texts, cross-checks, dev mode.
+
 use super::*;
 use std::collections::BTreeSet;
 

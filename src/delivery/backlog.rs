@@ -129,6 +129,11 @@ impl Backlog {
         self.bytes + self.ring_bytes() + self.answer_bytes
     }
 
+    /// [`Backlog::waiting_bytes`] without the delta ring's.
+    pub fn ordered_bytes(&self) -> usize {
+        self.bytes + self.answer_bytes
+    }
+
     /// Frames of a class that wait, the one under way included.
     pub fn pending(&self, class: Class) -> u64 {
         let under_way = self.under_way.as_ref().is_some_and(|frame| frame.class == class);

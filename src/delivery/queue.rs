@@ -338,6 +338,12 @@ impl WriteQueue {
         alone + self.backlog.as_ref().map_or(0, |backlog| backlog.waiting_bytes())
     }
 
+    /// Wire bytes of reliable frames and answers that wait; of all that waits while the queue is not slow.
+    #[must_use]
+    pub fn pending_ordered_bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.ordered_bytes())
+    }
+
     /// Deltas delivered on this connection.
     #[must_use]
     pub fn deltas_delivered(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -244,7 +244,15 @@ impl Peers {
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {
     let stop = Arc::clone(stop);
-    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || body(&stop));
+    let label = name.to_owned();
+    let guarded = move || {
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&stop))) {
+            // Without this peer the node would answer nobody: end, so that it is started anew.
+            tracing::error!("{label} ended: {}", panic_text(&*panic));
+            std::process::exit(1);
+        }
+    };
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(guarded);
     spawned.expect("a process that cannot start its fourth thread cannot serve")
 }
 
@@ -264,7 +272,10 @@ pub fn drain_on_signal(
         node.draining.store(true, Ordering::Release);
         wakers.iter().for_each(|waker| waker.wake());
         let limit = move || {
-            thread::park_timeout(drain);
+            let until = Instant::now() + drain;
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                thread::park_timeout(left);
+            }
             node.abandon.store(true, Ordering::Release);
             wakers.iter().for_each(|waker| waker.wake());
         };

@@ -9,8 +9,8 @@ use crate::close::CloseReason;
 use crate::id::{Scope, SessionId, StreamHandle, TokenHash};
 use crate::limits;
 use crate::message::{
-    ErrorCode, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom, ScopeEntry,
-    SessionRecord, Start, StreamStart,
+    ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom,
+    ScopeEntry, SessionRecord, Start, StreamStart,
 };
 use crate::protocol::frames::{json, write};
 use crate::time::Monotonic;
@@ -69,6 +69,17 @@ pub struct Hello {
 }
 
 impl Pending {
+    /// Adds a stream to the parked answer of its scope; `false` if this is no resume.
+    pub fn introduce(&mut self, scope: &Scope, introduction: &Arc<Introduction>) -> bool {
+        let Self::Resuming(resuming) = self else { return false };
+        let visible = resuming.session.publisher || !introduction.publishers_only;
+        let parked = resuming.answers.iter_mut().find(|answer| answer.scope == *scope);
+        if let (true, Some(Joined { outcome: Ok(streams), .. })) = (visible, parked) {
+            streams.push(StreamStart { introduction: Arc::clone(introduction), start: Start::Behind(0) });
+        }
+        true
+    }
+
     /// The session to detach when the connection ends now.
     pub fn abandon(&mut self, cx: &mut Cx<'_>) -> Option<SessionId> {
         match self {
@@ -447,7 +458,7 @@ impl Session {
     pub fn publisher_gone(&self, cx: &mut Cx<'_>, scopes: impl Iterator<Item = Scope>) {
         for scope in scopes.filter(|scope| self.publisher && matches!(scope, Scope::Room(_))) {
             let home = scope.home(cx.settings.shards);
-            cx.out.push(Output::Request(home, Request::PublisherGone { scope, session: self.id, gone: false }));
+            cx.out.push(Output::Request(home, Request::PublisherGone { scope, from: cx.me, gone: false }));
         }
     }
 

@@ -69,6 +69,8 @@ pub(super) struct Pause {
     pub since: Monotonic,
     /// The message; `None` when reading only waits for answers to drain.
     pub held: Option<Box<[u8]>>,
+    /// The node that must have room for it; `None` = every shard and presence.
+    pub target: Option<NodeId>,
 }
 
 /// What became of a message.
@@ -76,8 +78,8 @@ pub(super) struct Pause {
 pub(super) enum Flow {
     /// Done.
     Next,
-    /// Hold this message and pause.
-    Hold,
+    /// Hold this message and pause until this node, or if `None` every shard and presence, may be asked.
+    Hold(Option<NodeId>),
 }
 
 impl Connection {
@@ -209,7 +211,8 @@ impl Connection {
         if self.pause.as_ref().is_some_and(|pause| pause.held.is_some() && pause.since + clocks.pause <= now) {
             self.give_up_held(cx);
         }
-        if self.pause.is_none() && self.last_input + clocks.idle <= now {
+        let unread = self.pause.as_ref().is_some_and(|pause| pause.held.is_none() && pause.since + clocks.idle <= now);
+        if unread || self.pause.is_none() && self.last_input + clocks.idle <= now {
             self.close(cx, CloseReason::IdleTimeout);
         } else if self.last_ping + clocks.ping <= now {
             self.last_ping = now;
@@ -232,7 +235,8 @@ impl Connection {
                 let idle = match &self.pause {
                     None => self.last_input + clocks.idle,
                     Some(pause) if pause.held.is_some() => pause.since + clocks.pause,
-                    Some(_) => Monotonic::NEVER,
+                    // Who does not read its answers is idle in its own way.
+                    Some(pause) => pause.since + clocks.idle,
                 };
                 let expiry = match &self.phase {
                     Phase::Open(session) => session.closes_at,
@@ -252,9 +256,9 @@ impl Connection {
         }
         if let Some(pause) = self.pause.take() {
             if let Some(mut held) = pause.held {
-                let again = held.clone();
-                if self.message(cx, &mut held) == Flow::Hold {
-                    self.pause = Some(Box::new(Pause { since: pause.since, held: Some(again) }));
+                // A message that is to be held has not been read in place.
+                if let Flow::Hold(target) = self.message(cx, &mut held) {
+                    self.pause = Some(Box::new(Pause { since: pause.since, held: Some(held), target }));
                     return;
                 }
             }
@@ -271,6 +275,30 @@ impl Connection {
     pub fn is_waiting(&self) -> bool {
         let stashed = !self.stash.is_empty() && !matches!(self.phase, Phase::Handshake);
         self.pause.is_some() || stashed || self.cursors.iter().any(Cursor::is_ready)
+    }
+
+    /// Whether [`Connection::resume`], or a pull, would get somewhere now.
+    #[must_use]
+    pub fn can_go_on(&self, settings: &Settings, may_request: &dyn Fn(NodeId) -> bool) -> bool {
+        let input = match self.pause.as_deref() {
+            Some(Pause { held: Some(_), target: Some(node), .. }) => may_request(*node),
+            Some(Pause { held: Some(_), .. }) => (0..=settings.shards).all(|node| may_request(NodeId(node))),
+            Some(_) => self.queue.answers_drained(&settings.queue),
+            None => !self.stash.is_empty() && !matches!(self.phase, Phase::Busy(_) | Phase::Handshake),
+        };
+        let (frames, bytes) = self.page_room(settings);
+        let home = |cursor: &Cursor| cursor.stream().home(settings.shards);
+        let pulls = |cursor: &Cursor| cursor.is_ready() && home(cursor).is_some_and(may_request);
+        input || self.is_open() && frames > 0 && bytes > 0 && self.cursors.iter().any(pulls)
+    }
+
+    /// What is left of half the queue for pages. Deltas of a slow queue have bounds of their own and do not count.
+    fn page_room(&self, settings: &Settings) -> (usize, usize) {
+        let limits = &settings.queue;
+        let fast_deltas = if self.queue.is_slow() { 0 } else { self.queue.pending(Class::Delta) };
+        let frames = (self.queue.pending(Class::Reliable) + fast_deltas) as usize;
+        let bytes = self.queue.pending_ordered_bytes();
+        ((limits.frames / 2).saturating_sub(frames), (limits.bytes / 2).saturating_sub(bytes))
     }
 
     /// Since when input has been held, for those who wait longest go first.
@@ -337,10 +365,7 @@ impl Connection {
         if self.cursors.is_empty() || !self.is_open() {
             return pulls;
         }
-        let limits = &settings.queue;
-        let waiting = self.queue.pending(Class::Reliable) + self.queue.pending(Class::Delta);
-        let (frames, bytes) = (waiting as usize, self.queue.pending_bytes());
-        let room = ((limits.frames / 2).saturating_sub(frames), (limits.bytes / 2).saturating_sub(bytes));
+        let room = self.page_room(settings);
         let share = self.cursors.len();
         for cursor in &mut self.cursors {
             let home = cursor.stream().home(settings.shards);
@@ -400,7 +425,7 @@ impl Connection {
         match verdict {
             Verdict::Close(reason) => self.close(cx, reason),
             Verdict::AnswersFull if self.pause.is_none() => {
-                self.pause = Some(Box::new(Pause { since: cx.now, held: None }));
+                self.pause = Some(Box::new(Pause { since: cx.now, held: None, target: None }));
             }
             Verdict::AnswersFull | Verdict::Queued | Verdict::Replaced | Verdict::Dropped | Verdict::Refused => {}
         }
@@ -463,8 +488,8 @@ impl Connection {
         if self.dialect == Dialect::Echo {
             return self.answer(cx, |out| websocket::put_binary(out, payload));
         }
-        if self.message(cx, payload) == Flow::Hold {
-            self.pause = Some(Box::new(Pause { since: cx.now, held: Some(Box::from(&*payload)) }));
+        if let Flow::Hold(target) = self.message(cx, payload) {
+            self.pause = Some(Box::new(Pause { since: cx.now, held: Some(Box::from(&*payload)), target }));
             cx.stats.pauses_total.add(1);
         }
     }

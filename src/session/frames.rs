@@ -63,8 +63,8 @@ impl Connection {
 
     fn join(&mut self, cx: &mut Cx<'_>, correlation: u64, json: &mut [u8]) -> Flow {
         // Reading works in place, so a message that has to be held is decided upon before it is read.
-        if !cx_open(cx) {
-            return Flow::Hold;
+        if !every_node_open(cx) {
+            return Flow::Hold(None);
         }
         let join: json::Join<'_> = match json::read(json) {
             Ok(join) => join,
@@ -81,6 +81,8 @@ impl Connection {
         let scope = Scope::Room(join.room.into());
         if session.joining.iter().any(|(other, _)| *other == scope) {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: this JOIN is on its way");
+        } else if session.rooms.iter().any(|seat| seat.scope == scope) {
+            self.error(cx, ErrorCode::BadRequest, correlation, "room: this session is in it");
         } else if session.rooms.len() + session.joining.len() >= cx.settings.rooms_max {
             let text = format!("room: a session has at most {} rooms; LEAVE one", cx.settings.rooms_max);
             self.error(cx, ErrorCode::Forbidden, correlation, &text);
@@ -106,7 +108,7 @@ impl Connection {
         if publisher {
             let home = scope.home(cx.settings.shards);
             let scope = scope.clone();
-            cx.out.push(Output::Request(home, Request::PublisherGone { scope, session: id, gone: true }));
+            cx.out.push(Output::Request(home, Request::PublisherGone { scope, from: cx.me, gone: true }));
         }
         self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
         cx.out.push(Output::Leave { scope });
@@ -122,7 +124,7 @@ impl Connection {
         {
             self.error(cx, ErrorCode::BadRequest, correlation, "stream: expected the relay handle of a joined room");
         } else {
-            return self.to_home(cx, publish);
+            return Self::send_home(cx, publish);
         }
         Flow::Next
     }
@@ -151,13 +153,13 @@ impl Connection {
             forgets: false,
             body: write::player_command_body(correlation, &session.user, payload),
         };
-        self.to_home(cx, publish)
+        Self::send_home(cx, publish)
     }
 
-    fn to_home(&mut self, cx: &mut Cx<'_>, publish: Publish) -> Flow {
+    fn send_home(cx: &mut Cx<'_>, publish: Publish) -> Flow {
         let Some(home) = publish.stream.home(cx.settings.shards) else { return Flow::Next };
         if !(cx.may_request)(home) {
-            return Flow::Hold;
+            return Flow::Hold(Some(home));
         }
         cx.out.push(Output::Request(home, Request::Publish(Box::new(publish))));
         Flow::Next
@@ -165,7 +167,7 @@ impl Connection {
 
     fn command(&mut self, cx: &mut Cx<'_>, kind: u16, stream: StreamHandle, correlation: u64, payload: &[u8]) -> Flow {
         if !(cx.may_request)(cx.settings.bus) {
-            return Flow::Hold;
+            return Flow::Hold(Some(cx.settings.bus));
         }
         match self.append(cx, kind, stream, correlation, payload) {
             Ok(append) => cx.out.push(Output::Request(cx.settings.bus, Request::Append(Box::new(append)))),
@@ -257,6 +259,13 @@ impl Connection {
         }
     }
 
+    /// A stream appeared in a scope while this resume waits for other homes: its frames so far are caught up. `false`
+    /// once the connection no longer resumes.
+    pub fn introduced_while_resuming(&mut self, scope: &Scope, introduction: &Arc<Introduction>) -> bool {
+        let Phase::Busy(pending) = &mut self.phase else { return false };
+        pending.introduce(scope, introduction)
+    }
+
     pub(super) fn error(&mut self, cx: &mut Cx<'_>, code: ErrorCode, correlation: u64, text: &str) {
         self.answer(cx, |out| write::error(out, code, correlation, text));
     }
@@ -302,9 +311,9 @@ fn room_name(scope: &Scope) -> Option<&str> {
     }
 }
 
-/// Whether requests to every shard may be sent; a JOIN does not know its home before it is read.
-fn cx_open(cx: &Cx<'_>) -> bool {
-    (0..cx.settings.shards).all(|shard| (cx.may_request)(NodeId(shard)))
+/// Whether requests to every shard and to presence may be sent; a JOIN does not know its home before it is read.
+fn every_node_open(cx: &Cx<'_>) -> bool {
+    (0..=cx.settings.shards).all(|node| (cx.may_request)(NodeId(node)))
 }
 
 fn refusal_text(code: ErrorCode) -> &'static str {

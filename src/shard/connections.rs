@@ -7,7 +7,7 @@ use super::driver::Driver;
 use super::{Shard, mutant};
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope};
 use crate::message::{JoinRequest, Request, Start, StreamStart};
-use crate::session::{Connection, Cx, Output};
+use crate::session::{Connection, Cx, Output, queue_context};
 use crate::streams::Cursor;
 
 /// Slots by index; a slot's generation names its life.
@@ -112,13 +112,10 @@ impl<D: Driver> Shard<D> {
         key: ConnKey,
         call: impl FnOnce(&mut Connection, &mut Cx<'_>, &mut D) -> T,
     ) -> Option<T> {
-        while self.entropy.len() < RANDOM_PER_CALL {
-            self.entropy.push(self.driver.random());
-        }
         let mut connection = self.slots.live(key)?.connection.take()?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = {
-            let Self { driver, port, settings, ledger, pool, stats, entropy, json, .. } = self;
+            let Self { driver, port, settings, ledger, pool, stats, random, json, .. } = self;
             let mut cx = Cx {
                 now: self.now,
                 wall: self.wall,
@@ -128,7 +125,7 @@ impl<D: Driver> Shard<D> {
                 pool,
                 stats,
                 json,
-                random: &mut || entropy.pop().expect("a call draws at most RANDOM_PER_CALL numbers"),
+                random: &mut || random.next(),
                 may_request: &|node| port.can_request(node) && port.deliver_clear(),
                 out: &mut outputs,
             };
@@ -151,6 +148,9 @@ impl<D: Driver> Shard<D> {
                 self.members.identify(key.slot, user, session, publisher);
             }
             Output::Join { scope, session, publisher, resume } => {
+                if resume.is_some() && self.resuming.last() != Some(&key) {
+                    self.resuming.push(key);
+                }
                 self.members.expect_join(&scope);
                 let from = ConnAddr { shard: self.port.id(), conn: key };
                 let home = scope.home(self.settings.shards);
@@ -233,6 +233,8 @@ impl<D: Driver> Shard<D> {
         }
         let early = mutant!(self.settings, EarlyClose) && connection.is_closing();
         if connection.is_over(self.now) || early {
+            let Self { ledger, pool, stats, settings, .. } = self;
+            connection.queue.abandon(&mut queue_context(self.now, settings, ledger, pool, stats));
             slot.connection = None;
             self.driver.close(key);
             self.node.connections.fetch_sub(1, Ordering::Relaxed);
@@ -250,6 +252,3 @@ impl<D: Driver> Shard<D> {
         }
     }
 }
-
-/// Random numbers one call into a connection may draw: two ids at most.
-const RANDOM_PER_CALL: usize = 8;

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use super::connections::Slots;
 use super::driver::{Completion, Driver};
 use super::{Shard, mutant};
 use crate::close::CloseReason;
 use crate::delivery::Verdict;
 use crate::frame::{Batch, Run, Shared};
-use crate::id::ConnAddr;
-use crate::message::{Deliver, Joined, Page, PresenceReply, PresenceRequest, Request};
+use crate::id::{ConnAddr, ConnKey, Scope};
+use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Request};
 use crate::protocol::frames::write::FramesEncoder;
 use crate::session::Connection;
 use crate::streams::HomeOutput;
@@ -77,6 +79,7 @@ impl<D: Driver> Shard<D> {
             match message {
                 Deliver::Batch(batch) => self.deliver(batch),
                 Deliver::Introduce { scope, introduction } => {
+                    self.resuming.retain(|key| slots_resume(&mut self.slots, *key, &scope, &introduction));
                     for slot in self.members.introduce(&scope, &introduction) {
                         let key = self.slots.key(slot);
                         self.with(key, |connection, cx| connection.introduced(cx, &scope, &introduction));
@@ -89,6 +92,10 @@ impl<D: Driver> Shard<D> {
                 }
                 Deliver::Presence(reply) => self.presence(*reply),
                 Deliver::Kick { user } => {
+                    while self.kicked.front().is_some_and(|(at, _)| self.now.since(*at) > KICK_MEMORY) {
+                        self.kicked.pop_front();
+                    }
+                    self.kicked.push_back((self.now, Arc::clone(&user)));
                     for slot in self.members.of_user(&user) {
                         let key = self.slots.key(slot);
                         self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
@@ -106,13 +113,21 @@ impl<D: Driver> Shard<D> {
         let stream = batch.stream();
         let shared = Shared::new(batch);
         let mut troubled: Vec<(u32, Verdict)> = Vec::new();
-        let Self { members, slots, settings, ledger, pool, stats, dirty, flush_soon, .. } = self;
+        let Self { members, slots, settings, ledger, pool, stats, dirty, flush_soon, timers, .. } = self;
         let mut context = crate::session::queue_context(self.now, settings, ledger, pool, stats);
         for &index in members.live(stream) {
+            let key = slots.key(index);
             let slot = slots.get_mut(index);
             let Some(connection) = slot.connection.as_deref_mut() else { continue };
             let verdict = connection.queue.push_run(Run::whole(shared.clone()), &mut context);
-            if !slot.dirty && !slot.blocked {
+            if slot.blocked {
+                // No flush will settle it: its age is watched from here.
+                let deadline = connection.queue.age_deadline(&settings.queue);
+                if deadline < connection.timer {
+                    connection.timer = deadline;
+                    timers.insert(deadline, key);
+                }
+            } else if !slot.dirty {
                 slot.dirty = true;
                 dirty.push(index);
             }
@@ -165,6 +180,13 @@ impl<D: Driver> Shard<D> {
             PresenceReply::Stop { session, .. } => Some(*session),
             PresenceReply::Opened { .. } | PresenceReply::Expired { .. } => None,
         };
+        if let PresenceReply::Resumed { record, .. } = &reply
+            && self.kicked.iter().any(|(at, user)| *user == record.user && self.now.since(*at) <= KICK_MEMORY)
+        {
+            // The kick came past the answer on another ring; the session is gone.
+            self.with(to.conn, |connection, cx| connection.close(cx, CloseReason::Kicked));
+            return;
+        }
         let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
         if let (None, Some(session)) = (called, session) {
             // The connection ended while it was asked about: it owns nothing.
@@ -210,9 +232,9 @@ impl<D: Driver> Shard<D> {
 
     /// Seals what the homes collected, sends it, then answers joins and pulls, which therefore continue behind it.
     pub(super) fn settle_streams(&mut self) {
-        self.homes.expire(self.now);
         self.homes.seal(self.now);
         self.send_outputs();
+        self.homes.expire(self.now);
         let mut deferred = std::mem::take(&mut self.deferred);
         for request in deferred.drain(..) {
             match request {
@@ -223,8 +245,8 @@ impl<D: Driver> Shard<D> {
                     self.port.deliver(join.from.shard, Deliver::Joined(Box::new(joined)));
                 }
                 Request::Leave { scope, from } => self.homes.leave(self.now, &scope, from),
-                Request::PublisherGone { scope, session, gone } => {
-                    self.homes.publisher_gone(self.now, &scope, session, gone);
+                Request::PublisherGone { scope, from, gone } => {
+                    self.homes.publisher_gone(self.now, &scope, from, gone);
                 }
                 Request::Pull(pull) => {
                     let page = self.homes.page(&pull);
@@ -263,18 +285,34 @@ impl<D: Driver> Shard<D> {
     /// so that a flood cannot keep the others from the room that there is.
     pub(super) fn resume_waiting(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            return;
+        }
         let slots = &self.slots;
         let since = |slot: &u32| slots.connection(slots.key(*slot)).map(Connection::waiting_since);
         waiting.sort_by_key(since);
-        for slot in waiting.drain(..) {
+        for slot in waiting {
             let key = self.slots.key(slot);
-            self.slots.get_mut(slot).waiting = false;
-            self.with(key, |connection, cx| connection.resume(cx));
+            if self.can_go_on(slot) {
+                self.slots.get_mut(slot).waiting = false;
+                // It goes into the list anew if it waits again.
+                self.with(key, |connection, cx| connection.resume(cx));
+            } else if self.slots.live(key).is_some() {
+                self.waiting.push(slot);
+            } else {
+                self.slots.get_mut(slot).waiting = false;
+            }
         }
-        // `with` put those that wait on into the list anew.
-        debug_assert!(waiting.is_empty());
     }
 }
 
+/// Adds a new stream to a resume whose answer for the scope is parked; whether that connection still resumes.
+fn slots_resume(slots: &mut Slots, key: ConnKey, scope: &Scope, introduction: &Arc<Introduction>) -> bool {
+    let connection = slots.live(key).and_then(|slot| slot.connection.as_deref_mut());
+    connection.is_some_and(|connection| connection.introduced_while_resuming(scope, introduction))
+}
+
+/// A resume that crosses its user's kick arrives within this time.
+const KICK_MEMORY: Duration = Duration::from_secs(5);
 /// Requests taken in one turn: a budget, so that a flood of them cannot keep a shard from its sockets.
 const REQUESTS_PER_TURN: usize = 4096;

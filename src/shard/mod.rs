@@ -10,6 +10,7 @@ pub mod driver;
 mod connections;
 mod dispatch;
 mod flush;
+mod random;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -94,8 +95,11 @@ pub struct Shard<D: Driver> {
     busy: bool,
     /// Requests were left over by the budget.
     busy_next: bool,
-    /// Random numbers drawn ahead, so that a call into a connection needs no driver.
-    entropy: Vec<u64>,
+    random: random::Random,
+    /// Connections whose resume has answers parked; a stream that appears meanwhile is added to them.
+    resuming: Vec<ConnKey>,
+    /// Users kicked in the last seconds, for a resume that crosses its kick.
+    kicked: VecDeque<(Monotonic, Arc<str>)>,
     json: Json,
 }
 
@@ -111,7 +115,7 @@ pub enum Turn {
 impl<D: Driver> Shard<D> {
     /// A shard without connections.
     #[must_use]
-    pub fn new(driver: D, config: ShardConfig) -> Self {
+    pub fn new(mut driver: D, config: ShardConfig) -> Self {
         let now = driver.now();
         Self {
             homes: Homes::new(config.homes, now),
@@ -138,7 +142,9 @@ impl<D: Driver> Shard<D> {
             draining: false,
             busy: false,
             busy_next: false,
-            entropy: Vec::new(),
+            random: random::Random::new(|| driver.random()),
+            resuming: Vec::new(),
+            kicked: VecDeque::new(),
             json: Json::default(),
             driver,
         }
@@ -202,7 +208,9 @@ impl<D: Driver> Shard<D> {
     }
 
     fn verify_tokens(&mut self) {
-        while let Some(key) = self.verify.pop_front() {
+        while self.port.can_request(self.settings.presence)
+            && let Some(key) = self.verify.pop_front()
+        {
             self.with(key, |connection, cx| connection.verify(cx));
             if self.driver.now().since(self.now) > limits::VERIFY_BUDGET {
                 break;
@@ -215,11 +223,21 @@ impl<D: Driver> Shard<D> {
         self.timers.advance(self.now, &mut fired);
         for key in fired.drain(..) {
             self.with(key, |connection, cx| {
-                connection.timer = Monotonic::NEVER;
-                connection.timer(cx);
+                // An entry that an earlier one overtook says nothing.
+                if connection.timer <= cx.now {
+                    connection.timer = Monotonic::NEVER;
+                    connection.timer(cx);
+                }
             });
         }
         self.fired = fired;
+    }
+
+    /// Whether a connection whose input waits could go on now.
+    fn can_go_on(&self, slot: u32) -> bool {
+        let may_request = |node| self.port.can_request(node) && self.port.deliver_clear();
+        let connection = self.slots.connection(self.slots.key(slot));
+        connection.is_some_and(|connection| connection.can_go_on(&self.settings, &may_request))
     }
 
     /// Stops accepting and tells everybody; each turn of a drain flushed before.
@@ -246,8 +264,9 @@ impl<D: Driver> Shard<D> {
         }
         let (history_bytes, streams) = self.homes.sizes();
         self.busy = std::mem::take(&mut self.busy_next)
+            || self.waiting.iter().any(|slot| self.can_go_on(*slot))
             || !self.dirty.is_empty()
-            || !self.verify.is_empty()
+            || !self.verify.is_empty() && self.port.can_request(self.settings.presence)
             || self.homes.has_pending()
             || !self.deferred.is_empty();
         let took = self.driver.now().since(started).as_nanos() as u64;

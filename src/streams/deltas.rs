@@ -84,30 +84,19 @@ impl DeltaValues {
         }
     }
 
-    /// The values that changed behind `sequence`, at most `frames` and about `bytes` (at least one), as one run, the
-    /// sequence of the last, and whether there are more.
+    /// The values that changed behind `sequence`, as one run, and the sequence of the last.
     #[must_use]
-    pub fn page(
-        &self,
-        stream: StreamHandle,
-        sequence: u64,
-        frames: usize,
-        bytes: usize,
-    ) -> (Option<SentRun>, u64, bool) {
+    pub fn page(&self, stream: StreamHandle, sequence: u64) -> (Option<SentRun>, u64) {
         let mut builder = BatchBuilder::new(stream);
         let (mut last, mut born) = (sequence, Monotonic::NEVER);
         for (&sequence, key) in self.order.range(sequence + 1..) {
             let slot = self.slots.get(key).expect("the order holds the slots' keys");
-            let over = builder.byte_len() + slot.bytes.len() > bytes || builder.len() >= frames;
-            if over && !builder.is_empty() {
-                return (Some(whole(builder, born)), last, true);
-            }
             let item = Item { class: Class::Delta, key: *key, forgets: false, place: slot.place, prev: 0 };
             builder.push(item, |out| out.extend_from_slice(&slot.bytes));
             born = born.min(slot.at);
             last = sequence;
         }
-        ((!builder.is_empty()).then(|| whole(builder, born)), last, false)
+        ((!builder.is_empty()).then(|| whole(builder, born)), last)
     }
 }
 

@@ -84,9 +84,9 @@ impl History {
     }
 
     /// The frames behind `place`, at most `frames` of them and about `bytes` (at least one frame), as few runs as
-    /// possible. Returns the runs, the place of the last frame, and how many bytes they have.
+    /// possible. Returns the runs and the place of the last frame.
     #[must_use]
-    pub fn page(&self, place: u64, frames: usize, bytes: usize) -> (Vec<SentRun>, u64, usize) {
+    pub fn page(&self, place: u64, frames: usize, bytes: usize) -> (Vec<SentRun>, u64) {
         let mut runs: Vec<SentRun> = Vec::new();
         let (mut last, mut taken) = (place, 0);
         for kept in self.frames.range(self.first_behind(place)..).take(frames) {
@@ -100,7 +100,7 @@ impl History {
                 _ => runs.push(SentRun { batch: Arc::clone(&kept.batch), from: kept.index, to: kept.index + 1 }),
             }
         }
-        (runs, last, taken)
+        (runs, last)
     }
 
     fn first_behind(&self, place: u64) -> usize {

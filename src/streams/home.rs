@@ -14,7 +14,7 @@ use super::deltas::DeltaValues;
 use super::history::History;
 use crate::class::Class;
 use crate::frame::{Batch, BatchBuilder, Encode, FrameKind, Item};
-use crate::id::{NodeId, Scope, SessionId, ShardSet, StreamHandle};
+use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
     Effect, ErrorCode, Event, Introduction, JoinRequest, LostReason, Page, PageNext, Position, Publish, Pull,
@@ -103,11 +103,19 @@ pub struct Homes {
 struct ScopeHome {
     shards: ShardSet,
     streams: Vec<u32>,
-    /// Sessions that may publish; with an instant if their connection is gone and may come back until then.
-    publishers: Vec<(SessionId, Option<Monotonic>)>,
+    publishers: Vec<Publisher>,
     /// Made by a publisher's JOIN, open to every authenticated user.
     open: bool,
     last_active: Monotonic,
+}
+
+/// A session that may publish to the room.
+#[derive(Debug)]
+struct Publisher {
+    session: SessionId,
+    from: ConnAddr,
+    /// Set when its connection is gone: until when it may come back.
+    until: Option<Monotonic>,
 }
 
 #[derive(Debug)]
@@ -223,8 +231,8 @@ impl Homes {
             }
             let home = self.scopes.get_mut(scope).filter(|home| home.open).ok_or(ErrorCode::RoomNotFound)?;
             if join.publisher {
-                home.publishers.retain(|(session, _)| *session != join.session);
-                home.publishers.push((join.session, None));
+                home.publishers.retain(|publisher| publisher.session != join.session);
+                home.publishers.push(Publisher { session: join.session, from: join.from, until: None });
             }
             home.shards.insert(join.from.shard);
             home.last_active = now;
@@ -244,13 +252,14 @@ impl Homes {
     }
 
     /// A publisher's session left the room, or lost its connection and may come back within the resume window.
-    pub fn publisher_gone(&mut self, now: Monotonic, scope: &Scope, session: SessionId, gone: bool) {
+    /// What a connection says that its session has since joined from another one is out of date.
+    pub fn publisher_gone(&mut self, now: Monotonic, scope: &Scope, from: ConnAddr, gone: bool) {
         let until = now + self.config.resume_window;
         let Some(home) = self.scopes.get_mut(scope) else { return };
         if gone {
-            home.publishers.retain(|(publisher, _)| *publisher != session);
-        } else if let Some(publisher) = home.publishers.iter_mut().find(|(publisher, _)| *publisher == session) {
-            publisher.1 = Some(until);
+            home.publishers.retain(|publisher| publisher.from != from);
+        } else if let Some(publisher) = home.publishers.iter_mut().find(|publisher| publisher.from == from) {
+            publisher.until = Some(until);
         }
     }
 
@@ -278,20 +287,17 @@ impl Homes {
             page.next = PageNext::Evicted;
             return page;
         }
-        let (runs, last, taken) = stream.history.page(after, frames, bytes);
-        let count: usize = runs.iter().map(|run| (run.to - run.from) as usize).sum();
+        let (runs, last) = stream.history.page(after, frames, bytes);
         (page.runs, page.after) = (runs, last);
         if last < stream.head {
             page.next = PageNext::More;
-        } else if count < frames && (taken < bytes || taken == 0) {
-            let room = (frames - count, bytes - taken.min(bytes));
-            let (run, sequence, more) = stream.deltas.page(pull.stream, pull.after_delta, room.0, room.1);
-            page.runs.extend(run);
-            page.after_delta = sequence;
-            page.next = if more { PageNext::More } else { PageNext::Live };
-        } else {
-            page.next = PageNext::More;
+            return page;
         }
+        // The head is met: all newest values in one page. A slow member's queue has bounds and turns of its own; paging
+        // them here by age would starve the keys at the end for as long as those at the front change.
+        let (run, sequence) = stream.deltas.page(pull.stream, pull.after_delta);
+        page.runs.extend(run);
+        page.after_delta = sequence;
         page
     }
 
@@ -479,7 +485,7 @@ impl Homes {
         let scope = stream.scope.clone();
         let room = matches!(scope, Scope::Room(_));
         let Some(home) = self.scopes.get_mut(&scope) else { return false };
-        home.publishers.retain(|(_, until)| until.is_none_or(|until| until > now));
+        home.publishers.retain(|publisher| publisher.until.is_none_or(|until| until > now));
         let abandoned = home.shards.is_empty() && now.since(home.last_active) > self.config.resume_window;
         if room && abandoned && home.publishers.is_empty() {
             for index in self.scopes.remove(&scope).map(|home| home.streams).unwrap_or_default() {

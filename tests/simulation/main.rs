@@ -18,7 +18,7 @@ use world::{Plan, World};
 
 /// A run of every kind of trouble; the seed chooses sizes.
 fn plan(seed: u64) -> Plan {
-    let tiny = seed % 3 == 0;
+    let tiny = seed.is_multiple_of(3);
     let queue = delivery::Limits { frames: 48, bytes: 48 << 10, delta_bytes: 24 << 10, ..delivery::Limits::default() };
     Plan {
         shards: 1 + (seed % 4) as u16,

@@ -142,7 +142,7 @@ impl World {
         for step in 0..self.plan.steps {
             self.act(step)?;
             self.spin(Duration::from_millis(1))?;
-            if step % 64 == 0 {
+            if step.is_multiple_of(64) {
                 self.judge()?;
             }
         }
@@ -236,7 +236,7 @@ impl World {
             for key in 0..self.plan.keys {
                 client.publish_delta(&network, &mut self.oracle, key, 60);
             }
-            if step % 16 == 0 {
+            if step.is_multiple_of(16) {
                 client.publish_event(&network, &mut self.oracle, 20);
             }
             return;

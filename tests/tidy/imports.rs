@@ -14,7 +14,7 @@ const L3: &[(&str, &[&str])] = &[
     ("presence", &[]),
     ("store", &[]),
     ("keys", &["auth"]),
-    ("workers", &["services", "world"]),
+    ("workers", &["protocol", "services", "world"]),
     ("admin", &[]),
 ];
 /// Assembly: may use everything.
@@ -140,7 +140,7 @@ fn the_table_bites() {
     up("src/presence/mod.rs", "use crate::bus::Embedded;");
     up("src/presence/mod.rs", "use crate::auth::Token;");
     up("src/bus/kafka.rs", "use crate::shard::Shard;");
-    up("src/workers/mod.rs", "use crate::protocol::rooms;");
+    up("src/workers/mod.rs", "use crate::auth::Verifier;");
     up("src/services/chat.rs", "use crate::{id, services::{rooms, dice}, limits as l, streams::{a, b}};");
     up("src/streams/mod.rs", "use super::delivery::Policy;");
     up("src/streams/home.rs", "use super::super::{delivery, id};");
