@@ -44,7 +44,7 @@ pub enum Pending {
     /// Waits for its turn to be verified.
     Verifying { hello: Hello, attempts: u8 },
     /// Presence looks for the session.
-    Looking { hello: Hello, claims: Option<Claims>, token: Box<str>, attempts: u8 },
+    Looking { hello: Hello, claims: Option<Claims>, token: Box<str>, attempts: u8, kicked: Vec<Arc<str>> },
     /// Presence keeps the new session.
     Opening { session: Box<Session>, token: ResumeToken, expired: bool },
     /// The homes say where the session's streams go on.
@@ -144,7 +144,8 @@ impl Connection {
         let token: Box<str> = hello.resume.as_deref().unwrap_or_default().into();
         match token_hash(&token) {
             Some(hash) => {
-                self.phase = Phase::Busy(Box::new(Pending::Looking { hello, claims, token, attempts }));
+                self.phase =
+                    Phase::Busy(Box::new(Pending::Looking { hello, claims, token, attempts, kicked: Vec::new() }));
                 self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, token: hash });
             }
             None => self.not_found(cx, claims, attempts),
@@ -206,10 +207,24 @@ impl Connection {
             (Pending::Looking { claims, attempts, .. }, PresenceReply::Expired { .. }) => {
                 self.not_found(cx, claims, attempts);
             }
-            (Pending::Looking { hello, claims, token, attempts }, PresenceReply::Resumed { record, .. }) => {
+            (Pending::Looking { kicked, .. }, PresenceReply::Resumed { record, .. })
+                if kicked.contains(&record.user) =>
+            {
+                self.close(cx, CloseReason::Kicked);
+            }
+            (Pending::Looking { hello, claims, token, attempts, .. }, PresenceReply::Resumed { record, .. }) => {
                 self.resumed(cx, *record, &hello, claims, token, attempts);
             }
             (pending, _) => self.phase = Phase::Busy(Box::new(pending)),
+        }
+    }
+
+    /// A user was kicked; if it is the one whose session presence is looking for, the answer comes too late.
+    pub fn kicked_while_looking(&mut self, user: &Arc<str>) {
+        if let Phase::Busy(pending) = &mut self.phase
+            && let Pending::Looking { kicked, .. } = &mut **pending
+        {
+            kicked.push(Arc::clone(user));
         }
     }
 

@@ -90,6 +90,11 @@ impl Slots {
         self.slots.iter().filter_map(|slot| slot.connection.as_deref())
     }
 
+    /// [`Slots::connections`], to call into without a context.
+    pub fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())
+    }
+
     /// Slots in use, those whose socket is being closed among them.
     pub fn len(&self) -> usize {
         self.used

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::connections::Slots;
 use super::driver::{Completion, Driver};
@@ -92,10 +91,8 @@ impl<D: Driver> Shard<D> {
                 }
                 Deliver::Presence(reply) => self.presence(*reply),
                 Deliver::Kick { user } => {
-                    while self.kicked.front().is_some_and(|(at, _)| self.now.since(*at) > KICK_MEMORY) {
-                        self.kicked.pop_front();
-                    }
-                    self.kicked.push_back((self.now, Arc::clone(&user)));
+                    // A resume whose answer is on its way past this kick on another ring must not outlive it.
+                    self.slots.connections_mut().for_each(|connection| connection.kicked_while_looking(&user));
                     for slot in self.members.of_user(&user) {
                         let key = self.slots.key(slot);
                         self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
@@ -180,13 +177,6 @@ impl<D: Driver> Shard<D> {
             PresenceReply::Stop { session, .. } => Some(*session),
             PresenceReply::Opened { .. } | PresenceReply::Expired { .. } => None,
         };
-        if let PresenceReply::Resumed { record, .. } = &reply
-            && self.kicked.iter().any(|(at, user)| *user == record.user && self.now.since(*at) <= KICK_MEMORY)
-        {
-            // The kick came past the answer on another ring; the session is gone.
-            self.with(to.conn, |connection, cx| connection.close(cx, CloseReason::Kicked));
-            return;
-        }
         let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
         if let (None, Some(session)) = (called, session) {
             // The connection ended while it was asked about: it owns nothing.
@@ -312,7 +302,5 @@ fn slots_resume(slots: &mut Slots, key: ConnKey, scope: &Scope, introduction: &A
     connection.is_some_and(|connection| connection.introduced_while_resuming(scope, introduction))
 }
 
-/// A resume that crosses its user's kick arrives within this time.
-const KICK_MEMORY: Duration = Duration::from_secs(5);
 /// Requests taken in one turn: a budget, so that a flood of them cannot keep a shard from its sockets.
 const REQUESTS_PER_TURN: usize = 4096;

@@ -98,8 +98,6 @@ pub struct Shard<D: Driver> {
     random: random::Random,
     /// Connections whose resume has answers parked; a stream that appears meanwhile is added to them.
     resuming: Vec<ConnKey>,
-    /// Users kicked in the last seconds, for a resume that crosses its kick.
-    kicked: VecDeque<(Monotonic, Arc<str>)>,
     json: Json,
 }
 
@@ -144,7 +142,6 @@ impl<D: Driver> Shard<D> {
             busy_next: false,
             random: random::Random::new(|| driver.random()),
             resuming: Vec::new(),
-            kicked: VecDeque::new(),
             json: Json::default(),
             driver,
         }

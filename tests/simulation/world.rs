@@ -425,7 +425,8 @@ impl World {
         let recovered: u64 = self.clients.iter().map(|client| client.recovered).sum();
         let anew: u64 = self.clients.iter().map(|client| client.unrecovered).sum();
         format!(
-            "delivered {}, acknowledged {}, resumed {recovered}, not recovered {anew}, 4408 {}, 4409 {}, kicks {}",
+            "slots {}, delivered {}, acknowledged {}, resumed {recovered}, not recovered {anew}, 4408 {}, 4409 {}, kicks {}",
+            self.shards.iter().map(|shard| shard.sizes().0).sum::<usize>(),
             self.delivered(),
             self.oracle.acknowledged_frames(),
             closes(4408),
