@@ -1,0 +1,13 @@
+//! The real binary on real sockets, both drivers: tungstenite as a client that is not ours, and bare sockets for what
+//! no decent client does. Each test runs once per driver and must count the same on both.
+
+/// Starts the binary, watches it from outside, kills it.
+mod node;
+
+/// A tungstenite client that holds every stream to its `prev` chain.
+mod client;
+/// A bare socket with frames made by hand.
+mod raw;
+
+/// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
+mod gateway;
