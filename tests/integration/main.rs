@@ -9,5 +9,9 @@ mod client;
 /// A bare socket with frames made by hand.
 mod raw;
 
+/// RFC 6455, section by section.
+mod conformance;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
+/// The clocks of a connection.
+mod timeouts;

@@ -81,6 +81,14 @@ impl Raw {
         }
     }
 
+    /// Asks for an upgrade that may be refused; whether it was granted.
+    pub fn try_upgrade(&mut self) -> bool {
+        // A refusal may have ended the connection before it was asked for.
+        let _ = self.stream.write_all(request("/ws/frames", &[]).as_bytes());
+        let mut status = [0; 12];
+        self.stream.read_exact(&mut status).is_ok() && &status == b"HTTP/1.1 101"
+    }
+
     /// Reads on to the close frame, its code (0 if it has none), and that nothing but the end follows.
     pub fn closed(&mut self) -> u16 {
         loop {
