@@ -36,8 +36,9 @@ pub struct Client {
     pub recovered: bool,
     pub reason: Option<String>,
     pub last_close: Option<u16>,
-    /// By handle: name, epoch, place.
-    streams: BTreeMap<u32, (String, u64, u64)>,
+    /// By handle: name, epoch, place. A resumed stream of which the client knew nothing goes on from its entry, so its
+    /// place is not known before its first frame.
+    streams: BTreeMap<u32, (String, u64, Option<u64>)>,
     /// Where the session stopped on a former connection.
     before: Vec<Position>,
     /// Reliable frames received.
@@ -191,10 +192,8 @@ impl Client {
 
     /// What a resume needs.
     pub fn positions(&self) -> Vec<Position> {
-        let streams = self.streams.values().map(|(name, epoch, place)| Position {
-            stream: Arc::from(&**name),
-            epoch: *epoch,
-            place: *place,
+        let streams = self.streams.values().filter_map(|(name, epoch, place)| {
+            Some(Position { stream: Arc::from(&**name), epoch: *epoch, place: (*place)? })
         });
         streams.collect()
     }
@@ -216,14 +215,18 @@ impl Client {
             }
             types::ADVANCE | types::PLAYER_COMMAND | types::BATTLE_TIMELINE..=types::EVENT => {
                 let (name, _, place) = self.streams.get_mut(&header.stream.0).expect("introduced before");
-                assert_eq!(header.prev, *place, "{name}: a frame is missing or doubled before {header:?}");
-                assert!(header.number > *place, "{name}: {header:?}");
-                *place = header.number;
+                let prev = place.unwrap_or(header.prev);
+                assert_eq!(header.prev, prev, "{name}: a frame is missing or doubled before {header:?}");
+                assert!(header.number > prev, "{name}: {header:?}");
+                *place = Some(header.number);
                 self.reliable += 1;
             }
             types::WORLD_DELTA => {
                 let (name, _, place) = self.streams.get(&header.stream.0).expect("introduced before");
-                assert!(header.number <= *place, "{name}: a delta overtook what it follows: {header:?}");
+                assert!(
+                    place.is_none_or(|place| header.number <= place),
+                    "{name}: a delta overtook what it follows: {header:?}"
+                );
             }
             _ => {}
         }
@@ -231,7 +234,7 @@ impl Client {
 
     fn introduce(&mut self, handle: u32, name: &str, epoch: u64, head: u64) {
         let stopped = self.before.iter().find(|position| &*position.stream == name && position.epoch == epoch);
-        let place = stopped.filter(|_| self.recovered).map_or(head, |position| position.place);
+        let place = if self.recovered { stopped.map(|position| position.place) } else { Some(head) };
         self.streams.insert(handle, (name.to_owned(), epoch, place));
     }
 }

@@ -11,7 +11,13 @@ mod raw;
 
 /// RFC 6455, section by section.
 mod conformance;
+/// Signals, exit codes, what a failed start says.
+mod drain;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
+/// Resets, stalls and takeovers lose and double nothing.
+mod resume;
+/// Without io_uring: a fallback that says why, or a refusal that says what to do.
+mod seccomp;
 /// The clocks of a connection.
 mod timeouts;
