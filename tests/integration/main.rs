@@ -15,6 +15,8 @@ mod conformance;
 mod drain;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
+/// Thousands of connection lives leave nothing behind.
+mod leak;
 /// Resets, stalls and takeovers lose and double nothing.
 mod resume;
 /// Without io_uring: a fallback that says why, or a refusal that says what to do.

@@ -25,6 +25,11 @@ impl Raw {
         Self { stream, input: Vec::new() }
     }
 
+    /// A socket that something else has used.
+    pub fn around(stream: TcpStream) -> Self {
+        Self { stream, input: Vec::new() }
+    }
+
     /// Connects and upgrades.
     pub fn upgraded(gateway: &Gateway, path: &str) -> Self {
         let mut raw = Self::connect(gateway);
