@@ -15,6 +15,8 @@ mod conformance;
 mod drain;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
+/// Clients that break the rules, beside one that keeps them.
+mod hostile;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
 /// Resets, stalls and takeovers lose and double nothing.
