@@ -426,6 +426,7 @@ impl Connection {
             Verdict::Close(reason) => self.close(cx, reason),
             Verdict::AnswersFull if self.pause.is_none() => {
                 self.pause = Some(Box::new(Pause { since: cx.now, held: None, target: None }));
+                cx.stats.pauses_total.add(1);
             }
             Verdict::AnswersFull | Verdict::Queued | Verdict::Replaced | Verdict::Dropped | Verdict::Refused => {}
         }

@@ -1,0 +1,27 @@
+//! The real binary on real sockets, both drivers: tungstenite as a client that is not ours, and bare sockets for what
+//! no decent client does. Each test runs once per driver and must count the same on both.
+
+/// Starts the binary, watches it from outside, kills it.
+mod node;
+
+/// A tungstenite client that holds every stream to its `prev` chain.
+mod client;
+/// A bare socket with frames made by hand.
+mod raw;
+
+/// RFC 6455, section by section.
+mod conformance;
+/// Signals, exit codes, what a failed start says.
+mod drain;
+/// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
+mod gateway;
+/// Clients that break the rules, beside one that keeps them.
+mod hostile;
+/// Thousands of connection lives leave nothing behind.
+mod leak;
+/// Resets, stalls and takeovers lose and double nothing.
+mod resume;
+/// Without io_uring: a fallback that says why, or a refusal that says what to do.
+mod seccomp;
+/// The clocks of a connection.
+mod timeouts;
