@@ -6,6 +6,7 @@ remembers how far it is in every stream, checks that nothing is missing, and res
 
 import json
 import random
+import socket
 import struct
 import time
 from typing import Iterator, NamedTuple
@@ -42,7 +43,8 @@ class Session:
         self.names = {}  # handle -> stream name, of this connection
         self.positions = {}  # stream name -> {"epoch", "offset"}: how far we are
         self.relay = 0  # the handle publishers publish on and players send commands on
-        self.resumed = 0
+        self.reconnects = 0
+        self.recovered = 0  # reconnects without a gap
         self._open()
 
     def send(self, type, payload=b"", kind=0, stream=0, number=0):
@@ -51,6 +53,10 @@ class Session:
             self.socket.send(HEADER.pack(type, 0, kind, stream, number, 0) + payload)
         except ConnectionClosed:
             pass  # frames() notices, too, and resumes
+
+    def drop(self):
+        """Cuts the connection without a word, as a network that fails does."""
+        self.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def frames(self) -> Iterator[Frame]:
         """Yields the room's frames, across reconnects; every reliable frame once and in order."""
@@ -96,13 +102,15 @@ class Session:
         while True:
             time.sleep(delay)
             try:
-                self.resumed += 1
-                return self._open()
+                self._open()
+                self.reconnects += 1
+                return
             except OSError:
                 delay = min(delay * 2, 10)
 
     def _welcome(self, welcome):
         self.resume = welcome["resume"]
+        self.recovered += welcome["recovered"]
         if not welcome["recovered"]:
             # A new session, or a resume that could not close the gap: begin where the streams are now. An application
             # whose state depends on every event asks for a snapshot here.

@@ -73,7 +73,7 @@ def main():
             # acknowledged may be lost, so it is sent again (players tell a double by `n`).
             for correlation in list(game.unanswered):
                 game.send_event(correlation)
-            print(f"in room {options.room}, {session.resumed} times resumed", flush=True)
+            print(f"in room {options.room}, {session.reconnects} reconnects", flush=True)
         elif frame.type == PLAYER_COMMAND:
             # payload: the player's correlation (u64), length of the user id (u16), user id, what the player sent
             _, length = struct.unpack_from("<QH", frame.payload)

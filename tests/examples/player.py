@@ -2,7 +2,8 @@
 
     RINGGATE_TOKEN=$(ringgate token mint --sub alice) python player.py --room arena --rounds 20
 
-With --battle N it starts a battle of N events in the room and checks that it gets all of them. It ends with exit code 0
+With --battle N it starts a battle of N events in the room and checks that it gets all of them; with --drop-at M it cuts
+its connection at the battle's event M and resumes. It ends with exit code 0
 and a line of JSON that says what it saw, or with a traceback that says what was wrong.
 """
 
@@ -11,7 +12,7 @@ import json
 import os
 import sys
 
-from frames import ACK, BATTLE_END, BATTLE_TIMELINE, COMMAND, ERROR, EVENT, JOINED, SKIPPED, WORLD_DELTA, Session
+from frames import BATTLE_END, BATTLE_TIMELINE, COMMAND, ERROR, EVENT, JOINED, SKIPPED, WORLD_DELTA, Session
 
 TO_GAME_SERVER = 0x8000  # COMMANDs of this kind and above go to the room's publishers
 START_BATTLE = 10  # battle.command.start
@@ -25,10 +26,11 @@ def main():
     parser.add_argument("--name", default="alice", help="the token's user id")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--battle", type=int, default=0, metavar="EVENTS")
+    parser.add_argument("--drop-at", type=int, metavar="EVENT")
     options = parser.parse_args()
 
     session = Session(options.url, options.token, options.room)
-    seen = {"events": 0, "x": 0, "score": 0, "deltas": 0, "skipped": 0, "battle": 0, "acks": 0}
+    seen = {"events": 0, "x": 0, "score": 0, "deltas": 0, "others": 0, "skipped": 0, "battle": 0}
     sent, newest, battle_ended = 0, 0, options.battle == 0
 
     def command(kind, body):
@@ -56,6 +58,7 @@ def main():
         elif frame.type == WORLD_DELTA:
             delta = json.loads(frame.payload[8:])  # the key comes first
             if delta["player"] != options.name:
+                seen["others"] += 1
                 continue
             assert delta["x"] > seen["x"], f"an old value after a newer one: {delta}, {seen}"
             seen["deltas"] += 1
@@ -64,18 +67,18 @@ def main():
             seen["battle"] += 1
             event = json.loads(frame.payload)
             assert event["n"] == seen["battle"], f"a battle event is missing, double or early: {event}, {seen}"
+            if seen["battle"] == options.drop_at:
+                session.drop()
         elif frame.type == BATTLE_END:
             assert json.loads(frame.payload)["events"] == seen["battle"] == options.battle, (frame, seen)
             battle_ended = True
         elif frame.type == SKIPPED:
             seen["skipped"] += frame.number  # deltas, and only deltas, were left out because we were slow
-        elif frame.type == ACK:
-            seen["acks"] += 1
         elif frame.type == ERROR:
             sys.exit(f"error {frame.kind}: {frame.payload.decode()}")
         moved, scored = seen["x"] == 2 * options.rounds, seen["events"] == options.rounds
-        if battle_ended and moved and scored and seen["acks"] == sent:
-            print(json.dumps(seen), flush=True)
+        if battle_ended and moved and scored:
+            print(json.dumps(seen | {"recovered": session.recovered}), flush=True)
             return
 
 
