@@ -164,7 +164,7 @@ fn python_plays_with_the_game_server() {
     assert_eq!(counts, [20, 60, 40, 300, 0], "{seen}");
     assert!(count(&seen, "others") > 100, "that was no flood: {seen}");
 
-    let seen = play(&python, &gateway, "alice", &["--rounds", "0", "--battle", "300", "--drop-at", "100"]);
+    let seen = play(&python, &gateway, "bob", &["--rounds", "0", "--battle", "300", "--drop-at", "100"]);
     assert_eq!((count(&seen, "battle"), count(&seen, "recovered")), (300, 1), "{seen}");
 }
 

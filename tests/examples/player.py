@@ -60,7 +60,8 @@ def main():
             if delta["player"] != options.name:
                 seen["others"] += 1
                 continue
-            assert delta["x"] > seen["x"], f"an old value after a newer one: {delta}, {seen}"
+            # A resume may repeat the newest value; an older one would be wrong.
+            assert delta["x"] >= seen["x"], f"an old value after a newer one: {delta}, {seen}"
             seen["deltas"] += 1
             seen["x"] = delta["x"]
         elif frame.type == BATTLE_TIMELINE:
