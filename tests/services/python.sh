@@ -1,0 +1,26 @@
+#!/bin/sh
+# A Python with the `websockets` library in target/services/python, for tests/examples/*.py. Prints the interpreter's
+# path; does nothing else if it is there already.
+set -eu
+cd "$(dirname "$0")/../.."
+version=15.0.1
+home=$PWD/target/services/python
+python=$home/bin/python
+
+installed() { "$python" -c 'import sys, websockets.version as w; sys.exit(w.version != sys.argv[1])' "$version" 2>/dev/null; }
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+venv() { rm -rf "$home" && python3 -m venv "$home"; }
+
+if ! installed; then
+    mkdir -p target/services
+    # Debian's python3 comes without the part of venv that installs pip.
+    if ! venv >&2; then
+        echo 'installing python3-venv' >&2
+        as_root apt-get update -qq >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >&2
+        venv >&2
+    fi
+    "$python" -m pip install --quiet --disable-pip-version-check "websockets==$version" >&2
+    installed
+fi
+echo "$python"
