@@ -1,4 +1,24 @@
-//! (map follows)
+//! **ringgate**: a WebSocket gateway for real-time games and chat on thread-per-core io_uring shards.
+//!
+//! > In order, everything, or a disconnect that says why and can be resumed. Only WORLD_DELTA frames may be dropped or
+//! > replaced by newer ones, and only for a client that is slow.
+//!
+//! It never holds a source back for one slow member, never drops a reliable frame silently, never lets a peer's input
+//! grow memory without bound, and a shard never takes a lock or calls a bus, a store or HTTP.
+//!
+//! Start with two types: [`delivery::WriteQueue`], where the promise is kept for one connection, and
+//! [`shard::Shard`], whose `turn` is the life of every message.
+//!
+//! # Map, by layer; imports point down only (`tests/tidy.rs` checks it)
+//!
+//! | layer | modules |
+//! |---|---|
+//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`time`] [`limits`] [`stats`] |
+//! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle |
+//! | L1b | [`session`] the life of one connection |
+//! | L2 | [`router`] mesh of rings and doorbells · [`shard`] the loop and its drivers uring, monoio, simulated |
+//! | L3 peers on their own threads | [`bus`] · [`presence`] · [`workers`] · [`admin`] |
+//! | L4 assembly | [`config`] · [`server`] · [`cli`] |
 
 // --- L0 vocabulary
 pub mod class;

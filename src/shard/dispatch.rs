@@ -41,6 +41,11 @@ impl<D: Driver> Shard<D> {
                 if let Some(lease) = lease {
                     self.driver.release(lease);
                 }
+                // What is published to homes of this shard is taken at once when its room is used up, so that one
+                // turn's input never pauses the publisher it came from.
+                if !self.port.can_request(self.port.id()) {
+                    self.drain_requests();
+                }
             }
             Completion::EndOfStream { conn } => {
                 self.with(conn, |connection, cx| connection.end_of_stream(cx));

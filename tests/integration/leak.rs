@@ -58,7 +58,7 @@ fn live(gateway: &Gateway, lives: usize) {
 /// One life; `n` decides how it ends.
 fn life(gateway: &Gateway, n: usize, token: &str) {
     let mut raw = Raw::connect(gateway);
-    if n % 8 == 0 {
+    if n.is_multiple_of(8) {
         return raw.reset();
     }
     raw.write(request("/ws/frames", &[]).as_bytes());
