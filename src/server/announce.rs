@@ -47,7 +47,7 @@ pub fn ready(config: &Config, keys: &Keys, address: SocketAddr, admin: SocketAdd
              token of a player:    {player}\n\
              token of a publisher: {publisher}\n\
              try in a second terminal:\n  \
-             {program} connect ws://{address} --token {publisher} --room demo\n  \
+             {program} connect ws://{address} --token {publisher} --publisher --room demo\n  \
              {program} load fanout --url ws://{address} --token {player} --publisher-token {publisher} --connections 100 --duration 5\n"
         );
     }

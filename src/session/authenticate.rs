@@ -332,7 +332,6 @@ impl Connection {
                 Ok(mut streams) => {
                     for start in &mut streams {
                         start.start = catch_up(start, recovered);
-                        start.introduction = from_here_on(start);
                     }
                     self.introduce(cx, 0, &scope, &streams);
                     if !recovered {
@@ -502,14 +501,6 @@ fn catch_up(start: &StreamStart, recovered: bool) -> Start {
         Start::Live if recovered => Start::Behind(start.introduction.position.place),
         _ => Start::Behind(start.introduction.position.place),
     }
-}
-
-/// The introduction names the place behind which this member goes on, so that the client need not know its own.
-fn from_here_on(start: &StreamStart) -> Arc<Introduction> {
-    let Start::Behind(place) = start.start else { return Arc::clone(&start.introduction) };
-    let mut introduction = (*start.introduction).clone();
-    introduction.position.place = place;
-    Arc::new(introduction)
 }
 
 fn heads(streams: &[StreamStart]) -> Vec<Position> {

@@ -11,6 +11,8 @@ mod cursor;
 mod deltas;
 mod history;
 mod home;
+#[cfg(test)]
+mod home_tests;
 mod members;
 
 pub use cursor::Cursor;

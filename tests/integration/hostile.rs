@@ -55,6 +55,24 @@ impl Neighbours {
     }
 }
 
+/// Many commands without correlation in one piece, each of which draws a random id: every one is taken or refused by
+/// its rate, and the shard lives on.
+#[test]
+fn commands_in_one_piece_do_not_exhaust_entropy() {
+    on_each_driver(&[], |gateway| {
+        let neighbours = Neighbours::meet(gateway);
+        let mut client = Client::player(gateway, "hasty");
+        // chat.command.send_message needs no room; 10/s are allowed, the other ten are refused.
+        let commands = 20;
+        let piece: Vec<u8> =
+            (0..commands).flat_map(|_| dialect(|out| client::command(out, 1, StreamHandle::NONE, 0, b"{}"))).collect();
+        client.stream().write_all(&piece).unwrap();
+        let refused = (0..10).filter(|_| client.error().0 == "rate_limited").count();
+        assert_eq!(refused, 10);
+        neighbours.unharmed(gateway)
+    });
+}
+
 /// Floods of pings, of dialect pings and of commands by clients that never read an answer: the answers stay bounded, the
 /// reading pauses where answers must be kept.
 #[test]

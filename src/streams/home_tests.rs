@@ -1,0 +1,224 @@
+//! Tests of homes: places and pages against a plain list, resume verdicts against DELIVERY §6, room life.
+
+use proptest::prelude::*;
+
+use super::home::{HomeConfig, HomeOutput, Homes};
+use super::{Cursor, Members};
+use crate::class::Class;
+use crate::frame::{Encode, FrameKind, Item};
+use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle};
+use crate::message::{ErrorCode, JoinRequest, LostReason, PageNext, Position, Publish, ResumeFrom, Start, StreamStart};
+use crate::time::Monotonic;
+use std::time::Duration;
+
+/// A frame on the wire is its body.
+struct Plain;
+
+impl Encode for Plain {
+    fn encode(&self, _: StreamHandle, _: &Item, _: FrameKind, body: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(body);
+    }
+}
+
+const EVENTS: usize = 16;
+const ME: ConnAddr = ConnAddr { shard: NodeId(0), conn: ConnKey { slot: 0, generation: 0 } };
+
+fn at(seconds: u64) -> Monotonic {
+    Monotonic::ZERO + Duration::from_secs(seconds)
+}
+
+fn homes() -> Homes {
+    let config = HomeConfig {
+        shard: NodeId(0),
+        shards: 1,
+        epoch: 9,
+        seed: 1,
+        batch_frames: 8,
+        history_events: EVENTS,
+        history_bytes: 1 << 20,
+        history_total_bytes: 1 << 20,
+        history_time: Duration::from_secs(390),
+        resume_window: Duration::from_secs(300),
+    };
+    Homes::new(config, Monotonic::ZERO)
+}
+
+fn scope() -> Scope {
+    Scope::Room("arena".into())
+}
+
+fn join(homes: &mut Homes, publisher: bool, resume: Option<ResumeFrom>) -> Result<Vec<StreamStart>, ErrorCode> {
+    homes.join(at(1), &JoinRequest { from: ME, session: SessionId([1; 16]), scope: scope(), publisher, resume })
+}
+
+fn open(homes: &mut Homes) -> StreamHandle {
+    let streams = join(homes, true, None).unwrap();
+    while homes.output().is_some() {}
+    streams[0].introduction.handle
+}
+
+fn publish(homes: &mut Homes, stream: StreamHandle, class: Class, key: u64, body: &[u8]) -> u64 {
+    let kind = FrameKind { frame_type: 35, kind: 0 };
+    let (from, body) = (ME, body.into());
+    let publish = Publish { from, correlation: 0, stream, to_input: false, kind, class, key, forgets: false, body };
+    homes.publish(at(1), &publish, &Plain).unwrap().place
+}
+
+fn relay_start(homes: &mut Homes, epoch: u64, place: u64) -> Start {
+    let positions = vec![Position { stream: "relay/room:arena".into(), epoch, place }];
+    join(homes, false, Some(ResumeFrom { positions, entered: Vec::new() })).unwrap()[0].start
+}
+
+/// What a cursor brings from a place on: bodies in order, until it is live.
+fn caught_up(homes: &Homes, stream: StreamHandle, after: u64, frames: usize) -> Result<Vec<Vec<u8>>, PageNext> {
+    let mut cursor = Cursor::new(stream, after);
+    let mut bodies = Vec::new();
+    for _ in 0..1000 {
+        let pull = cursor.pull(ME, frames, 1 << 16).expect("no pull is under way");
+        let page = homes.page(&pull);
+        for run in &page.runs {
+            bodies.extend((run.from..run.to).map(|i| run.batch.bytes(i as usize, i as usize + 1).to_vec()));
+        }
+        match page.next {
+            PageNext::Live | PageNext::More => {}
+            other => return Err(other),
+        }
+        if cursor.advance(&page) {
+            return Ok(bodies);
+        }
+    }
+    panic!("the catch-up never ends");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However publishes fall into batches, a resume from any place brings exactly the later reliable frames in order
+    /// and then each key's newest value once, or says that the history no longer reaches back.
+    #[test]
+    fn a_resume_brings_what_a_list_would(
+        steps in prop::collection::vec((0u8..6, 0u64..4), 1..80),
+        seen in 0usize..90,
+        frames in 1usize..12,
+    ) {
+        let mut homes = homes();
+        let stream = open(&mut homes);
+        let mut reliable: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut newest: Vec<(u64, Vec<u8>)> = Vec::new();
+        for (number, (what, key)) in steps.iter().enumerate() {
+            let body = vec![number as u8 + 1; 3];
+            match what {
+                0 => homes.seal(at(1)),
+                1 | 2 => {
+                    publish(&mut homes, stream, Class::Delta, *key, &body);
+                    newest.retain(|(other, _)| other != key);
+                    newest.push((*key, body));
+                }
+                _ => reliable.push((publish(&mut homes, stream, Class::Reliable, 0, &body), body)),
+            }
+        }
+        homes.seal(at(1));
+        let place = reliable.get(seen).map_or_else(|| reliable.last().map_or(0, |(place, _)| *place), |(place, _)| *place);
+        let expected = reliable.iter().filter(|(other, _)| *other > place).map(|(_, body)| body.clone());
+        let expected: Vec<_> = expected.chain(newest.iter().map(|(_, body)| body.clone())).collect();
+        let kept_from = reliable.len().saturating_sub(EVENTS);
+        let reaches = reliable.iter().take(kept_from).all(|(other, _)| *other <= place);
+        match relay_start(&mut homes, 9, place) {
+            Start::Lost(reason) => prop_assert!(!reaches && reason == LostReason::HistoryEvicted),
+            Start::Behind(from) => {
+                prop_assert!(reaches);
+                prop_assert_eq!(caught_up(&homes, stream, from, frames), Ok(expected));
+            }
+            Start::Live => prop_assert!(false, "a resume is always caught up"),
+        }
+    }
+
+    /// Batches chain without a gap: each reliable frame's `prev` is the place before it, whatever the sealing.
+    #[test]
+    fn sealed_batches_chain(steps in prop::collection::vec(0u8..4, 1..100)) {
+        let mut homes = homes();
+        let stream = open(&mut homes);
+        for step in steps {
+            match step {
+                0 => homes.seal(at(1)),
+                1 => { publish(&mut homes, stream, Class::Delta, 1, b"d"); }
+                _ => { publish(&mut homes, stream, Class::Reliable, 0, b"r"); }
+            }
+        }
+        homes.seal(at(1));
+        let mut last = 0;
+        while let Some(output) = homes.output() {
+            let HomeOutput::Batch { batch, .. } = output else { continue };
+            prop_assert!(batch.len() <= 8);
+            for item in batch.items() {
+                if item.class == Class::Reliable {
+                    prop_assert_eq!(item.prev, last);
+                    last = item.place;
+                } else {
+                    prop_assert_eq!(item.place, last);
+                }
+            }
+        }
+    }
+}
+
+/// Another epoch, a place beyond the head, and no position each get their own verdict.
+#[test]
+fn positions_are_judged() {
+    let mut homes = homes();
+    let stream = open(&mut homes);
+    publish(&mut homes, stream, Class::Reliable, 0, b"one");
+    homes.seal(at(1));
+    assert_eq!(relay_start(&mut homes, 8, 1), Start::Lost(LostReason::EpochChanged));
+    assert_eq!(relay_start(&mut homes, 9, 99), Start::Behind(99));
+    assert_eq!(caught_up(&homes, stream, 99, 4), Err(PageNext::Wait));
+    let nothing = join(&mut homes, false, Some(ResumeFrom::default())).unwrap()[0].start;
+    assert_eq!(nothing, Start::Behind(0), "absent position and entry: the stream did not exist then");
+}
+
+/// A cursor that eviction overtakes is told so, and starts nothing silently.
+#[test]
+fn eviction_overtakes_a_cursor() {
+    let mut homes = homes();
+    let stream = open(&mut homes);
+    for _ in 0..EVENTS * 2 {
+        publish(&mut homes, stream, Class::Reliable, 0, b"x");
+    }
+    homes.seal(at(1));
+    assert_eq!(caught_up(&homes, stream, 1, 4), Err(PageNext::Evicted));
+}
+
+/// A room nobody opened is not found; a publisher opens it; players' commands are refused once no publisher's session
+/// can take them; an abandoned room ends after a resume window.
+#[test]
+fn rooms_open_and_end() {
+    let mut homes = homes();
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+    let relay = open(&mut homes);
+    assert_eq!(join(&mut homes, false, None).unwrap().len(), 1, "players do not see the input stream");
+    let command = || Publish {
+        from: ME,
+        correlation: 0,
+        stream: relay,
+        to_input: true,
+        kind: FrameKind { frame_type: 18, kind: 0x8000 },
+        class: Class::Reliable,
+        key: 0,
+        forgets: false,
+        body: Box::default(),
+    };
+    assert!(homes.publish(at(2), &command(), &Plain).is_ok());
+    let other = ConnAddr { conn: ConnKey { slot: 7, generation: 0 }, ..ME };
+    homes.publisher_gone(at(2), &scope(), other, true);
+    assert!(homes.publish(at(2), &command(), &Plain).is_ok(), "another connection's word does not count");
+    homes.publisher_gone(at(2), &scope(), ME, true);
+    assert_eq!(homes.publish(at(2), &command(), &Plain), Err(ErrorCode::Unavailable));
+    homes.leave(at(2), &scope(), NodeId(0));
+    homes.seal(at(2));
+    for second in (20..600).step_by(20) {
+        homes.expire(at(second));
+    }
+    assert_eq!(homes.sizes(), (0, 0));
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+    assert_eq!(Members::new(1).sizes(), (0, 0, 0));
+}
