@@ -3,6 +3,10 @@
 # NODE_PATH; does nothing else if it is there already.
 set -eu
 cd "$(dirname "$0")/../.."
+mkdir -p target/services
+# Tests run beside each other: one installs, the others wait.
+exec 9>target/services/lock
+flock 9
 version=8.18.3
 home=$PWD/target/services/node
 

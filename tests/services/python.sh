@@ -3,6 +3,10 @@
 # path; does nothing else if it is there already.
 set -eu
 cd "$(dirname "$0")/../.."
+mkdir -p target/services
+# Tests run beside each other: one installs, the others wait.
+exec 9>target/services/lock
+flock 9
 version=15.0.1
 home=$PWD/target/services/python
 python=$home/bin/python
