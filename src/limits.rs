@@ -83,8 +83,6 @@ pub const BATCH_BYTES: usize = 256 << 10;
 pub const RING_SLOTS: usize = 1024;
 /// Messages an outbox holds behind a full ring before the sender stops taking input from its source.
 pub const OUTBOX_MESSAGES: usize = 256;
-/// Coalescing window of a hot shard: how long it may wait for more input before it flushes.
-pub const COALESCE_MAX: Duration = Duration::from_millis(1);
 /// JWT verification per tick (DESIGN §10, reconnect storm).
 pub const VERIFY_BUDGET: Duration = Duration::from_millis(2);
 /// Descriptors left for listeners, rings, logs and the admin side.

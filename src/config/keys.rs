@@ -244,17 +244,6 @@ pub static KEYS: &[Key] = &[
                     && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
             },
         })),
-    row("server.trusted_proxies", "trusted-proxies",
-        "Networks of proxies whose X-Forwarded-For or Forwarded header tells the client's address.",
-        Kind::List {
-            expected: "networks, each an address or address/prefix",
-            example: "10.0.0.0/8",
-            read: |config| config.server.trusted_proxies.iter().map(ToString::to_string).collect(),
-            write: |config, values| {
-                let networks: Result<_, ()> = values.iter().map(|value| value.parse()).collect();
-                networks.map(|networks| config.server.trusted_proxies = networks).is_ok()
-            },
-        }),
     row("server.origins", "origins",
         "Origins of web pages that may connect, beside the same host and localhost. * = any.",
         Kind::List {
@@ -342,9 +331,6 @@ pub static KEYS: &[Key] = &[
     row("mesh.ring_slots", "mesh-ring-slots",
         "Messages of one ring between two shards.",
         number!(mesh.ring_slots: usize, "messages", 2, 1_048_576)),
-    row("mesh.coalesce_max_us", "coalesce-max-us",
-        "How long a busy shard may wait for more input before it sends. 0 = never.",
-        duration!(mesh.coalesce_max, "microseconds", as_micros, from_micros, 0, 100_000)),
 
     row("log.level", "log-level",
         "The least level that is logged.",

@@ -13,7 +13,7 @@ mod print;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::auth::{Cidr, KeyError, Verifier};
+use crate::auth::{KeyError, Verifier};
 use crate::limits;
 
 pub use keys::{KEYS, Key, Kind};
@@ -60,8 +60,6 @@ pub struct Server {
     pub max_connections: u32,
     /// The configured name; see [`Server::gateway_id`].
     pub gateway_id: Option<String>,
-    /// Proxies whose word on the client's address counts.
-    pub trusted_proxies: Vec<Cidr>,
     /// Origins allowed beside the same host and localhost.
     pub origins: Vec<String>,
 }
@@ -124,7 +122,6 @@ pub struct Timeouts {
 #[expect(missing_docs, reason = "the key table documents each")]
 pub struct Mesh {
     pub ring_slots: usize,
-    pub coalesce_max: Duration,
 }
 
 /// What is logged.
@@ -218,7 +215,6 @@ impl Default for Server {
             dev: false,
             max_connections: 0,
             gateway_id: None,
-            trusted_proxies: Vec::new(),
             origins: Vec::new(),
         }
     }
@@ -259,7 +255,7 @@ impl Default for Timeouts {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { ring_slots: limits::RING_SLOTS, coalesce_max: limits::COALESCE_MAX }
+        Self { ring_slots: limits::RING_SLOTS }
     }
 }
 

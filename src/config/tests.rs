@@ -144,8 +144,8 @@ fn file_errors_name_place_value_and_remedy() {
         ("[server]\norigins = [\"a.example\"]", "expected a list of origins"),
         ("[server]\norigins = \"*\"", "write origins = [\"https://app.example.com\"]"),
         (
-            "[server]\ntrusted_proxies = [\n\"10.0.0.0/40\",\n]",
-            "ringgate.toml:2: server.trusted_proxies = [ \"10.0.0.0/40\", ]: expected",
+            "[server]\norigins = [\n\"10.0.0.0/40\",\n]",
+            "ringgate.toml:2: server.origins = [ \"10.0.0.0/40\", ]: expected",
         ),
         ("[log]\nlevel = \"loud\"", "ringgate.toml:2: log.level = \"loud\": expected error, warn"),
         ("[server]\nprot = 1", "ringgate.toml:2: server.prot: unknown key; did you mean port?"),
@@ -175,8 +175,8 @@ fn environment_and_flag_errors_name_their_source() {
     let loaded = from_env(&[("RINGGATE_PORT_9998_TCP", "x"), ("RINGGATE_CONFIG", "f")]).unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].contains("RINGGATE_PORT_9998_TCP"));
-    let lists = from_env(&[("RINGGATE_SERVER_TRUSTED_PROXIES", "10.0.0.0/8, ::1,")]).unwrap();
-    assert_eq!(lists.config.server.trusted_proxies.len(), 2);
+    let lists = from_env(&[("RINGGATE_SERVER_ORIGINS", "https://a.example, https://b.example,")]).unwrap();
+    assert_eq!(lists.config.server.origins.len(), 2);
 }
 
 /// Values that contradict each other are refused, naming the one that was set.

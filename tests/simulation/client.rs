@@ -57,6 +57,8 @@ pub struct Client {
     decoder: Decoder,
     key: String,
     joined_at: Monotonic,
+    /// Has read everything at once all its life, so that every close frame reaches it.
+    pub steady: bool,
     /// A fast reader has caught up this long after its JOINED.
     pub catch_up: Duration,
     /// The newest WebSocket pong.
@@ -116,6 +118,7 @@ impl Client {
             decoder: Decoder::new(Role::Client, 1 << 20),
             key: String::new(),
             joined_at: Monotonic::ZERO,
+            steady: temper == Temper::Fast,
             catch_up: Duration::from_secs(1),
             socket_pong: 0,
         }
@@ -221,6 +224,15 @@ impl Client {
         }
     }
 
+    /// In peace: the newest ping of this connection has long been answered, however slow it was before (D7).
+    pub fn answered(&self) -> Result<(), String> {
+        if self.state == State::Open && self.socket_pong != self.pings {
+            let (who, pings, pong) = (self.number, self.pings, self.socket_pong);
+            return Err(format!("D7: client {who}: the newest of {pings} pings was never answered, {pong} was"));
+        }
+        Ok(())
+    }
+
     pub fn drop_socket(&mut self) {
         self.socket = None;
         self.state = State::Idle;
@@ -251,6 +263,9 @@ impl Client {
         }
         self.decode(network, oracle, &mut bytes)?;
         if sight != Sight::Open {
+            if sight == Sight::Gone && self.steady && self.last_close.is_none() {
+                return Err(format!("D6: client {} was cut off without a word", self.number));
+            }
             if sight == Sight::Ended && self.last_close.is_none() && self.state != State::Idle {
                 return Err(format!("D6: client {} was disconnected without a word", self.number));
             }

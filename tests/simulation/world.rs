@@ -183,6 +183,7 @@ impl World {
                     self.clients[index].publish_event(&self.network, &mut self.oracle, 40);
                 }
                 for client in &mut self.clients {
+                    client.answered()?;
                     client.ping(&self.network);
                 }
             }
@@ -275,6 +276,7 @@ impl World {
             _ => {
                 let pause = Duration::from_millis(network.below(3000));
                 self.clients[index].stalled_until = network.now() + pause;
+                self.clients[index].steady = false;
                 self.clients[index].temper = match network.below(3) {
                     0 => Temper::Fast,
                     1 => Temper::Trickle(1 + network.below(600) as usize),
