@@ -73,4 +73,7 @@ impl Mutant {
         Self::LostDoorbell,
         Self::LiveWhileCatchingUp,
     ];
+
+    /// Those of the write queue; the others are the shard's, and only the simulation can see them.
+    pub const IN_QUEUE: &'static [Self] = Self::BROKEN.split_at(16).0;
 }
