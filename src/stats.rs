@@ -126,7 +126,6 @@ pub struct ShardStats {
     pub conservation: [[Counter; 6]; 4],
     /// By `CloseReason as usize`.
     pub closes_total: [Counter; CloseReason::ALL.len()],
-    pub slow_connections: Counter,
     pub queue_frames: Histogram,
     pub delta_age_ns: Histogram,
     pub tick_ns: Histogram,
@@ -137,7 +136,6 @@ pub struct ShardStats {
     pub paused_connections: Counter,
     pub history_bytes: Counter,
     pub streams: Counter,
-    pub receive_starved_total: Counter,
 }
 
 impl ShardStats {

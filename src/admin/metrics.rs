@@ -93,7 +93,7 @@ const TIME_BITS: RangeInclusive<usize> = 10..=34;
 const COUNT_BITS: RangeInclusive<usize> = 0..=16;
 
 /// The rows, in the order of [`ShardStats`]. Frames by class and closes by reason have labels of their own, below.
-static ROWS: [Row; 21] = {
+static ROWS: [Row; 19] = {
     use Value::{Counter as C, Gauge as G, Histogram as H};
     const fn row(name: &'static str, unit: Option<Unit>, value: Value, help: &'static str) -> Row {
         Row { name, help, unit, value }
@@ -108,7 +108,6 @@ static ROWS: [Row; 21] = {
         row("sent", Some(Unit::Bytes), C(|s| &s.bytes_out_total), "Bytes of frames the kernel accepted."),
         row("sends", None, C(|s| &s.sends_total), "Send operations."),
         row("short_sends", None, C(|s| &s.short_sends_total), "Send operations that the kernel took only in part."),
-        row("slow_connections", None, G(|s| &s.slow_connections), "Connections that do not take what is sent."),
         row("queue_frames", None, H(|s| &s.queue_frames), "Frames that wait in a connection's write queue."),
         row("delta_age", Some(Unit::Seconds), H(|s| &s.delta_age_ns), "Age of delta frames when handed to the kernel."),
         row("tick", Some(Unit::Seconds), H(|s| &s.tick_ns), "Time of a tick, without the wait."),
@@ -119,7 +118,6 @@ static ROWS: [Row; 21] = {
         row("paused_connections", None, G(|s| &s.paused_connections), "Connections whose reading is paused now."),
         row("history", Some(Unit::Bytes), G(|s| &s.history_bytes), "Bytes that stream histories keep."),
         row("streams", None, G(|s| &s.streams), "Streams homed here."),
-        row("receive_starved", None, C(|s| &s.receive_starved_total), "Times that no receive buffer was free."),
     ]
 };
 
