@@ -38,6 +38,8 @@ pub const HISTORY_BYTES: usize = 1 << 20;
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
+/// User ids in an event's `only` or `except`: a large room's worth; more is a fault of the backend.
+pub const AUDIENCE_IDS: usize = 1_024;
 /// How long a home keeps a key's newest value.
 pub const HOME_DELTA_AGE: Duration = Duration::from_secs(60);
 

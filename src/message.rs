@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::class::Class;
 use crate::close::CloseReason;
-use crate::frame::{Batch, FrameKind, SentRun};
+use crate::frame::{Audience, Batch, FrameKind, SentRun};
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle, TokenHash};
 
 /// What a client is told went wrong. The wire index of dialect D is `as u16 + 1`; append only.
@@ -211,6 +211,10 @@ pub struct JoinRequest {
     pub scope: Scope,
     /// Whether the session may publish: its first JOIN opens a room, and it receives the room's input.
     pub publisher: bool,
+    /// Whether a backend has let the session in (an event's join effect), so that the room need not be open.
+    pub admitted: bool,
+    /// The place of the event that let the session in: the room's stream of this name starts right behind it.
+    pub entry: Option<Position>,
     /// Where to go on, for a resume; `None` starts every stream at its head.
     pub resume: Option<ResumeFrom>,
 }
@@ -346,13 +350,15 @@ pub struct Event {
     pub forgets: bool,
     /// Type and kind in D's header; type 0 = carried out, never shown to clients (a kick).
     pub kind: FrameKind,
-    /// What it does to the session or user it addresses.
+    /// What it does to the sessions it addresses.
     pub effect: Option<Effect>,
+    /// Who of the scope sees it; `None` = everybody.
+    pub audience: Option<Arc<Audience>>,
     /// D's payload: the JSON of A's frame without `at`.
     pub body: Box<[u8]>,
 }
 
-/// What an event does besides being delivered. Join and leave come with the JSON gateway.
+/// What an event does besides being delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
     /// End the user's sessions.
@@ -393,6 +399,8 @@ pub struct SessionRecord {
     pub expires_at: u64,
     /// Scopes the session is in, with the places where their streams stood at entry.
     pub scopes: Vec<ScopeEntry>,
+    /// Places up to which the effects of streams' events have acted.
+    pub acted: Vec<Position>,
     /// How its last connection ended.
     pub last_close: Option<CloseReason>,
 }
@@ -404,6 +412,8 @@ pub struct ScopeEntry {
     pub scope: Scope,
     /// Heads of its streams at entry; a stream that is missing did not exist then.
     pub entered: Vec<Position>,
+    /// Whether a backend let the session in.
+    pub admitted: bool,
 }
 
 /// To the presence peer. Requests of one shard are carried out in order.
@@ -439,6 +449,13 @@ pub enum PresenceRequest {
         session: SessionId,
         /// The scope.
         scope: Scope,
+    },
+    /// The effects of the stream's events up to this place have acted on the session.
+    Acted {
+        /// The session.
+        session: SessionId,
+        /// The stream and the place.
+        place: Position,
     },
     /// The owner's connection is gone; the record lives on for the resume window.
     Detached {

@@ -179,6 +179,11 @@ impl Presence for EmbeddedPresence {
                     self.sessions.leave(slot, &scope);
                 }
             }
+            PresenceRequest::Acted { session, place } => {
+                if let Some(slot) = self.sessions.by_session(session) {
+                    self.sessions.acted(slot, place);
+                }
+            }
             PresenceRequest::Detached { from, session, last_close } => {
                 self.detached_by(now, from, session, last_close, replies);
             }

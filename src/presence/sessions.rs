@@ -45,6 +45,8 @@ pub(super) struct Sessions {
     detached: usize,
     names: Shared<str>,
     role_sets: Shared<[Box<str>]>,
+    /// What few sessions have.
+    extras: HashMap<Slot, Extra, FixedState>,
     hasher: FixedState,
 }
 
@@ -71,6 +73,15 @@ struct Entered {
     positions: Box<[Position]>,
 }
 
+/// What backends did with a session.
+#[derive(Default, Debug)]
+struct Extra {
+    /// Up to where the effects of streams' events have acted.
+    acted: Vec<Position>,
+    /// The scopes it was let into.
+    admitted: Vec<Scope>,
+}
+
 /// Whose the session is.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
@@ -93,6 +104,7 @@ impl Sessions {
             detached: 0,
             names: Shared(HashMap::with_hasher(hasher.clone())),
             role_sets: Shared(HashMap::with_hasher(hasher.clone())),
+            extras: HashMap::with_hasher(hasher.clone()),
             hasher,
         }
     }
@@ -134,11 +146,13 @@ impl Sessions {
     /// Adds a record; one of the same session or token must not be there.
     pub(super) fn insert(&mut self, record: SessionRecord, token: TokenHash, owner: ConnAddr) -> Slot {
         debug_assert!(self.by_token(token).is_none() && self.by_session(record.session).is_none());
-        let SessionRecord { session, user, username, roles, expires_at, scopes, last_close } = record;
+        let SessionRecord { session, user, username, roles, expires_at, scopes, acted, last_close } = record;
         let same_name = *user == *username;
         let head = self.by_user(&user);
         let user = head.map_or(user, |head| self.kept(head).user.clone());
         let username = if same_name { user.clone() } else { username };
+        let admitted = scopes.iter().filter(|entry| entry.admitted);
+        let admitted: Vec<Scope> = admitted.map(|entry| entry.scope.clone()).collect();
         let scopes = scopes.into_iter().map(|entry| self.compact(entry)).collect();
         let roles = self.role_sets.take(roles.into());
         let slot = self.vacant();
@@ -155,6 +169,9 @@ impl Sessions {
             user_prev: Slot::NONE,
             last_close,
         });
+        if !acted.is_empty() || !admitted.is_empty() {
+            self.extras.insert(slot, Extra { acted, admitted });
+        }
         self.index(slot, head);
         slot
     }
@@ -165,6 +182,7 @@ impl Sessions {
         self.unindex(slot);
         let kept = self.cell(slot).take().expect("a slot is named only while its record lives");
         self.free.push(slot);
+        self.extras.remove(&slot);
         self.role_sets.give_back(&kept.roles);
         for entered in &kept.scopes {
             self.release(entered);
@@ -211,6 +229,9 @@ impl Sessions {
     /// Puts the scope among the record's, in place of what was said of it before.
     pub(super) fn enter(&mut self, slot: Slot, entry: ScopeEntry) {
         self.leave(slot, &entry.scope);
+        if entry.admitted {
+            self.extras.entry(slot).or_default().admitted.push(entry.scope.clone());
+        }
         let entered = self.compact(entry);
         let mut scopes = std::mem::take(&mut self.kept_mut(slot).scopes).into_vec();
         scopes.reserve_exact(1);
@@ -224,12 +245,26 @@ impl Sessions {
         let mut scopes = std::mem::take(&mut self.kept_mut(slot).scopes).into_vec();
         let entered = scopes.remove(at);
         self.kept_mut(slot).scopes = scopes.into();
+        if let Some(extra) = self.extras.get_mut(&slot) {
+            extra.admitted.retain(|other| other != scope);
+        }
         self.release(&entered);
+    }
+
+    /// Moves the place up to which the effects of a stream's events have acted.
+    pub(super) fn acted(&mut self, slot: Slot, place: Position) {
+        let acted = &mut self.extras.entry(slot).or_default().acted;
+        match acted.iter_mut().find(|known| known.stream == place.stream) {
+            Some(known) => *known = place,
+            None => acted.push(place),
+        }
     }
 
     /// The record as its owner gets it.
     pub(super) fn record(&self, slot: Slot) -> SessionRecord {
         let kept = self.kept(slot);
+        let extra = self.extras.get(&slot);
+        let admitted = |scope| extra.is_some_and(|extra| extra.admitted.contains(scope));
         SessionRecord {
             session: kept.session,
             user: kept.user.clone(),
@@ -239,8 +274,13 @@ impl Sessions {
             scopes: kept
                 .scopes
                 .iter()
-                .map(|entered| ScopeEntry { scope: entered.scope.clone(), entered: entered.positions.to_vec() })
+                .map(|entered| ScopeEntry {
+                    scope: entered.scope.clone(),
+                    entered: entered.positions.to_vec(),
+                    admitted: admitted(&entered.scope),
+                })
                 .collect(),
+            acted: extra.map(|extra| extra.acted.clone()).unwrap_or_default(),
             last_close: kept.last_close,
         }
     }
@@ -404,13 +444,18 @@ mod tests {
             roles: ["user".into()].into(),
             expires_at: u64::MAX,
             scopes: vec![entry("arena")],
+            acted: Vec::new(),
             last_close: None,
         }
     }
 
     fn entry(room: &str) -> ScopeEntry {
         let stream = format!("relay/room:{room}").into();
-        ScopeEntry { scope: Scope::Room(room.into()), entered: vec![Position { stream, epoch: 1, place: 2 }] }
+        ScopeEntry {
+            scope: Scope::Room(room.into()),
+            entered: vec![Position { stream, epoch: 1, place: 2 }],
+            admitted: false,
+        }
     }
 
     /// Names and role sets are kept once for all records, and go with the last that has them.

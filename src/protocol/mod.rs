@@ -3,5 +3,8 @@
 
 mod defaults;
 pub mod envelope;
+mod forms;
 pub mod frames;
 pub mod routes;
+
+pub use forms::Forms;

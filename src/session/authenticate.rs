@@ -25,10 +25,30 @@ pub struct Session {
     /// When the token's grace ends.
     pub closes_at: Monotonic,
     pub rooms: Vec<RoomSeat>,
-    /// JOINs on their way: the scope and the client's number.
-    pub joining: Vec<(Scope, u64)>,
+    /// Joins on their way.
+    pub joining: Vec<Joining>,
+    /// Up to where the effects of streams' events have acted.
+    pub acted: Vec<Position>,
     /// Allowances by command route.
     pub rates: Vec<(u16, Bucket)>,
+}
+
+/// A room that was asked for: its home has not answered, or a backend has not let the session in.
+pub struct Joining {
+    pub scope: Scope,
+    /// The client's number; 0 = an event asked.
+    pub correlation: u64,
+    /// What comes next.
+    pub step: JoinStep,
+}
+
+/// See [`Joining`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinStep {
+    /// The home's answer.
+    Home,
+    /// The home's answer, behind a backend's admission.
+    Admitted,
 }
 
 /// A room the session is in.
@@ -58,6 +78,8 @@ pub struct Resuming {
     last_close: Option<CloseReason>,
     /// The scopes that were asked for.
     scopes: Vec<Scope>,
+    /// Those of them that a backend let the session into.
+    admitted: Vec<Scope>,
     answers: Vec<Joined>,
 }
 
@@ -170,6 +192,7 @@ impl Connection {
             roles: claims.roles.clone(),
             expires_at: claims.expires_at,
             scopes: Vec::new(),
+            acted: Vec::new(),
             last_close: None,
         };
         let session = Box::new(Session::new(cx, id, &record));
@@ -239,7 +262,8 @@ impl Connection {
         self.welcome(cx, &session, token.as_str(), (false, reason, &[]), None);
         let (id, publisher) = (session.id, session.publisher);
         for scope in session.own_scopes() {
-            cx.out.push(Output::Join { scope, session: id, publisher, resume: None });
+            let (admitted, entry) = (false, None);
+            cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });
         }
         self.phase = Phase::Open(session);
     }
@@ -270,19 +294,31 @@ impl Connection {
         let mut scopes = record.scopes;
         for scope in session.own_scopes() {
             if !scopes.iter().any(|entry| entry.scope == scope) {
-                scopes.push(ScopeEntry { scope, entered: Vec::new() });
+                scopes.push(ScopeEntry { scope, entered: Vec::new(), admitted: false });
             }
         }
         let (id, publisher) = (session.id, session.publisher);
+        let mut asked_admitted = Vec::new();
         let asked: Vec<Scope> = scopes.iter().map(|entry| entry.scope.clone()).collect();
         for entry in scopes {
             let suffix = format!("/{}", entry.scope);
             let here = hello.positions.iter().filter(|position| position.stream.ends_with(&suffix));
             let resume = Some(ResumeFrom { positions: here.cloned().collect(), entered: entry.entered });
-            cx.out.push(Output::Join { scope: entry.scope, session: id, publisher, resume });
+            let (scope, admitted) = (entry.scope, entry.admitted);
+            if admitted {
+                asked_admitted.push(scope.clone());
+            }
+            cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry: None, resume });
         }
         let last_close = record.last_close;
-        let resuming = Resuming { session, token, last_close, answers: Vec::with_capacity(asked.len()), scopes: asked };
+        let resuming = Resuming {
+            session,
+            token,
+            last_close,
+            answers: Vec::with_capacity(asked.len()),
+            scopes: asked,
+            admitted: asked_admitted,
+        };
         self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
     }
 
@@ -307,7 +343,7 @@ impl Connection {
     fn finish_resume(&mut self, cx: &mut Cx<'_>) {
         let Phase::Busy(pending) = std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) else { return };
         let Pending::Resuming(resuming) = *pending else { return };
-        let Resuming { mut session, token, last_close, mut answers, .. } = *resuming;
+        let Resuming { mut session, token, last_close, mut answers, admitted, .. } = *resuming;
         answers.sort_by(|a, b| a.scope.cmp(&b.scope));
         let starts = || answers.iter().flat_map(|answer| answer.outcome.iter().flatten());
         let lost: Vec<(Arc<str>, LostReason)> = starts()
@@ -333,9 +369,10 @@ impl Connection {
                     for start in &mut streams {
                         start.start = catch_up(start, recovered);
                     }
-                    self.introduce(cx, 0, &scope, &streams);
+                    self.introduce(cx, 0, &scope, &streams, None);
                     if !recovered {
-                        let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams) };
+                        let admitted = admitted.contains(&scope);
+                        let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams), admitted };
                         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry });
                     }
                     cx.out.push(Output::Confirm { scope, streams });
@@ -348,31 +385,34 @@ impl Connection {
         }
     }
 
-    /// A JOIN of an open session, or one of its own scopes, was answered.
+    /// A join of an open session, or one of its own scopes, was answered.
     fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
         let Phase::Open(session) = &mut self.phase else { return };
-        let asked = session.joining.iter().position(|(scope, _)| *scope == joined.scope);
-        let correlation = asked.map(|at| session.joining.swap_remove(at).1);
         let (id, scope) = (session.id, joined.scope);
+        let asked = session.joining.iter().position(|joining| joining.scope == scope);
+        let asked = asked.map(|at| session.joining.swap_remove(at));
         let room = matches!(scope, Scope::Room(_));
-        match (joined.outcome, correlation) {
-            (Ok(streams), Some(_)) | (Ok(streams), None) if !room || correlation.is_some() => {
-                let again = session.rooms.iter().any(|seat| seat.scope == scope);
+        let again = session.rooms.iter().any(|seat| seat.scope == scope);
+        match (joined.outcome, asked) {
+            (Ok(mut streams), asked) if !room || asked.is_some() => {
+                let correlation = asked.as_ref().map_or(0, |asked| asked.correlation);
+                let admitted = asked.is_some_and(|asked| asked.step == JoinStep::Admitted);
+                let lost = start_lost_at_heads(&mut streams);
                 if room && !again {
                     session.rooms.push(RoomSeat::new(&scope, &streams));
                 }
-                self.introduce(cx, correlation.unwrap_or(0), &scope, &streams);
+                self.introduce(cx, correlation, &scope, &streams, lost);
                 if again {
                     return cx.out.push(Output::Decline { scope });
                 }
                 if room || !streams.is_empty() {
-                    let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams) };
+                    let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams), admitted };
                     self.ask_presence(cx, PresenceRequest::Entered { session: id, entry });
                 }
                 cx.out.push(Output::Confirm { scope, streams });
             }
-            (Err(code), Some(correlation)) => {
-                self.error(cx, code, correlation, "no such room; a publisher's JOIN opens one");
+            (Err(code), Some(asked)) => {
+                self.error(cx, code, asked.correlation, "no such room; a publisher's JOIN opens one");
                 cx.out.push(Output::Decline { scope });
             }
             _ => cx.out.push(Output::Decline { scope }),
@@ -380,11 +420,19 @@ impl Connection {
     }
 
     /// Tells the client of the scope's streams, before any of their frames.
-    fn introduce(&mut self, cx: &mut Cx<'_>, correlation: u64, scope: &Scope, streams: &[StreamStart]) {
+    /// `lost` are the streams that do not start where the event that let the session in stands.
+    fn introduce(
+        &mut self,
+        cx: &mut Cx<'_>,
+        correlation: u64,
+        scope: &Scope,
+        streams: &[StreamStart],
+        lost: Option<LostReason>,
+    ) {
         match scope {
             Scope::Room(room) => {
                 let introductions = streams.iter().map(|start| &*start.introduction);
-                self.answer(cx, |out| write::joined(out, correlation, room, introductions));
+                self.answer(cx, |out| write::joined(out, correlation, room, introductions, lost));
             }
             Scope::User(_) | Scope::Session(_) | Scope::Everyone => {
                 for start in streams {
@@ -465,6 +513,7 @@ impl Session {
             closes_at: closes_at(cx, record.expires_at),
             rooms: Vec::new(),
             joining: Vec::new(),
+            acted: record.acted.clone(),
             rates: Vec::new(),
         }
     }
@@ -501,6 +550,18 @@ fn catch_up(start: &StreamStart, recovered: bool) -> Start {
         Start::Live if recovered => Start::Behind(start.introduction.position.place),
         _ => Start::Behind(start.introduction.position.place),
     }
+}
+
+/// Streams whose start is gone start at their heads; the client is told why.
+fn start_lost_at_heads(streams: &mut [StreamStart]) -> Option<LostReason> {
+    let mut lost = None;
+    for start in streams {
+        if let Start::Lost(reason) = start.start {
+            start.start = Start::Behind(start.introduction.position.place);
+            lost = Some(reason);
+        }
+    }
+    lost
 }
 
 fn heads(streams: &[StreamStart]) -> Vec<Position> {

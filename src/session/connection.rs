@@ -7,10 +7,11 @@ use super::{Cx, Output, Settings};
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::delivery::{Context, EncodeSkipped, Pool, Verdict, WriteQueue};
-use crate::frame::Run;
+use crate::frame::{Form, Handles, Run};
 use crate::id::{ConnAddr, NodeId, StreamHandle};
 use crate::limits;
 use crate::message::{Page, PageNext, PresenceRequest, Pull, Request};
+use crate::protocol::Forms;
 use crate::protocol::frames::write;
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::Cursor;
@@ -348,6 +349,14 @@ impl Connection {
         format!("cursors {:?}, reading {reading}, paused {pause}, stash {}", self.cursors, self.stash.len())
     }
 
+    /// How stream frames are written for this client.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        match self.dialect {
+            Dialect::Frames | Dialect::Echo => Form::Frames,
+        }
+    }
+
     /// Whether a session is attached.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -399,14 +408,15 @@ impl Connection {
             if !self.is_open() {
                 return false;
             }
-            let batch = crate::frame::Shared::new(run.batch);
-            self.deliver(cx, Run { batch, from: run.from, to: run.to });
+            let forms = Forms { routes: &cx.settings.routes };
+            self.deliver_marked(cx, &mut Handles::new(run.batch, &forms), run.from, run.to);
         }
-        if live && self.is_open() {
-            self.cursors.swap_remove(at);
-            self.cursors.shrink_to_fit();
-        }
-        live && self.is_open()
+        // A frame of the page may have taken the session out of the room.
+        let at = self.cursors.iter().position(|cursor| cursor.stream() == stream);
+        let Some(at) = at.filter(|_| live && self.is_open()) else { return false };
+        self.cursors.swap_remove(at);
+        self.cursors.shrink_to_fit();
+        true
     }
 
     /// Queues an answer or an introduction.
@@ -516,7 +526,8 @@ impl Connection {
         let session = match &mut self.phase {
             Phase::Open(session) => {
                 let seats = session.rooms.iter().map(|seat| &seat.scope);
-                let scopes: Vec<_> = seats.chain(session.joining.iter().map(|(scope, _)| scope)).cloned().collect();
+                let scopes: Vec<_> =
+                    seats.chain(session.joining.iter().map(|joining| &joining.scope)).cloned().collect();
                 session.publisher_gone(cx, scopes.into_iter());
                 Some(session.id)
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::authenticate::{RoomSeat, Session};
+use super::authenticate::{JoinStep, Joining, Session};
 use super::connection::{Connection, Flow, Phase};
 use super::{Cx, Output};
 use crate::class::Class;
@@ -79,7 +79,7 @@ impl Connection {
         }
         let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         let scope = Scope::Room(join.room.into());
-        if session.joining.iter().any(|(other, _)| *other == scope) {
+        if session.joining.iter().any(|joining| joining.scope == scope) {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: this JOIN is on its way");
         } else if session.rooms.iter().any(|seat| seat.scope == scope) {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: this session is in it");
@@ -87,20 +87,36 @@ impl Connection {
             let text = format!("room: a session has at most {} rooms; LEAVE one", cx.settings.rooms_max);
             self.error(cx, ErrorCode::Forbidden, correlation, &text);
         } else {
-            session.joining.push((scope.clone(), correlation));
+            session.joining.push(Joining { scope: scope.clone(), correlation, step: JoinStep::Home });
             let (session, publisher) = (session.id, session.publisher);
-            cx.out.push(Output::Join { scope, session, publisher, resume: None });
+            let (admitted, entry) = (false, None);
+            cx.out.push(Output::Join { scope, session, publisher, admitted, entry, resume: None });
         }
         Flow::Next
     }
 
     fn leave(&mut self, cx: &mut Cx<'_>, correlation: u64, room: &str) {
-        let Phase::Open(session) = &mut self.phase else { return };
-        let Some(at) = session.rooms.iter().position(|seat| seat.is(room)) else {
-            return self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
+        if !self.leave_room(cx, &Scope::Room(room.into()), Some(correlation)) {
+            self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
+        }
+    }
+
+    /// Ends a membership, or a join on its way; `false` if there is none. A client that asked is answered.
+    pub(super) fn leave_room(&mut self, cx: &mut Cx<'_>, scope: &Scope, correlation: Option<u64>) -> bool {
+        let Phase::Open(session) = &mut self.phase else { return false };
+        let id = session.id;
+        let Some(at) = session.rooms.iter().position(|seat| seat.scope == *scope) else {
+            let joining = session.joining.len();
+            // Its answer, when it comes, is declined.
+            session.joining.retain(|joining| correlation.is_some() || joining.scope != *scope);
+            let cancelled = session.joining.len() < joining;
+            if cancelled {
+                self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
+            }
+            return cancelled;
         };
         let seat = session.rooms.swap_remove(at);
-        let (id, publisher, scope) = (session.id, session.publisher, seat.scope);
+        let (publisher, scope) = (session.publisher, seat.scope);
         self.cursors.retain(|cursor| !seat.streams.contains(&cursor.stream()));
         for stream in seat.streams {
             self.with_queue(cx, |queue, context| queue.leave_stream(stream, context));
@@ -111,8 +127,11 @@ impl Connection {
             cx.out.push(Output::Request(home, Request::PublisherGone { scope, from: cx.me, gone: true }));
         }
         self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
+        if let Some(room) = room_name(&scope) {
+            self.answer(cx, |out| write::left(out, correlation.unwrap_or(0), room));
+        }
         cx.out.push(Output::Leave { scope });
-        self.answer(cx, |out| write::left(out, correlation, room));
+        true
     }
 
     fn publish(&mut self, cx: &mut Cx<'_>, publish: Publish) -> Flow {
@@ -272,6 +291,12 @@ impl Connection {
 }
 
 impl Session {
+    /// Whether the session has the room, or has asked for it.
+    pub(super) fn is_in_or_joining(&self, scope: &Scope) -> bool {
+        let joining = self.joining.iter().any(|joining| joining.scope == *scope);
+        joining || self.rooms.iter().any(|seat| seat.scope == *scope)
+    }
+
     fn room_of(&self, stream: StreamHandle) -> Option<&Scope> {
         let known = stream != StreamHandle::NONE;
         self.rooms.iter().find(|seat| known && seat.streams.contains(&stream)).map(|seat| &seat.scope)
@@ -295,12 +320,6 @@ impl Session {
             self.rates.len() - 1
         });
         self.rates[at].1.allow(now, rate)
-    }
-}
-
-impl RoomSeat {
-    fn is(&self, room: &str) -> bool {
-        room_name(&self.scope) == Some(room)
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod authenticate;
 mod connection;
+mod effects;
 mod frames;
 mod handshake;
 mod settings;
@@ -19,7 +20,7 @@ pub use connection::{Connection, Dialect, queue_context};
 pub use settings::{Clocks, Settings};
 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId};
-use crate::message::{Request, ResumeFrom, StreamStart};
+use crate::message::{Position, Request, ResumeFrom, StreamStart};
 use crate::stats::{Ledger, ShardStats};
 use crate::time::{Monotonic, WallMillis};
 
@@ -83,6 +84,10 @@ pub enum Output {
         session: SessionId,
         /// Whether it has the role `publisher`.
         publisher: bool,
+        /// Whether a backend let it in.
+        admitted: bool,
+        /// The place of the event that let it in.
+        entry: Option<Position>,
         /// Where to go on.
         resume: Option<ResumeFrom>,
     },

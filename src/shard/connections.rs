@@ -152,14 +152,14 @@ impl<D: Driver> Shard<D> {
             Output::Identify { user, session, publisher } => {
                 self.members.identify(key.slot, user, session, publisher);
             }
-            Output::Join { scope, session, publisher, resume } => {
+            Output::Join { scope, session, publisher, admitted, entry, resume } => {
                 if resume.is_some() && self.resuming.last() != Some(&key) {
                     self.resuming.push(key);
                 }
                 self.members.expect_join(&scope);
                 let from = ConnAddr { shard: self.port.id(), conn: key };
                 let home = scope.home(self.settings.shards);
-                let join = JoinRequest { from, session, scope, publisher, resume };
+                let join = JoinRequest { from, session, scope, publisher, admitted, entry, resume };
                 self.port.request(home, Request::Join(Box::new(join)));
             }
             Output::Confirm { scope, streams } => self.confirm(key, &scope, &streams),

@@ -8,9 +8,10 @@ use super::driver::{Completion, Driver};
 use super::{Shard, mutant};
 use crate::close::CloseReason;
 use crate::delivery::Verdict;
-use crate::frame::{Batch, Run, Shared};
+use crate::frame::{Batch, Handles, Run, View};
 use crate::id::{ConnAddr, ConnKey, Scope};
 use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Request};
+use crate::protocol::Forms;
 use crate::protocol::frames::write::FramesEncoder;
 use crate::session::Connection;
 use crate::streams::HomeOutput;
@@ -110,10 +111,38 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// New frames for all live members: one push each, nothing else on this path.
+    /// New frames for all live members.
     fn deliver(&mut self, batch: Arc<Batch>) {
         let stream = batch.stream();
-        let shared = Shared::new(batch);
+        let settings = Arc::clone(&self.settings);
+        let forms = Forms { routes: &settings.routes };
+        let mut handles = Handles::new(batch, &forms);
+        if handles.batch().marks().is_empty() {
+            self.deliver_plain(&mut handles);
+        } else {
+            let to = handles.batch().len() as u32;
+            for index in self.members.live(stream).to_vec() {
+                let key = self.slots.key(index);
+                // An effect of an earlier member's frame touches that member's seats alone.
+                self.with(key, |connection, cx| connection.deliver_marked(cx, &mut handles, 0, to));
+                let connection = self.slots.connection(key);
+                self.flush_soon |= connection.is_some_and(|connection| connection.queue.over_half(&settings.queue));
+            }
+        }
+        for index in self.members.take_waiting(stream) {
+            let key = self.slots.key(index);
+            self.with(key, |connection, _| {
+                let mut cursors = connection.cursors.iter_mut();
+                if let Some(cursor) = cursors.find(|cursor| cursor.stream() == stream) {
+                    cursor.stream_moved();
+                }
+            });
+        }
+    }
+
+    /// One push for each member, nothing else on this path.
+    fn deliver_plain(&mut self, handles: &mut Handles<'_>) {
+        let stream = handles.batch().stream();
         let mut troubled: Vec<(u32, Verdict)> = Vec::new();
         let Self { members, slots, settings, ledger, pool, stats, dirty, flush_soon, timers, .. } = self;
         let mut context = crate::session::queue_context(self.now, settings, ledger, pool, stats);
@@ -121,7 +150,8 @@ impl<D: Driver> Shard<D> {
             let key = slots.key(index);
             let slot = slots.get_mut(index);
             let Some(connection) = slot.connection.as_deref_mut() else { continue };
-            let verdict = connection.queue.push_run(Run::whole(shared.clone()), &mut context);
+            let batch = handles.of(connection.form(), View::Whole).clone();
+            let verdict = connection.queue.push_run(Run::whole(batch), &mut context);
             if slot.blocked {
                 // No flush will settle it: its age is watched from here.
                 let deadline = connection.queue.age_deadline(&settings.queue);
@@ -141,15 +171,6 @@ impl<D: Driver> Shard<D> {
         for (index, verdict) in troubled {
             let key = self.slots.key(index);
             self.with(key, |connection, cx| connection.judge(cx, verdict));
-        }
-        for index in self.members.take_waiting(stream) {
-            let key = self.slots.key(index);
-            self.with(key, |connection, _| {
-                let mut cursors = connection.cursors.iter_mut();
-                if let Some(cursor) = cursors.find(|cursor| cursor.stream() == stream) {
-                    cursor.stream_moved();
-                }
-            });
         }
     }
 

@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use super::deltas::DeltaValues;
 use super::history::History;
 use crate::class::Class;
-use crate::frame::{Batch, BatchBuilder, Encode, FrameKind, Item};
+use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark};
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
@@ -106,6 +106,8 @@ struct ScopeHome {
     publishers: Vec<Publisher>,
     /// Made by a publisher's JOIN, open to every authenticated user.
     open: bool,
+    /// A backend lets sessions in: a publisher's JOIN does not open it.
+    admits: bool,
     last_active: Monotonic,
 }
 
@@ -137,6 +139,9 @@ struct Incoming<'a> {
     forgets: bool,
     kind: FrameKind,
     place: Option<u64>,
+    audience: Option<Arc<Audience>>,
+    /// Whether the session joins or leaves the room.
+    act: Option<(bool, Arc<str>)>,
     body: &'a [u8],
 }
 
@@ -184,6 +189,8 @@ impl Homes {
             forgets: publish.forgets,
             kind: publish.kind,
             place: None,
+            audience: None,
+            act: None,
             body: &publish.body,
         };
         self.put(now, target, &incoming, encode)
@@ -212,6 +219,12 @@ impl Homes {
             forgets: event.forgets,
             kind: event.kind,
             place: Some(event.place),
+            audience: event.audience.clone(),
+            act: match &event.effect {
+                Some(Effect::Join(room)) => Some((true, Arc::clone(room))),
+                Some(Effect::Leave(room)) => Some((false, Arc::clone(room))),
+                Some(Effect::Kick) | None => None,
+            },
             body: &event.body,
         };
         self.put(now, index, &incoming, encode).map(|_| ())
@@ -221,7 +234,7 @@ impl Homes {
     /// after [`Homes::seal`], with the outputs delivered.
     ///
     /// # Errors
-    /// `RoomNotFound` for a room that nobody opened.
+    /// `RoomNotFound` for a room that nobody opened and no backend let the session into.
     pub fn join(&mut self, now: Monotonic, join: &JoinRequest) -> Result<Vec<StreamStart>, ErrorCode> {
         debug_assert!(self.dirty.is_empty(), "joins are answered on sealed streams");
         let scope = &join.scope;
@@ -229,7 +242,17 @@ impl Homes {
             if join.publisher {
                 self.open_room(now, scope)?;
             }
-            let home = self.scopes.get_mut(scope).filter(|home| home.open).ok_or(ErrorCode::RoomNotFound)?;
+            if let Some(entry) = &join.entry {
+                // Whatever of it comes later is behind the entry: the cursor waits for it.
+                self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
+            }
+            if join.admitted {
+                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+                home.admits |= !home.open;
+            }
+            let entitled = join.admitted || join.publisher;
+            let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
+            let home = known.ok_or(ErrorCode::RoomNotFound)?;
             if join.publisher {
                 home.publishers.retain(|publisher| publisher.session != join.session);
                 home.publishers.push(Publisher { session: join.session, from: join.from, until: None });
@@ -240,7 +263,7 @@ impl Homes {
         let Some(home) = self.scopes.get(scope) else { return Ok(Vec::new()) };
         let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
         let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
-        Ok(visible.map(|stream| stream.start(join.resume.as_ref())).collect())
+        Ok(visible.map(|stream| stream.start(join)).collect())
     }
 
     /// Excludes a shard that has no member of the scope left.
@@ -348,7 +371,7 @@ impl Homes {
 
     fn open_room(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
         let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
-        home.open = true;
+        home.open |= !home.admits;
         self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
         self.ensure_stream(now, scope, &format!("input/{scope}"), self.config.epoch, true)?;
         Ok(())
@@ -418,6 +441,10 @@ impl Homes {
         };
         let from = stream.pending.byte_len();
         stream.pending.push(item, |out| encode.encode(handle, &item, incoming.kind, incoming.body, out));
+        if item.class == Class::Reliable && (incoming.audience.is_some() || incoming.act.is_some()) {
+            let act = incoming.act.as_ref().map(|(joins, room)| Arc::new(stream.act(*joins, room, item.place)));
+            stream.pending.mark(Mark { index: 0, audience: incoming.audience.clone(), act });
+        }
         if item.class == Class::Delta {
             let wire = &stream.pending.bytes()[from..];
             stream.deltas.set(now, item.key, item.place, wire, limits::HOME_DELTA_KEYS);
@@ -518,39 +545,50 @@ impl Homes {
 impl ScopeHome {
     fn new(now: Monotonic) -> Self {
         let (streams, publishers) = (Vec::new(), Vec::new());
-        Self { shards: ShardSet::default(), streams, publishers, open: false, last_active: now }
+        Self { shards: ShardSet::default(), streams, publishers, open: false, admits: false, last_active: now }
     }
 }
 
 impl HomeStream {
     /// Where a member starts (DELIVERY §6 "Recovered").
-    fn start(&self, resume: Option<&ResumeFrom>) -> StreamStart {
+    fn start(&self, join: &JoinRequest) -> StreamStart {
         let known = &self.introduction.position;
-        let position = Position { stream: Arc::clone(&known.stream), epoch: known.epoch, place: self.head };
-        let introduction = Introduction { position, ..*self.introduction };
-        let start = match resume {
-            None if self.deltas.is_empty() => Start::Live,
-            None => Start::Behind(self.head),
-            Some(resume) => self.resume_start(resume),
+        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream);
+        let start = match (&join.resume, entry) {
+            (Some(resume), _) => self.resume_start(resume),
+            (None, Some(entry)) => self.start_behind(entry),
+            (None, None) if self.deltas.is_empty() => Start::Live,
+            (None, None) => Start::Behind(self.head),
         };
-        StreamStart { introduction: Arc::new(introduction), start }
+        let place = match (entry, start) {
+            (Some(entry), Start::Behind(_)) => entry.place,
+            _ => self.head,
+        };
+        let position = Position { stream: Arc::clone(&known.stream), epoch: known.epoch, place };
+        StreamStart { introduction: Arc::new(Introduction { position, ..*self.introduction }), start }
+    }
+
+    /// What a frame of this place does.
+    fn act(&self, joins: bool, room: &Arc<str>, place: u64) -> Act {
+        let Position { stream, epoch, .. } = &self.introduction.position;
+        Act { joins, room: Arc::clone(room), stream: Arc::clone(stream), epoch: *epoch, place }
+    }
+
+    fn start_behind(&self, position: &Position) -> Start {
+        if position.epoch != self.introduction.position.epoch {
+            Start::Lost(LostReason::EpochChanged)
+        } else if self.history.reaches_back_to(position.place, self.head) {
+            Start::Behind(position.place)
+        } else {
+            Start::Lost(LostReason::HistoryEvicted)
+        }
     }
 
     fn resume_start(&self, resume: &ResumeFrom) -> Start {
         let name = &self.introduction.position.stream;
         let mut known = resume.positions.iter().chain(&resume.entered);
-        let place = match known.find(|position| position.stream == *name) {
-            Some(position) if position.epoch != self.introduction.position.epoch => {
-                return Start::Lost(LostReason::EpochChanged);
-            }
-            Some(position) => position.place,
-            None => 0,
-        };
-        if self.history.reaches_back_to(place, self.head) {
-            Start::Behind(place)
-        } else {
-            Start::Lost(LostReason::HistoryEvicted)
-        }
+        let own = Position { place: 0, ..self.introduction.position.clone() };
+        self.start_behind(known.find(|position| position.stream == *name).unwrap_or(&own))
     }
 }
 

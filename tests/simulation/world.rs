@@ -304,6 +304,7 @@ impl World {
             forgets: false,
             kind: FrameKind { frame_type: 0, kind: 0 },
             effect: Some(Effect::Kick),
+            audience: None,
             body: Box::default(),
         };
         self.bus_port.request(home, Request::Event(Box::new(event)));
