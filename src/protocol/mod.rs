@@ -4,4 +4,5 @@
 mod defaults;
 pub mod envelope;
 pub mod frames;
+pub mod gateway;
 pub mod routes;
