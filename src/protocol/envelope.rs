@@ -15,7 +15,7 @@ pub mod members;
 use std::fmt;
 
 pub use command::{ClientCommand, PayloadForm, ServiceCommand, command_id, parse_command, put_command};
-pub use event::{Audience, EffectRule, EventRule, EventRules, EventSource, parse_event, put_event};
+pub use event::{Audience, EffectRule, EventRule, EventRules, EventSource, delta_key, parse_event, put_event};
 pub use members::Json;
 
 /// Why an envelope cannot be used. Such a one is kept in the topic `ringgate.dead`.
@@ -83,18 +83,18 @@ fn cut(text: &str) -> String {
 }
 
 /// Appends a JSON string.
-fn put_string(out: &mut Vec<u8>, text: &str) {
+pub(super) fn put_string(out: &mut Vec<u8>, text: &str) {
     simd_json::to_writer(out, text).expect("writing to memory does not fail");
 }
 
 /// Appends `"name":"text"` behind a comma if something stands before it.
-fn put_field(out: &mut Vec<u8>, name: &str, text: &str) {
+pub(super) fn put_field(out: &mut Vec<u8>, name: &str, text: &str) {
     put_name(out, name);
     put_string(out, text);
 }
 
 /// Appends `"name":` behind a comma if something stands before it. `name` needs no escaping.
-fn put_name(out: &mut Vec<u8>, name: &str) {
+pub(super) fn put_name(out: &mut Vec<u8>, name: &str) {
     if !matches!(out.last(), None | Some(b'{')) {
         out.push(b',');
     }

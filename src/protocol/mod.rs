@@ -5,6 +5,7 @@ mod defaults;
 pub mod envelope;
 mod forms;
 pub mod frames;
+pub mod gateway;
 pub mod routes;
 
 pub use forms::Forms;

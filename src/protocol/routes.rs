@@ -131,6 +131,7 @@ pub struct Routes {
     command_patterns: Patterns,
     event_patterns: Patterns,
     kinds: HashMap<u16, usize, FixedState>,
+    event_kinds: HashMap<(u8, u16), usize, FixedState>,
 }
 
 /// Why rows do not make a table.
@@ -174,7 +175,8 @@ impl Routes {
         if let Some(row) = events.iter().find(|row| (row.class == Class::Delta) != row.coalesce.is_some()) {
             return Err(RouteError::CoalesceWithoutDelta(row.pattern.clone()));
         }
-        Ok(Self { commands, events, command_patterns, event_patterns, kinds })
+        let event_kinds = event_kinds(&events);
+        Ok(Self { commands, events, command_patterns, event_patterns, kinds, event_kinds })
     }
 
     /// The compiled-in table with these rows added; a row replaces the compiled-in one of the same pattern.
@@ -209,6 +211,12 @@ impl Routes {
     #[must_use]
     pub fn event(&self, type_name: &str) -> Option<&EventRoute> {
         self.event_patterns.find(type_name).map(|index| &self.events[index])
+    }
+
+    /// The row of an event's type and kind in dialect D: of several the first with a full name, else the first.
+    #[must_use]
+    pub fn event_of_kind(&self, kind: FrameKind) -> Option<&EventRoute> {
+        self.event_kinds.get(&(kind.frame_type, kind.kind)).map(|index| &self.events[*index])
     }
 
     /// All command rows; a connection's rates are a table of this length.
@@ -258,6 +266,18 @@ impl fmt::Display for RouteError {
 }
 
 impl std::error::Error for RouteError {}
+
+fn event_kinds(events: &[EventRoute]) -> HashMap<(u8, u16), usize, FixedState> {
+    let mut kinds = HashMap::default();
+    let indices = |prefixes| move |(_, row): &(usize, &EventRoute)| row.pattern.ends_with(ANY) == prefixes;
+    let full_first = [false, true].into_iter().flat_map(|prefixes| events.iter().enumerate().filter(indices(prefixes)));
+    for (index, row) in full_first {
+        if let Some(kind) = row.kind {
+            kinds.entry((kind.frame_type, kind.kind)).or_insert(index);
+        }
+    }
+    kinds
+}
 
 /// Patterns with the index of their row: full names by hash, prefixes longest first. Only the table's author
 /// chooses what is in the map, so a fixed hash is safe.

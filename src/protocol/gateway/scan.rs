@@ -1,0 +1,430 @@
+//! A JSON scanner that changes nothing: it checks a text whole (RFC 8259) and says where the members of its outermost
+//! object stand. Open brackets are bits of a word, so its work is one pass and its memory a list of spans.
+//!
+//! Stricter than the grammar where readers differ: no lone surrogates, and no numbers that a double cannot hold.
+
+use std::borrow::Cow;
+
+use super::Malformed;
+
+/// Brackets open at once, the outermost included.
+pub const DEPTH_MAX: u32 = 32;
+/// Fields of a client's message on its top level; each is compared with all before it.
+pub const FIELDS_MAX: usize = 64;
+/// Bytes of a field's name on the top level, as sent; bounds those comparisons.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Bytes of a number; a double's shortest form has at most 24.
+pub const NUMBER_BYTES_MAX: usize = 64;
+/// JSON's white space (RFC 8259 §2).
+pub(super) const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// Scratch space of [`parse`](super::parse): the fields of the message read last.
+#[derive(Clone, Default, Debug)]
+pub struct Fields(Vec<Span>);
+
+impl Fields {
+    /// Checks a text and finds its fields.
+    pub(super) fn read<'a>(&'a mut self, text: &'a str) -> Result<Object<'a>, Malformed> {
+        let Self(spans) = self;
+        spans.clear();
+        scan_object(text, |span| {
+            if spans.len() == FIELDS_MAX {
+                return Err(Malformed::TooManyFields);
+            }
+            let key = span.key(text);
+            if key.len() > NAME_BYTES_MAX {
+                return Err(Malformed::LongName);
+            }
+            if spans.iter().any(|other| same(other, span, text)) {
+                return Err(Malformed::Duplicate { field: unescape(key).chars().take(64).collect() });
+            }
+            spans.push(*span);
+            Ok(())
+        })?;
+        Ok(Object { text, spans })
+    }
+}
+
+/// A checked object and where its fields stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Object<'a> {
+    text: &'a str,
+    spans: &'a [Span],
+}
+
+impl<'a> Object<'a> {
+    /// A field's value as it stands.
+    pub(super) fn value(&self, name: &str) -> Option<&'a str> {
+        let span = self.spans.iter().find(|span| span.is(name, self.text))?;
+        Some(span.value(self.text))
+    }
+
+    /// See [`text`].
+    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.value(name).and_then(text)
+    }
+}
+
+/// Where a member stands in its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Span {
+    key: u32,
+    key_end: u32,
+    value: u32,
+    value_end: u32,
+    escaped: bool,
+}
+
+impl Span {
+    /// The name as it stands between its quotes.
+    pub(super) fn key<'a>(&self, text: &'a str) -> &'a str {
+        &text[self.key as usize..self.key_end as usize]
+    }
+
+    /// The value as it stands.
+    pub(super) fn value<'a>(&self, text: &'a str) -> &'a str {
+        &text[self.value as usize..self.value_end as usize]
+    }
+
+    /// Whether this is the member's name, however it is spelled.
+    pub(super) fn is(&self, name: &str, text: &str) -> bool {
+        let key = self.key(text);
+        if self.escaped { Characters(key).eq(name.chars()) } else { key == name }
+    }
+}
+
+fn same(a: &Span, b: &Span, text: &str) -> bool {
+    let (x, y) = (a.key(text), b.key(text));
+    if a.escaped || b.escaped { Characters(x).eq(Characters(y)) } else { x == y }
+}
+
+/// What a checked value says, if it is a string; of a number its digits.
+pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
+    match value.as_bytes().first()? {
+        b'"' => value.get(1..value.len() - 1).map(unescape),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(value)),
+        _ => None,
+    }
+}
+
+/// What stands between the quotes of a checked string, without escapes.
+pub(super) fn unescape(inner: &str) -> Cow<'_, str> {
+    if inner.contains('\\') { Cow::Owned(Characters(inner).collect()) } else { Cow::Borrowed(inner) }
+}
+
+/// The characters of a checked string. Of an unchecked one, replacement characters stand for what has no meaning.
+struct Characters<'a>(&'a str);
+
+impl Characters<'_> {
+    fn unit(&mut self) -> Option<u32> {
+        let (digits, rest) = self.0.split_at_checked(4)?;
+        self.0 = rest;
+        u32::from_str_radix(digits, 16).ok()
+    }
+
+    fn escaped(&mut self) -> Option<char> {
+        let mut rest = self.0.chars();
+        let letter = rest.next()?;
+        self.0 = rest.as_str();
+        Some(match letter {
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let unit = self.unit()?;
+                if !(0xd800..0xdc00).contains(&unit) {
+                    return char::from_u32(unit);
+                }
+                self.0 = self.0.strip_prefix("\\u")?;
+                let low = self.unit()?;
+                char::from_u32(0x1_0000 + ((unit - 0xd800) << 10) + low.checked_sub(0xdc00)?)?
+            }
+            other => other,
+        })
+    }
+}
+
+impl Iterator for Characters<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        let mut rest = self.0.chars();
+        let character = rest.next()?;
+        self.0 = rest.as_str();
+        if character != '\\' {
+            return Some(character);
+        }
+        Some(self.escaped().unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+}
+
+/// Checks that the text is one JSON object with nothing but space around it, and shows each of its members in order;
+/// the first error of `each` ends it.
+pub(super) fn scan_object(text: &str, mut each: impl FnMut(&Span) -> Result<(), Malformed>) -> Result<(), Malformed> {
+    if u32::try_from(text.len()).is_err() {
+        return Err(Malformed::Syntax { at: u32::MAX as usize, expected: "the end" });
+    }
+    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0 };
+    scanner.space();
+    if scanner.next() != Some(b'{') {
+        return Err(Malformed::NotAnObject);
+    }
+    scanner.space();
+    if !scanner.takes(b'}') {
+        loop {
+            let key = scanner.at as u32 + 1;
+            let (key_end, escaped) = scanner.key()?;
+            let value = scanner.at as u32;
+            scanner.value()?;
+            let value_end = scanner.at as u32;
+            each(&Span { key, key_end, value, value_end, escaped })?;
+            scanner.space();
+            if scanner.takes(b'}') {
+                break;
+            }
+            if !scanner.takes(b',') {
+                return Err(scanner.expected("',' or '}'"));
+            }
+            scanner.space();
+        }
+    }
+    scanner.space();
+    if scanner.at < scanner.bytes.len() { Err(scanner.expected("the end")) } else { Ok(()) }
+}
+
+/// Invariant: `at <= bytes.len()`.
+struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Scanner<'_> {
+    fn expected(&self, expected: &'static str) -> Malformed {
+        Malformed::Syntax { at: self.at, expected }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn takes(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// A name, its colon, and the space behind it; gives the end of the name and whether it has escapes.
+    fn key(&mut self) -> Result<(u32, bool), Malformed> {
+        if !self.takes(b'"') {
+            return Err(self.expected("a field's name in quotes"));
+        }
+        let escaped = self.string()?;
+        let end = self.at as u32 - 1;
+        self.space();
+        if !self.takes(b':') {
+            return Err(self.expected("':'"));
+        }
+        self.space();
+        Ok((end, escaped))
+    }
+
+    /// One value inside of the outermost object.
+    fn value(&mut self) -> Result<(), Malformed> {
+        // The bracket opened last is the lowest bit, 1 = an object.
+        let (mut open, mut depth) = (0u32, 1);
+        loop {
+            if let Some(object) = self.begin()? {
+                if depth == DEPTH_MAX {
+                    return Err(Malformed::Depth);
+                }
+                (open, depth) = ((open << 1) | u32::from(object), depth + 1);
+                continue;
+            }
+            loop {
+                if depth == 1 {
+                    return Ok(());
+                }
+                self.space();
+                let object = open & 1 == 1;
+                if self.takes(if object { b'}' } else { b']' }) {
+                    (open, depth) = (open >> 1, depth - 1);
+                    continue;
+                }
+                if !self.takes(b',') {
+                    return Err(self.expected(if object { "',' or '}'" } else { "',' or ']'" }));
+                }
+                self.space();
+                if object {
+                    self.key()?;
+                }
+                break;
+            }
+        }
+    }
+
+    /// A scalar or an empty bracket, whole; or a bracket with something in it up to its first value, and then whether
+    /// it is an object.
+    fn begin(&mut self) -> Result<Option<bool>, Malformed> {
+        match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                self.string()?;
+            }
+            Some(b'{') => {
+                self.at += 1;
+                self.space();
+                if !self.takes(b'}') {
+                    self.key()?;
+                    return Ok(Some(true));
+                }
+            }
+            Some(b'[') => {
+                self.at += 1;
+                self.space();
+                if !self.takes(b']') {
+                    return Ok(Some(false));
+                }
+            }
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(b't') => self.word(b"true")?,
+            Some(b'f') => self.word(b"false")?,
+            Some(b'n') => self.word(b"null")?,
+            _ => return Err(self.expected("a value")),
+        }
+        Ok(None)
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), Malformed> {
+        if !self.bytes[self.at..].starts_with(word) {
+            return Err(self.expected("a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    /// Behind the opening quote: up to and past the closing one; whether there are escapes.
+    fn string(&mut self) -> Result<bool, Malformed> {
+        let mut escaped = false;
+        loop {
+            self.at += plain_len(&self.bytes[self.at..]);
+            match self.next() {
+                Some(b'"') => return Ok(escaped),
+                Some(b'\\') => self.escape()?,
+                Some(_) => {
+                    self.at -= 1;
+                    return Err(self.expected("an escape in place of a control character"));
+                }
+                None => return Err(self.expected("'\"'")),
+            }
+            escaped = true;
+        }
+    }
+
+    /// Behind a backslash.
+    fn escape(&mut self) -> Result<(), Malformed> {
+        match self.next() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(()),
+            Some(b'u') => match self.unit()? {
+                0xdc00..0xe000 => Err(self.expected("a high surrogate before a low one")),
+                0xd800..0xdc00 => {
+                    let pair = self.takes(b'\\') && self.takes(b'u') && matches!(self.unit()?, 0xdc00..0xe000);
+                    if pair { Ok(()) } else { Err(self.expected("a low surrogate behind a high one")) }
+                }
+                _ => Ok(()),
+            },
+            _ => Err(self.expected("one of \"\\/bfnrtu behind a backslash")),
+        }
+    }
+
+    /// Four hexadecimal digits.
+    fn unit(&mut self) -> Result<u32, Malformed> {
+        let mut unit = 0;
+        for _ in 0..4 {
+            let digit = self.next().and_then(|byte| char::from(byte).to_digit(16));
+            unit = (unit << 4) | digit.ok_or_else(|| self.expected("four hexadecimal digits behind \\u"))?;
+        }
+        Ok(unit)
+    }
+
+    fn number(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
+        self.takes(b'-');
+        if !self.takes(b'0') {
+            self.digits()?;
+        }
+        if self.takes(b'.') {
+            self.digits()?;
+        }
+        let exponent = self.takes(b'e') || self.takes(b'E');
+        if exponent {
+            let _sign = self.takes(b'+') || self.takes(b'-');
+            self.digits()?;
+        }
+        let number = &self.bytes[start..self.at];
+        let finite = || std::str::from_utf8(number).is_ok_and(|text| text.parse().is_ok_and(f64::is_finite));
+        if number.len() <= NUMBER_BYTES_MAX && (!exponent || finite()) {
+            return Ok(());
+        }
+        self.at = start;
+        Err(self.expected("a number that a double can hold, in at most 64 bytes"))
+    }
+
+    /// One digit or more.
+    fn digits(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
+    }
+}
+
+/// Bytes before the first quote, backslash or control character; eight at a time.
+fn plain_len(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(chunk) = bytes[at..].first_chunk() {
+        let word = u64::from_le_bytes(*chunk);
+        // Of each word only the lowest hit is exact, and only that is used: a borrow runs upwards.
+        let below = |word: u64, least: u64| word.wrapping_sub(ONES * least) & !word;
+        let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let hits = (equal(b'"') | equal(b'\\') | below(word, 0x20)) & (ONES * 0x80);
+        if hits != 0 {
+            return at + hits.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    bytes[at..].iter().position(special).map_or(bytes.len(), |found| at + found)
+}
+
+/// Bytes of a string's inside, from behind its opening quote up to the closing one; `None` if it does not end.
+pub(super) fn string_len(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += plain_len(bytes.get(at..)?);
+        match bytes.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => return None,
+        }
+    }
+}
+
+/// One in each byte of a word.
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+
+const _: () = assert!(NUMBER_BYTES_MAX == 64 && DEPTH_MAX <= 32);

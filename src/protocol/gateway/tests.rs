@@ -1,0 +1,1 @@
+//! Golden messages of dialect A and properties of its parser.
