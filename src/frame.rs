@@ -54,10 +54,32 @@ pub enum View {
     Advance,
 }
 
+/// Who wrote the payloads of a stream's frames.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Origin {
+    /// ringgate itself, of what came by the bus: the JSON of A's frame without `at`.
+    Bus,
+    /// A publisher, whatever it liked.
+    Relay,
+}
+
+/// A frame to be written in another form.
+#[derive(Clone, Copy, Debug)]
+pub struct Original<'a> {
+    /// Its stream.
+    pub stream: StreamHandle,
+    /// Who wrote its payload.
+    pub origin: Origin,
+    /// What it is.
+    pub item: &'a Item,
+    /// The whole wire frame of dialect D.
+    pub wire: &'a [u8],
+}
+
 /// Writes a frame in another form than dialect D's. Streams and queues know no protocol.
 pub trait Transcode {
-    /// Appends one whole wire frame to `out`; `frame` is that of dialect D.
-    fn transcode(&self, form: Form, view: View, frame: &[u8], item: &Item, stream: StreamHandle, out: &mut Vec<u8>);
+    /// Appends one whole wire frame to `out`.
+    fn transcode(&self, form: Form, view: View, original: &Original<'_>, out: &mut Vec<u8>);
 }
 
 /// Who of a stream's members sees a frame, by user id.
@@ -129,6 +151,7 @@ impl Mark {
 #[derive(Debug)]
 pub struct Batch {
     stream: StreamHandle,
+    origin: Origin,
     born: Monotonic,
     items: Box<[Item]>,
     deltas: Box<[u32]>,
@@ -208,7 +231,7 @@ impl Batch {
     /// The batch of its reliable frames alone, `None` if it has none; for histories, which must not keep deltas' bytes.
     #[must_use]
     pub fn reliable_only(&self) -> Option<Batch> {
-        let mut builder = BatchBuilder::new(self.stream);
+        let mut builder = BatchBuilder::of(self.stream, self.origin);
         let mut marks = self.marks.iter().peekable();
         for (index, item) in self.items.iter().enumerate() {
             let mark = marks.next_if(|mark| mark.index as usize == index);
@@ -240,8 +263,9 @@ impl Batch {
                 let hidden = special.is_some_and(|mark| mark.audience.is_some());
                 // The advance of a frame that everybody sees is never sent.
                 if form.view == View::Whole || hidden {
-                    let frame = self.bytes(index, index + 1);
-                    transcode.transcode(form.form, form.view, frame, item, self.stream, &mut bytes);
+                    let wire = self.bytes(index, index + 1);
+                    let original = Original { stream: self.stream, origin: self.origin, item, wire };
+                    transcode.transcode(form.form, form.view, &original, &mut bytes);
                 }
                 ends.push(end_of(&bytes));
             }
@@ -257,6 +281,7 @@ impl Batch {
         let encoded = Encoded { ends: [end_of(&bytes)].into(), bytes };
         let mut single = Batch {
             stream: self.stream,
+            origin: self.origin,
             born: self.born,
             items: [item].into(),
             deltas: [u32::from(item.class == Class::Delta)].into(),
@@ -279,6 +304,7 @@ impl Batch {
 #[derive(Debug)]
 pub struct BatchBuilder {
     stream: StreamHandle,
+    origin: Origin,
     items: Vec<Item>,
     ends: Vec<u32>,
     deltas: Vec<u32>,
@@ -287,11 +313,17 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty builder for a stream.
+    /// An empty builder for a stream whose frames publishers write.
     #[must_use]
     pub fn new(stream: StreamHandle) -> Self {
+        Self::of(stream, Origin::Relay)
+    }
+
+    /// An empty builder for a stream.
+    #[must_use]
+    pub fn of(stream: StreamHandle, origin: Origin) -> Self {
         let (items, ends, deltas) = (Vec::new(), Vec::new(), Vec::new());
-        Self { stream, items, ends, deltas, marks: Vec::new(), bytes: Vec::new() }
+        Self { stream, origin, items, ends, deltas, marks: Vec::new(), bytes: Vec::new() }
     }
 
     /// Appends a frame whose wire bytes `encode` writes; it must only append.
@@ -301,6 +333,12 @@ impl BatchBuilder {
         self.items.push(item);
         self.ends.push(end_of(&self.bytes));
         self.deltas.push(before + u32::from(item.class == Class::Delta));
+    }
+
+    /// Who writes the frames.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Says what is special about the frame pushed last; its index is put right.
@@ -339,6 +377,7 @@ impl BatchBuilder {
         let (ends, bytes) = (std::mem::take(&mut self.ends).into(), std::mem::take(&mut self.bytes).into());
         Batch {
             stream: self.stream,
+            origin: self.origin,
             born,
             items: std::mem::take(&mut self.items).into(),
             deltas: std::mem::take(&mut self.deltas).into(),
@@ -613,11 +652,11 @@ mod tests {
     struct Shouting;
 
     impl Transcode for Shouting {
-        fn transcode(&self, form: Form, view: View, frame: &[u8], item: &Item, _: StreamHandle, out: &mut Vec<u8>) {
+        fn transcode(&self, form: Form, view: View, original: &Original<'_>, out: &mut Vec<u8>) {
             assert_eq!(form, Form::Gateway);
             match view {
-                View::Whole => out.extend(frame.iter().map(|byte| byte + 100)),
-                View::Advance => out.push(item.place as u8),
+                View::Whole => out.extend(original.wire.iter().map(|byte| byte + 100)),
+                View::Advance => out.push(original.item.place as u8),
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A stream's frames in the other dialects, made of dialect D's.
 
-use crate::frame::{Form, Item, Transcode, View};
-use crate::id::StreamHandle;
-use crate::protocol::routes::Routes;
+use super::gateway::FrameForm;
+use super::routes::Routes;
+use crate::frame::{Form, Original, Transcode, View};
 
 /// Transcodes by the type table, which names the types of relayed frames.
 #[derive(Clone, Copy, Debug)]
@@ -12,11 +12,15 @@ pub struct Forms<'a> {
 }
 
 impl Transcode for Forms<'_> {
-    fn transcode(&self, form: Form, view: View, frame: &[u8], item: &Item, stream: StreamHandle, out: &mut Vec<u8>) {
-        match (form, view) {
-            (Form::Frames, View::Whole) => out.extend_from_slice(frame),
-            (Form::Frames, View::Advance) => super::frames::write::advance(out, stream, item.place, item.prev),
-            (Form::Gateway | Form::Rooms, _) => {}
+    fn transcode(&self, form: Form, view: View, original: &Original<'_>, out: &mut Vec<u8>) {
+        let form = match form {
+            Form::Frames => FrameForm::Frames,
+            Form::Gateway => FrameForm::Gateway,
+            Form::Rooms => FrameForm::Rooms,
+        };
+        let Original { stream, origin, item, wire } = *original;
+        if view == View::Advance || !form.transcode(wire, origin, self.routes, out) {
+            form.advance(out, stream, item.place, item.prev);
         }
     }
 }

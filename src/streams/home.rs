@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use super::deltas::DeltaValues;
 use super::history::History;
 use crate::class::Class;
-use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark};
+use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin};
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
@@ -318,7 +318,7 @@ impl Homes {
         }
         // The head is met: all newest values in one page. A slow member's queue has bounds and turns of its own; paging
         // them here by age would starve the keys at the end for as long as those at the front change.
-        let (run, sequence) = stream.deltas.page(pull.stream, pull.after_delta);
+        let (run, sequence) = stream.deltas.page(pull.stream, stream.pending.origin(), pull.after_delta);
         page.runs.extend(run);
         page.after_delta = sequence;
         page
@@ -398,6 +398,8 @@ impl Homes {
         self.next_index += 1;
         let position = Position { stream: name.into(), epoch, place: 0 };
         let introduction = Arc::new(Introduction { handle, position, publishers_only });
+        let relayed = ["relay/", "input/", "ringgate.relay."].iter().any(|prefix| name.starts_with(prefix));
+        let origin = if relayed { Origin::Relay } else { Origin::Bus };
         home.streams.push(index);
         let shards = match scope {
             Scope::Room(_) => home.shards,
@@ -408,7 +410,7 @@ impl Homes {
             introduction: Arc::clone(&introduction),
             head: 0,
             last_event: now,
-            pending: BatchBuilder::new(handle),
+            pending: BatchBuilder::of(handle, origin),
             dirty: false,
             history: History::default(),
             deltas: DeltaValues::new(self.config.seed),

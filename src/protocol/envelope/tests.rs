@@ -6,7 +6,7 @@ use super::*;
 use std::sync::Arc;
 
 use crate::class::Class;
-use crate::frame::{Audience, FrameKind};
+use crate::frame::{self, FrameKind};
 use crate::id::{ConnectionId, EventId, Scope, SessionId};
 use crate::message::{Effect, Event};
 use crate::time::WallMillis;
@@ -283,8 +283,8 @@ fn audiences_are_read() {
         let text = format!(r#"{{"event_type":"battle.event.timeline","target":{{"room_id":"a",{list}}}}}"#);
         event(&text).audience.map(Arc::unwrap_or_clone)
     };
-    assert_eq!(audience(r#""only":["x",7]"#), Some(Audience::Only(["x".into(), "7".into()].into())));
-    assert_eq!(audience(r#""except":["x"],"only":null"#), Some(Audience::Except(["x".into()].into())));
+    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["x".into(), "7".into()].into())));
+    assert_eq!(audience(r#""except":["x"],"only":null"#), Some(frame::Audience::Except(["x".into()].into())));
     assert_eq!(audience(r#""except":[]"#), None);
     assert!(!audience(r#""only":[]"#).unwrap().includes("x"));
 }

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::frame::FrameKind;
+pub use crate::frame::Origin;
 use crate::id::StreamHandle;
 use crate::protocol::envelope::{delta_key, put_name, put_string};
 use crate::protocol::frames::{self, Header, types};
@@ -29,24 +30,6 @@ pub enum FrameForm {
     Gateway,
     /// Dialect B's: `{"type": "event", "event", "at", "payload": {…fields…}}`.
     Rooms,
-}
-
-/// Who wrote a frame's payload.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Origin {
-    /// ringgate itself: the JSON of A's frame without `at`.
-    Bus,
-    /// A publisher, whatever it liked.
-    Relay,
-}
-
-impl Origin {
-    /// The origin of a stream's frames, by its name (DELIVERY §1).
-    #[must_use]
-    pub fn of_stream(name: &str) -> Self {
-        let relayed = ["relay/", "input/", "ringgate.relay."].iter().any(|prefix| name.starts_with(prefix));
-        if relayed { Self::Relay } else { Self::Bus }
-    }
 }
 
 impl FrameForm {
