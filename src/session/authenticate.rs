@@ -12,6 +12,7 @@ use crate::message::{
     ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom,
     ScopeEntry, SessionRecord, Start, StreamStart,
 };
+use crate::packed::Packed;
 use crate::protocol::frames::{json, write};
 use crate::time::Monotonic;
 
@@ -24,19 +25,20 @@ pub struct Session {
     pub publisher: bool,
     /// When the token's grace ends.
     pub closes_at: Monotonic,
-    pub rooms: Vec<RoomSeat>,
+    pub rooms: Packed<RoomSeat>,
     /// JOINs on their way: the scope and the client's number.
-    pub joining: Vec<(Scope, u64)>,
+    pub joining: Packed<(Scope, u64)>,
     /// Allowances by command route.
-    pub rates: Vec<(u16, Bucket)>,
+    pub rates: Packed<(u16, Bucket)>,
 }
 
 /// A room the session is in.
 pub struct RoomSeat {
     pub scope: Scope,
-    pub streams: Vec<StreamHandle>,
-    /// The handle that publishers send on.
+    /// The handle that publishers send on; most members know no other stream of the room.
     pub relay: StreamHandle,
+    /// The room's other streams.
+    pub others: Packed<StreamHandle>,
 }
 
 /// A HELLO under way.
@@ -352,7 +354,7 @@ impl Connection {
     fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
         let Phase::Open(session) = &mut self.phase else { return };
         let asked = session.joining.iter().position(|(scope, _)| *scope == joined.scope);
-        let correlation = asked.map(|at| session.joining.swap_remove(at).1);
+        let correlation = asked.map(|at| session.joining.remove(at).1);
         let (id, scope) = (session.id, joined.scope);
         let room = matches!(scope, Scope::Room(_));
         match (joined.outcome, correlation) {
@@ -463,9 +465,9 @@ impl Session {
             roles: record.roles.clone(),
             publisher: record.roles.iter().any(|role| &**role == "publisher"),
             closes_at: closes_at(cx, record.expires_at),
-            rooms: Vec::new(),
-            joining: Vec::new(),
-            rates: Vec::new(),
+            rooms: Packed::default(),
+            joining: Packed::default(),
+            rates: Packed::default(),
         }
     }
 
@@ -485,11 +487,20 @@ impl Session {
 impl RoomSeat {
     fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
         let relay = streams.iter().find(|start| start.introduction.position.stream.starts_with("relay/"));
-        Self {
-            scope: scope.clone(),
-            streams: streams.iter().map(|start| start.introduction.handle).collect(),
-            relay: relay.map_or(StreamHandle::NONE, |start| start.introduction.handle),
-        }
+        let relay = relay.map_or(StreamHandle::NONE, |start| start.introduction.handle);
+        let handles = streams.iter().map(|start| start.introduction.handle);
+        Self { scope: scope.clone(), relay, others: handles.filter(|handle| *handle != relay).collect() }
+    }
+
+    /// Whether the stream is one of the room's that the member was told of.
+    pub fn has(&self, stream: StreamHandle) -> bool {
+        stream != StreamHandle::NONE && (self.relay == stream || self.others.contains(&stream))
+    }
+
+    /// The streams the member was told of.
+    pub fn streams(&self) -> impl Iterator<Item = StreamHandle> {
+        let relay = Some(self.relay).filter(|relay| *relay != StreamHandle::NONE);
+        relay.into_iter().chain(self.others.iter().copied())
     }
 }
 

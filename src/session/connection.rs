@@ -11,6 +11,7 @@ use crate::frame::Run;
 use crate::id::{ConnAddr, NodeId, StreamHandle};
 use crate::limits;
 use crate::message::{Page, PageNext, PresenceRequest, Pull, Request};
+use crate::packed::Packed;
 use crate::protocol::frames::write;
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::Cursor;
@@ -34,7 +35,7 @@ pub struct Connection {
     /// Frames that wait to be sent.
     pub queue: WriteQueue,
     /// Catch-ups under way.
-    pub cursors: Vec<Cursor>,
+    pub cursors: Packed<Cursor>,
     /// Input that waits: the upgrade request's beginning, or what came while reading was to pause.
     pub(super) stash: Vec<u8>,
     pub(super) pause: Option<Box<Pause>>,
@@ -91,7 +92,7 @@ impl Connection {
             dialect: Dialect::Frames,
             decoder: Decoder::new(Role::Server, max_frame),
             queue: WriteQueue::new(),
-            cursors: Vec::new(),
+            cursors: Packed::default(),
             stash: Vec::new(),
             pause: None,
             opened_at: now,
@@ -367,7 +368,7 @@ impl Connection {
         }
         let room = self.page_room(settings);
         let share = self.cursors.len();
-        for cursor in &mut self.cursors {
+        for cursor in self.cursors.iter_mut() {
             let home = cursor.stream().home(settings.shards);
             if let Some(home) = home.filter(|home| may_request(*home))
                 && let Some(pull) = cursor.pull(me, room.0.div_ceil(share), room.1.div_ceil(share))
@@ -403,8 +404,7 @@ impl Connection {
             self.deliver(cx, Run { batch, from: run.from, to: run.to });
         }
         if live && self.is_open() {
-            self.cursors.swap_remove(at);
-            self.cursors.shrink_to_fit();
+            self.cursors.remove(at);
         }
         live && self.is_open()
     }
@@ -512,7 +512,7 @@ impl Connection {
     fn detach(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
         self.stash = Vec::new();
         self.pause = None;
-        self.cursors = Vec::new();
+        self.cursors = Packed::default();
         let session = match &mut self.phase {
             Phase::Open(session) => {
                 let seats = session.rooms.iter().map(|seat| &seat.scope);

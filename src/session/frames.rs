@@ -99,12 +99,13 @@ impl Connection {
         let Some(at) = session.rooms.iter().position(|seat| seat.is(room)) else {
             return self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
         };
-        let seat = session.rooms.swap_remove(at);
-        let (id, publisher, scope) = (session.id, session.publisher, seat.scope);
-        self.cursors.retain(|cursor| !seat.streams.contains(&cursor.stream()));
-        for stream in seat.streams {
+        let seat = session.rooms.remove(at);
+        let (id, publisher) = (session.id, session.publisher);
+        self.cursors.retain(|cursor| !seat.has(cursor.stream()));
+        for stream in seat.streams() {
             self.with_queue(cx, |queue, context| queue.leave_stream(stream, context));
         }
+        let scope = seat.scope;
         if publisher {
             let home = scope.home(cx.settings.shards);
             let scope = scope.clone();
@@ -240,7 +241,7 @@ impl Connection {
         if let Phase::Open(session) = &mut self.phase
             && let Some(seat) = session.rooms.iter_mut().find(|seat| seat.scope == *scope)
         {
-            seat.streams.push(introduction.handle);
+            seat.others.push(introduction.handle);
         }
         self.answer(cx, |out| write::position(out, introduction));
     }
@@ -273,8 +274,7 @@ impl Connection {
 
 impl Session {
     fn room_of(&self, stream: StreamHandle) -> Option<&Scope> {
-        let known = stream != StreamHandle::NONE;
-        self.rooms.iter().find(|seat| known && seat.streams.contains(&stream)).map(|seat| &seat.scope)
+        self.rooms.iter().find(|seat| seat.has(stream)).map(|seat| &seat.scope)
     }
 
     fn may(&self, route: &CommandRoute, member: bool) -> Result<(), (ErrorCode, String)> {
