@@ -514,6 +514,9 @@ fn catch_up(start: &StreamStart, recovered: bool) -> Start {
     }
 }
 
+/// What an idle session costs (DESIGN §10: 1,000 B with everything); size classes of the allocator.
+const _: () = assert!(size_of::<Session>() <= 128 && size_of::<RoomSeat>() <= 48);
+
 fn heads(streams: &[StreamStart]) -> Vec<Position> {
     streams.iter().map(|start| start.introduction.position.clone()).collect()
 }

@@ -430,6 +430,9 @@ fn own_bit(scope: &Scope) -> Option<u8> {
 
 const NONE: u32 = u32::MAX;
 
+/// What an idle member costs (DESIGN §10: 1,000 B with everything); size classes of the allocator.
+const _: () = assert!(size_of::<Slot>() <= 80 && size_of::<ScopeSeat>() <= 32 && size_of::<Seat>() <= 8);
+
 #[cfg(test)]
 mod tests {
     use super::*;
