@@ -213,6 +213,8 @@ impl Verifier {
             Some(username) => username,
             None => given(raw.name, "name")?.unwrap_or_else(|| Arc::clone(&user)),
         };
+        // Kept as long as the session, so the same text is kept once.
+        let username = if username == user { Arc::clone(&user) } else { username };
         let roles = roles(raw.roles.named("roles")?.flatten().unwrap_or_default())?;
         Ok(Claims { user, username, roles, expires_at })
     }

@@ -16,6 +16,7 @@ use hashbrown::HashTable;
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::message::{Position, ScopeEntry, SessionRecord};
+use crate::packed::Packed;
 use crate::time::Monotonic;
 
 /// A record's number in the table while it lives.
@@ -59,7 +60,7 @@ pub(super) struct Kept {
     username: Arc<str>,
     roles: Arc<[Box<str>]>,
     expires_at: u64,
-    scopes: Box<[Entered]>,
+    scopes: Packed<Entered>,
     owner: Owner,
     user_next: Slot,
     user_prev: Slot,
@@ -233,18 +234,13 @@ impl Sessions {
             self.extras.entry(slot).or_default().admitted.push(entry.scope.clone());
         }
         let entered = self.compact(entry);
-        let mut scopes = std::mem::take(&mut self.kept_mut(slot).scopes).into_vec();
-        scopes.reserve_exact(1);
-        scopes.push(entered);
-        self.kept_mut(slot).scopes = scopes.into();
+        self.kept_mut(slot).scopes.push(entered);
     }
 
     /// Takes the scope out of the record.
     pub(super) fn leave(&mut self, slot: Slot, scope: &Scope) {
         let Some(at) = self.kept(slot).scopes.iter().position(|entered| entered.scope == *scope) else { return };
-        let mut scopes = std::mem::take(&mut self.kept_mut(slot).scopes).into_vec();
-        let entered = scopes.remove(at);
-        self.kept_mut(slot).scopes = scopes.into();
+        let entered = self.kept_mut(slot).scopes.remove(at);
         if let Some(extra) = self.extras.get_mut(&slot) {
             extra.admitted.retain(|other| other != scope);
         }

@@ -12,6 +12,7 @@ use crate::message::{
     ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom,
     ScopeEntry, SessionRecord, Start, StreamStart,
 };
+use crate::packed::Packed;
 use crate::protocol::frames::{json, write};
 use crate::time::Monotonic;
 
@@ -24,13 +25,20 @@ pub struct Session {
     pub publisher: bool,
     /// When the token's grace ends.
     pub closes_at: Monotonic,
-    pub rooms: Vec<RoomSeat>,
+    pub rooms: Packed<RoomSeat>,
     /// Joins on their way.
-    pub joining: Vec<Joining>,
-    /// Up to where the effects of streams' events have acted.
-    pub acted: Vec<Position>,
+    pub joining: Packed<Joining>,
+    /// What an idle session has nothing of.
+    pub seldom: Option<Box<Seldom>>,
+}
+
+/// See [`Session::seldom`].
+#[derive(Default)]
+pub struct Seldom {
     /// Allowances by command route.
-    pub rates: Vec<(u16, Bucket)>,
+    pub rates: Packed<(u16, Bucket)>,
+    /// Up to where the effects of streams' events have acted.
+    pub acted: Packed<Position>,
 }
 
 /// A room that was asked for: its home has not answered, or a backend has not let the session in.
@@ -54,9 +62,10 @@ pub enum JoinStep {
 /// A room the session is in.
 pub struct RoomSeat {
     pub scope: Scope,
-    pub streams: Vec<StreamHandle>,
-    /// The handle that publishers send on.
+    /// The handle that publishers send on; most members know no other stream of the room.
     pub relay: StreamHandle,
+    /// The room's other streams.
+    pub others: Packed<StreamHandle>,
 }
 
 /// A HELLO under way.
@@ -390,7 +399,7 @@ impl Connection {
         let Phase::Open(session) = &mut self.phase else { return };
         let (id, scope) = (session.id, joined.scope);
         let asked = session.joining.iter().position(|joining| joining.scope == scope);
-        let asked = asked.map(|at| session.joining.swap_remove(at));
+        let asked = asked.map(|at| session.joining.remove(at));
         let room = matches!(scope, Scope::Room(_));
         let again = session.rooms.iter().any(|seat| seat.scope == scope);
         match (joined.outcome, asked) {
@@ -511,11 +520,16 @@ impl Session {
             roles: record.roles.clone(),
             publisher: record.roles.iter().any(|role| &**role == "publisher"),
             closes_at: closes_at(cx, record.expires_at),
-            rooms: Vec::new(),
-            joining: Vec::new(),
-            acted: record.acted.clone(),
-            rates: Vec::new(),
+            rooms: Packed::default(),
+            joining: Packed::default(),
+            seldom: (!record.acted.is_empty())
+                .then(|| Box::new(Seldom { acted: record.acted.iter().cloned().collect(), ..Seldom::default() })),
         }
+    }
+
+    /// What an idle session has nothing of.
+    pub fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
     }
 
     /// Tells the homes that this publisher's connection is gone and may come back.
@@ -534,11 +548,20 @@ impl Session {
 impl RoomSeat {
     fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
         let relay = streams.iter().find(|start| start.introduction.position.stream.starts_with("relay/"));
-        Self {
-            scope: scope.clone(),
-            streams: streams.iter().map(|start| start.introduction.handle).collect(),
-            relay: relay.map_or(StreamHandle::NONE, |start| start.introduction.handle),
-        }
+        let relay = relay.map_or(StreamHandle::NONE, |start| start.introduction.handle);
+        let handles = streams.iter().map(|start| start.introduction.handle);
+        Self { scope: scope.clone(), relay, others: handles.filter(|handle| *handle != relay).collect() }
+    }
+
+    /// Whether the stream is one of the room's that the member was told of.
+    pub fn has(&self, stream: StreamHandle) -> bool {
+        stream != StreamHandle::NONE && (self.relay == stream || self.others.contains(&stream))
+    }
+
+    /// The streams the member was told of.
+    pub fn streams(&self) -> impl Iterator<Item = StreamHandle> {
+        let relay = Some(self.relay).filter(|relay| *relay != StreamHandle::NONE);
+        relay.into_iter().chain(self.others.iter().copied())
     }
 }
 
@@ -563,6 +586,9 @@ fn start_lost_at_heads(streams: &mut [StreamStart]) -> Option<LostReason> {
     }
     lost
 }
+
+/// What an idle session costs (DESIGN §10: 1,000 B with everything); size classes of the allocator.
+const _: () = assert!(size_of::<Session>() <= 128 && size_of::<RoomSeat>() <= 48);
 
 fn heads(streams: &[StreamStart]) -> Vec<Position> {
     streams.iter().map(|start| start.introduction.position.clone()).collect()

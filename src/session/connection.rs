@@ -12,6 +12,7 @@ use crate::id::{ConnAddr, NodeId, StreamHandle};
 use crate::limits;
 use crate::message::{Page, PageNext, PresenceRequest, Pull, Request};
 use crate::protocol::Forms;
+use crate::packed::Packed;
 use crate::protocol::frames::write;
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::Cursor;
@@ -27,26 +28,24 @@ pub enum Dialect {
     Echo,
 }
 
-/// One connection. A few hundred bytes while idle: buffers exist only while they hold something.
+/// One connection. 160 bytes while idle, beside its session: buffers exist only while they hold something.
 pub struct Connection {
     pub(super) phase: Phase,
     pub(super) dialect: Dialect,
-    pub(super) decoder: Decoder,
+    /// Has a part of a message; `None` between messages.
+    decoder: Option<Box<Decoder>>,
     /// Frames that wait to be sent.
     pub queue: WriteQueue,
     /// Catch-ups under way.
-    pub cursors: Vec<Cursor>,
+    pub cursors: Packed<Cursor>,
     /// Input that waits: the upgrade request's beginning, or what came while reading was to pause.
-    pub(super) stash: Vec<u8>,
+    pub(super) stash: Box<[u8]>,
     pub(super) pause: Option<Box<Pause>>,
-    pub(super) opened_at: Monotonic,
+    /// When what has a time-out of its own began: the handshake, the authentication, then each interval between pings.
+    pub(super) began_at: Monotonic,
     pub(super) last_input: Monotonic,
-    last_ping: Monotonic,
     /// The earliest timer the shard holds for this connection.
     pub timer: Monotonic,
-    pub(super) end_of_stream: bool,
-    /// The close frame of a healthy connection, which first gets what waits for it.
-    last_words: Option<Box<[u8]>>,
 }
 
 /// Where the connection is in its life.
@@ -62,7 +61,18 @@ pub(super) enum Phase {
     /// `/echo`.
     Echo,
     /// The close frame is queued or sent; input is discarded.
-    Closing { until: Monotonic, reason: CloseReason },
+    Closing(Box<Closing>),
+}
+
+/// The end of a connection.
+pub(super) struct Closing {
+    /// When waiting for the client is over.
+    until: Monotonic,
+    reason: CloseReason,
+    /// The close frame of a healthy connection, which first gets what waits for it.
+    last_words: Option<Box<[u8]>>,
+    /// The client sent FIN.
+    end_of_stream: bool,
 }
 
 /// A message that cannot be carried out now, and since when.
@@ -86,21 +96,18 @@ pub(super) enum Flow {
 impl Connection {
     /// A socket that was just accepted.
     #[must_use]
-    pub fn new(now: Monotonic, max_frame: usize) -> Self {
+    pub fn new(now: Monotonic) -> Self {
         Self {
             phase: Phase::Handshake,
             dialect: Dialect::Frames,
-            decoder: Decoder::new(Role::Server, max_frame),
+            decoder: None,
             queue: WriteQueue::new(),
-            cursors: Vec::new(),
-            stash: Vec::new(),
+            cursors: Packed::default(),
+            stash: Box::default(),
             pause: None,
-            opened_at: now,
+            began_at: now,
             last_input: now,
-            last_ping: now,
             timer: Monotonic::NEVER,
-            end_of_stream: false,
-            last_words: None,
         }
     }
 
@@ -117,26 +124,27 @@ impl Connection {
 
     /// The client sent FIN. Without a close frame before it, the connection is lost; the session may come back.
     pub fn end_of_stream(&mut self, cx: &mut Cx<'_>) {
-        self.end_of_stream = true;
-        if !matches!(self.phase, Phase::Closing { .. }) {
+        if !self.is_closing() {
             self.lost(cx);
+        }
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.end_of_stream = true;
         }
     }
 
     /// The socket broke, or the client went without a word: nothing more can be sent.
     pub fn lost(&mut self, cx: &mut Cx<'_>) {
-        let reason = match self.phase {
-            Phase::Closing { reason, .. } => reason,
+        let reason = match &self.phase {
+            Phase::Closing(closing) => closing.reason,
             Phase::Handshake => CloseReason::HandshakeTimeout,
             _ => CloseReason::ConnectionLost,
         };
-        if !matches!(self.phase, Phase::Closing { .. }) {
+        if !self.is_closing() {
             self.detach(cx, reason);
             cx.stats.closes_total[reason as usize].add(1);
         }
-        self.last_words = None;
         self.with_queue(cx, |queue, context| queue.abandon(context));
-        self.phase = Phase::Closing { until: Monotonic::ZERO, reason };
+        self.end(Monotonic::ZERO, reason, None);
     }
 
     /// Ends the connection for this reason: the frame under way is finished, the rest is lost, CLOSE follows.
@@ -146,7 +154,7 @@ impl Connection {
 
     /// [`Connection::close`] with another code and text, e.g. the client's own, or a reconnect delay.
     pub fn close_with(&mut self, cx: &mut Cx<'_>, reason: CloseReason, code: u16, text: &str) {
-        if matches!(self.phase, Phase::Closing { .. }) {
+        if self.is_closing() {
             return;
         }
         let upgraded = !matches!(self.phase, Phase::Handshake);
@@ -157,25 +165,33 @@ impl Connection {
             websocket::put_close(&mut frame, code, text);
             frame.into_boxed_slice()
         });
-        self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
-        match frame {
-            Some(frame) if self.queue.has_sendable() && !self.queue.is_blocked() => self.last_words = Some(frame),
-            frame => self.with_queue(cx, |queue, context| queue.close(frame, context)),
+        let until = cx.now + cx.settings.clocks.close;
+        if frame.is_some() && self.queue.has_sendable() && !self.queue.is_blocked() {
+            return self.end(until, reason, frame);
         }
+        self.end(until, reason, None);
+        self.with_queue(cx, |queue, context| queue.close(frame, context));
     }
 
     /// Behind a flush: a closing connection that was healthy got what waited, or turned out not to be; CLOSE follows.
     pub fn flushed(&mut self, cx: &mut Cx<'_>) {
-        if self.last_words.is_some() && (self.queue.is_blocked() || !self.queue.has_sendable()) {
-            let frame = self.last_words.take();
-            self.with_queue(cx, |queue, context| queue.close(frame, context));
+        if let Phase::Closing(closing) = &mut self.phase
+            && (self.queue.is_blocked() || !self.queue.has_sendable())
+            && let Some(frame) = closing.last_words.take()
+        {
+            self.with_queue(cx, |queue, context| queue.close(Some(frame), context));
         }
     }
 
     /// Ends a connection that was never upgraded once the answer that waits is sent.
     pub(super) fn finish(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
         cx.stats.closes_total[reason as usize].add(1);
-        self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
+        self.end(cx.now + cx.settings.clocks.close, reason, None);
+    }
+
+    fn end(&mut self, until: Monotonic, reason: CloseReason, last_words: Option<Box<[u8]>>) {
+        let end_of_stream = matches!(&self.phase, Phase::Closing(closing) if closing.end_of_stream);
+        self.phase = Phase::Closing(Box::new(Closing { until, reason, last_words, end_of_stream }));
     }
 
     /// A batch's run for this member; the verdict is carried out.
@@ -188,13 +204,13 @@ impl Connection {
     pub fn timer(&mut self, cx: &mut Cx<'_>) {
         let (now, clocks) = (cx.now, cx.settings.clocks);
         match &self.phase {
-            Phase::Closing { until, .. } if *until <= now => self.lost(cx),
+            Phase::Closing(closing) if closing.until <= now => self.lost(cx),
             Phase::Closing { .. } => {}
-            Phase::Handshake if self.opened_at + clocks.handshake <= now => {
+            Phase::Handshake if self.began_at + clocks.handshake <= now => {
                 self.close(cx, CloseReason::HandshakeTimeout);
             }
             Phase::Handshake => {}
-            Phase::Hello { .. } | Phase::Busy(_) if self.opened_at + clocks.authentication <= now => {
+            Phase::Hello { .. } | Phase::Busy(_) if self.began_at + clocks.authentication <= now => {
                 self.close(cx, CloseReason::AuthenticationTimeout);
             }
             Phase::Hello { .. } | Phase::Busy(_) => {}
@@ -215,8 +231,8 @@ impl Connection {
         let unread = self.pause.as_ref().is_some_and(|pause| pause.held.is_none() && pause.since + clocks.idle <= now);
         if unread || self.pause.is_none() && self.last_input + clocks.idle <= now {
             self.close(cx, CloseReason::IdleTimeout);
-        } else if self.last_ping + clocks.ping <= now {
-            self.last_ping = now;
+        } else if self.began_at + clocks.ping <= now {
+            self.began_at = now;
             let mut ping = Vec::new();
             websocket::put_ping(&mut ping, &[]);
             let verdict = self.with_queue(cx, |queue, context| queue.push_ping(ping.into_boxed_slice(), context));
@@ -229,9 +245,9 @@ impl Connection {
     pub fn next_deadline(&self, settings: &Settings) -> Monotonic {
         let clocks = &settings.clocks;
         match &self.phase {
-            Phase::Handshake => self.opened_at + clocks.handshake,
-            Phase::Hello { .. } | Phase::Busy(_) => self.opened_at + clocks.authentication,
-            Phase::Closing { until, .. } => *until,
+            Phase::Handshake => self.began_at + clocks.handshake,
+            Phase::Hello { .. } | Phase::Busy(_) => self.began_at + clocks.authentication,
+            Phase::Closing(closing) => closing.until,
             Phase::Open(_) | Phase::Echo => {
                 let idle = match &self.pause {
                     None => self.last_input + clocks.idle,
@@ -244,7 +260,7 @@ impl Connection {
                     _ => Monotonic::NEVER,
                 };
                 let age = self.queue.age_deadline(&settings.queue);
-                idle.min(expiry).min(age).min(self.last_ping + clocks.ping)
+                idle.min(expiry).min(age).min(self.began_at + clocks.ping)
             }
         }
     }
@@ -265,7 +281,7 @@ impl Connection {
             }
             self.last_input = cx.now;
         }
-        if !self.stash.is_empty() && !self.must_wait() && !matches!(self.phase, Phase::Closing { .. }) {
+        if !self.stash.is_empty() && !self.must_wait() && !self.is_closing() {
             let mut stash = std::mem::take(&mut self.stash);
             self.decode(cx, &mut stash);
         }
@@ -311,8 +327,8 @@ impl Connection {
     /// Whether the shard should receive for this connection.
     #[must_use]
     pub fn wants_reads(&self) -> bool {
-        match self.phase {
-            Phase::Closing { .. } => !self.end_of_stream,
+        match &self.phase {
+            Phase::Closing(closing) => !closing.end_of_stream,
             _ => !self.must_wait(),
         }
     }
@@ -326,7 +342,8 @@ impl Connection {
     /// Whether everything that will be sent is sent, and the sending side may end.
     #[must_use]
     pub fn is_flushed_and_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing { .. }) && self.last_words.is_none() && !self.queue.has_sendable()
+        let Phase::Closing(closing) = &self.phase else { return false };
+        closing.last_words.is_none() && !self.queue.has_sendable()
     }
 
     /// Whether it was told, or is to be told, that it ends.
@@ -338,8 +355,8 @@ impl Connection {
     /// Whether the socket may be closed now: both sides have ended, or waiting for the client is over.
     #[must_use]
     pub fn is_over(&self, now: Monotonic) -> bool {
-        let Phase::Closing { until, .. } = self.phase else { return false };
-        until <= now || self.end_of_stream && self.is_flushed_and_closing()
+        let Phase::Closing(closing) = &self.phase else { return false };
+        closing.until <= now || closing.end_of_stream && self.is_flushed_and_closing()
     }
 
     /// What it is doing, for messages of tests and simulations.
@@ -376,7 +393,7 @@ impl Connection {
         }
         let room = self.page_room(settings);
         let share = self.cursors.len();
-        for cursor in &mut self.cursors {
+        for cursor in self.cursors.iter_mut() {
             let home = cursor.stream().home(settings.shards);
             if let Some(home) = home.filter(|home| may_request(*home))
                 && let Some(pull) = cursor.pull(me, room.0.div_ceil(share), room.1.div_ceil(share))
@@ -390,7 +407,7 @@ impl Connection {
     /// Whether nothing but input concerns this connection: no catch-up, no pause, not closing.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.cursors.is_empty() && !self.is_waiting() && !matches!(self.phase, Phase::Closing { .. })
+        self.cursors.is_empty() && !self.is_waiting() && !self.is_closing()
     }
 
     /// A page of a catch-up arrived; `true` when the member is live in that stream from here on.
@@ -414,14 +431,13 @@ impl Connection {
         // A frame of the page may have taken the session out of the room.
         let at = self.cursors.iter().position(|cursor| cursor.stream() == stream);
         let Some(at) = at.filter(|_| live && self.is_open()) else { return false };
-        self.cursors.swap_remove(at);
-        self.cursors.shrink_to_fit();
+        self.cursors.remove(at);
         true
     }
 
     /// Queues an answer or an introduction.
     pub(super) fn answer(&mut self, cx: &mut Cx<'_>, write: impl FnOnce(&mut Vec<u8>)) {
-        if matches!(self.phase, Phase::Closing { .. }) {
+        if self.is_closing() {
             return;
         }
         let mut frame = Vec::new();
@@ -453,24 +469,36 @@ impl Connection {
 
     /// Reads messages until the input is used up or reading must pause.
     pub(super) fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        let placeholder = Decoder::new(Role::Server, cx.settings.max_frame);
-        let mut decoder = std::mem::replace(&mut self.decoder, placeholder);
+        let Some(mut begun) = self.decoder.take() else {
+            let mut decoder = Decoder::new(Role::Server, cx.settings.max_frame);
+            self.decode_with(cx, &mut decoder, bytes);
+            // Between messages it has nothing to remember.
+            if !decoder.is_idle() && !self.is_closing() {
+                self.decoder = Some(Box::new(decoder));
+            }
+            return;
+        };
+        self.decode_with(cx, &mut begun, bytes);
+        if !begun.is_idle() && !self.is_closing() {
+            self.decoder = Some(begun);
+        }
+    }
+
+    fn decode_with(&mut self, cx: &mut Cx<'_>, decoder: &mut Decoder, bytes: &mut [u8]) {
         let mut at = 0;
         loop {
-            if matches!(self.phase, Phase::Closing { .. }) {
+            if self.is_closing() {
                 return;
             }
             if self.must_wait() {
-                self.decoder = decoder;
                 return self.stash(cx, &mut bytes[at..]);
             }
             match decoder.next(bytes, &mut at) {
-                Ok(None) => break,
+                Ok(None) => return,
                 Ok(Some(message)) => self.websocket_message(cx, message),
                 Err(error) => return self.close(cx, error.reason()),
             }
         }
-        self.decoder = decoder;
     }
 
     fn websocket_message(&mut self, cx: &mut Cx<'_>, message: Message<'_>) {
@@ -513,16 +541,18 @@ impl Connection {
     fn stash(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
         if self.stash.len() + bytes.len() > limits::STASH_BYTES.max(cx.settings.max_frame + 64) {
             self.close(cx, CloseReason::TryAgainLater);
-        } else {
-            self.stash.extend_from_slice(bytes);
+        } else if !bytes.is_empty() {
+            let mut stash = std::mem::take(&mut self.stash).into_vec();
+            stash.extend_from_slice(bytes);
+            self.stash = stash.into();
         }
     }
 
     /// Gives up the session: seats, scopes, ownership of the record.
     fn detach(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
-        self.stash = Vec::new();
+        self.stash = Box::default();
         self.pause = None;
-        self.cursors = Vec::new();
+        self.cursors = Packed::default();
         let session = match &mut self.phase {
             Phase::Open(session) => {
                 let seats = session.rooms.iter().map(|seat| &seat.scope);
@@ -562,6 +592,9 @@ impl EncodeSkipped for SkippedFrames {
         write::skipped(out, stream, count);
     }
 }
+
+/// What an idle connection costs (DESIGN §10: 1,000 B with everything); a size class of the allocator.
+const _: () = assert!(size_of::<Connection>() <= 160);
 
 /// How long after `exp` (seconds since the Unix epoch) a connection may go on, seen from `now`.
 pub(super) fn closes_at(cx: &Cx<'_>, expires_at: u64) -> Monotonic {

@@ -52,10 +52,11 @@ impl Connection {
     fn act(&mut self, cx: &mut Cx<'_>, act: &Act) -> bool {
         let Phase::Open(session) = &mut self.phase else { return true };
         let place = Position { stream: Arc::clone(&act.stream), epoch: act.epoch, place: act.place };
-        match session.acted.iter_mut().find(|known| known.stream == act.stream) {
+        let acted = &mut session.seldom().acted;
+        match acted.iter_mut().find(|known| known.stream == act.stream) {
             Some(known) if known.epoch == act.epoch && known.place >= act.place => return false,
             Some(known) => *known = place.clone(),
-            None => session.acted.push(place.clone()),
+            None => acted.push(place.clone()),
         }
         let id = session.id;
         let left = if act.joins {

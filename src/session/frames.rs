@@ -115,12 +115,13 @@ impl Connection {
             }
             return cancelled;
         };
-        let seat = session.rooms.swap_remove(at);
-        let (publisher, scope) = (session.publisher, seat.scope);
-        self.cursors.retain(|cursor| !seat.streams.contains(&cursor.stream()));
-        for stream in seat.streams {
+        let seat = session.rooms.remove(at);
+        let publisher = session.publisher;
+        self.cursors.retain(|cursor| !seat.has(cursor.stream()));
+        for stream in seat.streams() {
             self.with_queue(cx, |queue, context| queue.leave_stream(stream, context));
         }
+        let scope = seat.scope;
         if publisher {
             let home = scope.home(cx.settings.shards);
             let scope = scope.clone();
@@ -259,7 +260,7 @@ impl Connection {
         if let Phase::Open(session) = &mut self.phase
             && let Some(seat) = session.rooms.iter_mut().find(|seat| seat.scope == *scope)
         {
-            seat.streams.push(introduction.handle);
+            seat.others.push(introduction.handle);
         }
         self.answer(cx, |out| write::position(out, introduction));
     }
@@ -298,8 +299,7 @@ impl Session {
     }
 
     fn room_of(&self, stream: StreamHandle) -> Option<&Scope> {
-        let known = stream != StreamHandle::NONE;
-        self.rooms.iter().find(|seat| known && seat.streams.contains(&stream)).map(|seat| &seat.scope)
+        self.rooms.iter().find(|seat| seat.has(stream)).map(|seat| &seat.scope)
     }
 
     fn may(&self, route: &CommandRoute, member: bool) -> Result<(), (ErrorCode, String)> {
@@ -315,11 +315,12 @@ impl Session {
     }
 
     fn allows(&mut self, now: crate::time::Monotonic, route: u16, rate: crate::time::Rate) -> bool {
-        let at = self.rates.iter().position(|(index, _)| *index == route).unwrap_or_else(|| {
-            self.rates.push((route, crate::auth::Bucket::default()));
-            self.rates.len() - 1
+        let rates = &mut self.seldom().rates;
+        let at = rates.iter().position(|(index, _)| *index == route).unwrap_or_else(|| {
+            rates.push((route, crate::auth::Bucket::default()));
+            rates.len() - 1
         });
-        self.rates[at].1.allow(now, rate)
+        rates[at].1.allow(now, rate)
     }
 }
 

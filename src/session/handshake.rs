@@ -12,15 +12,15 @@ const FRAMES_PROTOCOL: &str = "ringgate.frames.v1";
 
 impl Connection {
     pub(super) fn receive_handshake(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        self.stash.extend_from_slice(bytes);
-        let head = std::mem::take(&mut self.stash);
+        let mut head = std::mem::take(&mut self.stash).into_vec();
+        head.extend_from_slice(bytes);
         match websocket::parse_request(&head) {
-            Ok(None) => self.stash = head,
+            Ok(None) => self.stash = head.into(),
             Err(refusal) => self.refuse(cx, &refusal.response()),
             Ok(Some(request)) => {
                 let rest = request.consumed;
                 self.upgrade(cx, &request);
-                if !matches!(self.phase, Phase::Closing { .. }) && rest < head.len() {
+                if !self.is_closing() && rest < head.len() {
                     let mut rest = head[rest..].to_vec();
                     self.decode(cx, &mut rest);
                 }
@@ -47,7 +47,7 @@ impl Connection {
         let offered = dialect == Dialect::Frames && upgrade.protocols.contains(&FRAMES_PROTOCOL);
         let response = websocket::accept_response(upgrade.key, offered.then_some(FRAMES_PROTOCOL));
         self.dialect = dialect;
-        self.opened_at = cx.now;
+        self.began_at = cx.now;
         self.phase = match dialect {
             Dialect::Frames => Phase::Hello { attempts: 0 },
             Dialect::Echo => Phase::Echo,

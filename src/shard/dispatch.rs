@@ -72,7 +72,7 @@ impl<D: Driver> Shard<D> {
             return self.driver.refuse(socket, &Refusal::Unavailable.response());
         }
         self.stats.accepted_total.add(1);
-        let connection = Box::new(Connection::new(self.now, self.settings.max_frame));
+        let connection = Box::new(Connection::new(self.now));
         let key = self.slots.insert(connection);
         self.driver.attach(key, socket);
         self.settle(key);
@@ -257,7 +257,8 @@ impl<D: Driver> Shard<D> {
                 Request::Join(join) => {
                     let outcome = self.homes.join(self.now, &join);
                     self.send_outputs();
-                    let joined = Joined { to: join.from.conn, scope: join.scope, outcome };
+                    let scope = self.homes.own_name(join.scope);
+                    let joined = Joined { to: join.from.conn, scope, outcome };
                     self.port.deliver(join.from.shard, Deliver::Joined(Box::new(joined)));
                 }
                 Request::Leave { scope, from } => self.homes.leave(self.now, &scope, from),

@@ -266,6 +266,13 @@ impl Homes {
         Ok(visible.map(|stream| stream.start(join)).collect())
     }
 
+    /// The scope under the name that is kept here: members of a room share its text, instead of each keeping the copy of
+    /// their own JOIN.
+    #[must_use]
+    pub fn own_name(&self, scope: Scope) -> Scope {
+        self.scopes.get_key_value(&scope).map_or(scope, |(own, _)| own.clone())
+    }
+
     /// Excludes a shard that has no member of the scope left.
     pub fn leave(&mut self, now: Monotonic, scope: &Scope, from: NodeId) {
         if let Some(home) = self.scopes.get_mut(scope) {
