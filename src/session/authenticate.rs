@@ -13,6 +13,7 @@ use crate::message::{
     ScopeEntry, SessionRecord, Start, StreamStart,
 };
 use crate::protocol::frames::{json, write};
+use crate::protocol::routes::RowId;
 use crate::time::Monotonic;
 
 /// An attached session.
@@ -27,8 +28,8 @@ pub struct Session {
     pub rooms: Vec<RoomSeat>,
     /// JOINs on their way: the scope and the client's number.
     pub joining: Vec<(Scope, u64)>,
-    /// Allowances by command route.
-    pub rates: Vec<(u16, Bucket)>,
+    /// Allowances by command row; those of rows not used of late are left out.
+    pub rates: Vec<(RowId, Bucket)>,
 }
 
 /// A room the session is in.
