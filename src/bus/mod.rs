@@ -6,7 +6,7 @@ mod peer;
 pub use embedded::{EmbeddedBus, TopicBounds};
 pub use peer::{BusPeer, BusStats, Nodes};
 
-/// The topics that a gateway reads events from (PROTOCOLS "Bus topics and envelopes").
-pub const EVENT_TOPICS: [&str; 4] = ["games.events", "chat.events", "rooms.events", "system.events"];
+pub use crate::protocol::routes::EVENT_TOPICS;
+
 /// The topic that keeps what nobody can use.
 pub const DEAD_TOPIC: &str = "ringgate.dead";

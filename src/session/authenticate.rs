@@ -14,6 +14,7 @@ use crate::message::{
 };
 use crate::packed::Packed;
 use crate::protocol::frames::{json, write};
+use crate::protocol::routes::RowId;
 use crate::time::Monotonic;
 
 /// An attached session.
@@ -35,8 +36,8 @@ pub struct Session {
 /// See [`Session::seldom`].
 #[derive(Default)]
 pub struct Seldom {
-    /// Allowances by command route.
-    pub rates: Packed<(u16, Bucket)>,
+    /// Allowances by command row; those of rows not used of late are left out.
+    pub rates: Packed<(RowId, Bucket)>,
     /// Up to where the effects of streams' events have acted.
     pub acted: Packed<Position>,
 }

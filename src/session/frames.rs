@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::authenticate::{JoinStep, Joining, Session};
 use super::connection::{Connection, Flow, Phase};
 use super::{Cx, Output};
+use crate::auth::Bucket;
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::FrameKind;
@@ -12,7 +13,8 @@ use crate::id::{EventId, NodeId, Scope, StreamHandle, is_room_id};
 use crate::message::{Append, ErrorCode, Introduction, PresenceRequest, Publish, Request};
 use crate::protocol::envelope::{ClientCommand, command_id, put_command};
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
-use crate::protocol::routes::{CommandRoute, Destination, Require};
+use crate::protocol::routes::{CommandRoute, Destination, Require, RowId};
+use crate::time::{Monotonic, Rate};
 
 impl Connection {
     /// One binary message. It may be called again with the same bytes after `Hold`.
@@ -207,14 +209,14 @@ impl Connection {
     ) -> Result<Append, (ErrorCode, String)> {
         let unknown = || (ErrorCode::UnknownType, format!("kind: no command has the kind {kind}"));
         let routes = Arc::clone(&cx.settings.routes);
-        let (index, route) = routes.command_of_kind(kind).ok_or_else(unknown)?;
+        let (row, route) = routes.command_of_kind(kind).ok_or_else(unknown)?;
         let (Destination::Topic(topic), Phase::Open(session)) = (&route.destination, &mut self.phase) else {
             return Err(unknown());
         };
         let room = session.room_of(stream).cloned();
         session.may(route, room.is_some())?;
-        if !session.allows(cx.now, index as u16, route.rate) {
-            return Err((ErrorCode::RateLimited, format!("{}: at most {}/s", route.pattern, route.rate.per_second)));
+        if !session.allows(cx.now, row, route.rate) {
+            return Err((ErrorCode::RateLimited, format!("{}: at most {}", route.pattern, route.rate)));
         }
         let number = correlation.to_string();
         let correlation_id = (correlation != 0).then_some(&*number);
@@ -314,10 +316,14 @@ impl Session {
         }
     }
 
-    fn allows(&mut self, now: crate::time::Monotonic, route: u16, rate: crate::time::Rate) -> bool {
+    /// Counts one command of the row, if its rate allows it. Buckets that are full again are forgotten, so those of
+    /// rows that a reload took out do not stay.
+    pub(super) fn allows(&mut self, now: Monotonic, row: RowId, rate: Rate) -> bool {
         let rates = &mut self.seldom().rates;
-        let at = rates.iter().position(|(index, _)| *index == route).unwrap_or_else(|| {
-            rates.push((route, crate::auth::Bucket::default()));
+        let known = rates.iter().position(|(other, _)| *other == row);
+        let at = known.unwrap_or_else(|| {
+            rates.retain(|(_, bucket)| !bucket.is_full(now));
+            rates.push((row, Bucket::default()));
             rates.len() - 1
         });
         rates[at].1.allow(now, rate)

@@ -64,6 +64,12 @@ pub trait EventRules {
     fn rule(&self, event_type: &str) -> Option<EventRule<'_>>;
 }
 
+impl<T: EventRules + ?Sized> EventRules for Arc<T> {
+    fn rule(&self, event_type: &str) -> Option<EventRule<'_>> {
+        (**self).rule(event_type)
+    }
+}
+
 /// Where a record stands on the bus.
 #[derive(Clone, Debug)]
 pub struct EventSource {
