@@ -52,6 +52,8 @@ pub enum View {
     Whole,
     /// Its place alone: the member is not of its audience (DELIVERY §4 "only / except").
     Advance,
+    /// Its place, then the refusal that it is in dialect D's own form, whose header has no place for both.
+    Refusal,
 }
 
 /// Who wrote the payloads of a stream's frames.
@@ -135,13 +137,15 @@ pub struct Mark {
     pub audience: Option<Arc<Audience>>,
     /// What it does.
     pub act: Option<Arc<Act>>,
+    /// Whether it is a backend's refusal of a command ([`View::Refusal`]).
+    pub refusal: bool,
 }
 
 impl Mark {
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.audience.is_none() && self.act.is_none()
+        self.audience.is_none() && self.act.is_none() && !self.refusal
     }
 }
 
@@ -260,9 +264,13 @@ impl Batch {
             let mut marks = self.marks.iter().peekable();
             for (index, item) in self.items.iter().enumerate() {
                 let special = marks.next_if(|mark| mark.index as usize == index);
-                let hidden = special.is_some_and(|mark| mark.audience.is_some());
-                // The advance of a frame that everybody sees is never sent.
-                if form.view == View::Whole || hidden {
+                // A view that no member has of the frame is never sent.
+                let seen = match form.view {
+                    View::Whole => true,
+                    View::Advance => special.is_some_and(|mark| mark.audience.is_some()),
+                    View::Refusal => special.is_some_and(|mark| mark.refusal),
+                };
+                if seen {
                     let wire = self.bytes(index, index + 1);
                     let original = Original { stream: self.stream, origin: self.origin, item, wire };
                     transcode.transcode(form.form, form.view, &original, &mut bytes);
@@ -467,12 +475,13 @@ impl FormView {
     /// Its place among the forms that a batch may lack.
     fn other(self) -> Option<usize> {
         let Self { form, view } = self;
-        (form as usize * 2 + view as usize).checked_sub(1)
+        (form as usize * VIEWS + view as usize).checked_sub(1)
     }
 }
 
-/// Three forms in two views, without the one that every batch has.
-const OTHER_FORMS: usize = 5;
+const VIEWS: usize = 3;
+/// Three forms in each view, without the one that every batch has.
+const OTHER_FORMS: usize = 3 * VIEWS - 1;
 
 fn end_of(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("a batch is sealed long before 4 GiB (limits::BATCH_BYTES)")
@@ -600,6 +609,11 @@ pub struct FrameKind {
     pub kind: u16,
 }
 
+impl FrameKind {
+    /// D's type of a refusal.
+    pub const ERROR_TYPE: u8 = 3;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -656,7 +670,7 @@ mod tests {
             assert_eq!(form, Form::Gateway);
             match view {
                 View::Whole => out.extend(original.wire.iter().map(|byte| byte + 100)),
-                View::Advance => out.push(original.item.place as u8),
+                View::Advance | View::Refusal => out.push(original.item.place as u8),
             }
         }
     }

@@ -38,6 +38,12 @@ pub const HISTORY_BYTES: usize = 1 << 20;
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
+/// Messages of one connection that cannot be read, within [`FAULTS_TIME`]: this one closes it (PROTOCOLS).
+pub const FAULTS: usize = 3;
+/// See [`FAULTS`].
+pub const FAULTS_TIME: Duration = Duration::from_secs(10);
+/// Commands of one connection that wait for the bus's answer; more are refused.
+pub const COMMANDS_UNANSWERED: usize = 256;
 /// User ids in an event's `only` or `except`: a large room's worth; more is a fault of the backend.
 pub const AUDIENCE_IDS: usize = 1_024;
 /// How long a home keeps a key's newest value.

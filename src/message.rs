@@ -313,10 +313,10 @@ pub struct Publish {
     pub from: ConnAddr,
     /// The sender's number; 0 asks for no answer.
     pub correlation: u64,
-    /// The relay stream; with `to_input`, any stream of the room.
+    /// A stream of the room.
     pub stream: StreamHandle,
-    /// Into the room's `input` stream instead (a player's command to the game servers).
-    pub to_input: bool,
+    /// Which of the room's it is for.
+    pub to: PublishTo,
     /// Type and kind in D's header.
     pub kind: FrameKind,
     /// `Reliable` or `Delta`.
@@ -327,6 +327,17 @@ pub struct Publish {
     pub forgets: bool,
     /// D's payload.
     pub body: Box<[u8]>,
+}
+
+/// The stream that a frame is published to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PublishTo {
+    /// The one that is named.
+    Stream,
+    /// The room's `relay` stream (a client's command for the other members).
+    Relay,
+    /// The room's `input` stream (a player's command for the game servers).
+    Input,
 }
 
 /// An event of the bus on its way to the home of its scope.
@@ -449,6 +460,15 @@ pub enum PresenceRequest {
         session: SessionId,
         /// The scope.
         scope: Scope,
+    },
+    /// A new token took the place of the session's.
+    Refreshed {
+        /// The session.
+        session: SessionId,
+        /// The token's roles.
+        roles: Box<[Box<str>]>,
+        /// The token's `exp`, seconds since the Unix epoch.
+        expires_at: u64,
     },
     /// The effects of the stream's events up to this place have acted on the session.
     Acted {

@@ -179,6 +179,11 @@ impl Presence for EmbeddedPresence {
                     self.sessions.leave(slot, &scope);
                 }
             }
+            PresenceRequest::Refreshed { session, roles, expires_at } => {
+                if let Some(slot) = self.sessions.by_session(session) {
+                    self.sessions.refresh(slot, roles, expires_at);
+                }
+            }
             PresenceRequest::Acted { session, place } => {
                 if let Some(slot) = self.sessions.by_session(session) {
                     self.sessions.acted(slot, place);

@@ -247,6 +247,15 @@ impl Sessions {
         self.release(&entered);
     }
 
+    /// Gives the session another token's roles and end.
+    pub(super) fn refresh(&mut self, slot: Slot, roles: Box<[Box<str>]>, expires_at: u64) {
+        let roles = self.role_sets.take(roles.into());
+        let kept = self.kept_mut(slot);
+        kept.expires_at = expires_at;
+        let old = std::mem::replace(&mut kept.roles, roles);
+        self.role_sets.give_back(&old);
+    }
+
     /// Moves the place up to which the effects of a stream's events have acted.
     pub(super) fn acted(&mut self, slot: Slot, place: Position) {
         let acted = &mut self.extras.entry(slot).or_default().acted;

@@ -83,7 +83,7 @@ fn cut(text: &str) -> String {
 }
 
 /// Appends a JSON string.
-pub(super) fn put_string(out: &mut Vec<u8>, text: &str) {
+pub fn put_string(out: &mut Vec<u8>, text: &str) {
     simd_json::to_writer(out, text).expect("writing to memory does not fail");
 }
 
@@ -104,7 +104,7 @@ pub(super) fn put_name(out: &mut Vec<u8>, name: &str) {
 }
 
 /// Appends an object's fields, as they stand there, except those of these names.
-fn put_others(out: &mut Vec<u8>, object: &str, except: &[&str]) {
+pub(super) fn put_others(out: &mut Vec<u8>, object: &str, except: &[&str]) {
     for (key, value) in members::members(object) {
         if !except.iter().any(|name| members::names(key, name)) {
             put_name(out, key);

@@ -18,6 +18,7 @@ use crate::message::Position;
 
 pub use scan::Fields;
 use scan::{Object, unescape};
+pub(super) use transcode::payload_of;
 pub use transcode::{FrameForm, Origin};
 
 /// What a client sent.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::answers::{Welcome, refusal_text};
 use super::connection::{Connection, Phase, closes_at};
+use super::frames::room_name;
 use super::{Cx, Output};
 use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
 use crate::close::CloseReason;
@@ -13,7 +15,7 @@ use crate::message::{
     ScopeEntry, SessionRecord, Start, StreamStart,
 };
 use crate::packed::Packed;
-use crate::protocol::frames::{json, write};
+use crate::protocol::frames::json;
 use crate::protocol::routes::RowId;
 use crate::time::Monotonic;
 
@@ -40,6 +42,19 @@ pub struct Seldom {
     pub rates: Packed<(RowId, Bucket)>,
     /// Up to where the effects of streams' events have acted.
     pub acted: Packed<Position>,
+    /// Commands of dialect A that are not answered.
+    pub tickets: Vec<Ticket>,
+    pub last_ticket: u64,
+    /// A token that is to take the place of the session's.
+    pub refresh: Option<Box<Refresh>>,
+    /// When messages came that could not be read.
+    pub faults: Vec<Monotonic>,
+}
+
+/// See [`Seldom::refresh`].
+pub struct Refresh {
+    pub token: Box<str>,
+    pub correlation_id: Option<Box<str>>,
 }
 
 /// A room that was asked for: its home has not answered, or a backend has not let the session in.
@@ -52,12 +67,20 @@ pub struct Joining {
 }
 
 /// See [`Joining`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum JoinStep {
-    /// The home's answer.
-    Home,
+    /// The home's answer; a room that is not open is then asked for with this password.
+    Home { password: Option<Box<str>> },
+    /// The event of the rooms service.
+    Service,
     /// The home's answer, behind a backend's admission.
     Admitted,
+}
+
+/// What an answer to a command of dialect A will be known by.
+pub struct Ticket {
+    pub number: u64,
+    pub correlation_id: Option<Box<str>>,
 }
 
 /// A room the session is in.
@@ -131,33 +154,38 @@ impl Pending {
 
 impl Connection {
     pub(super) fn hello(&mut self, cx: &mut Cx<'_>, json: &mut [u8]) {
-        let Phase::Hello { attempts } = self.phase else { return };
         let hello: json::Hello<'_> = match json::read(json) {
             Ok(hello) => hello,
             Err(_) => return self.close(cx, CloseReason::BadRequest),
         };
-        if let Some(window) = hello.delta_window {
+        let window = hello.delta_window;
+        let (token, resume) = (hello.token.map(Box::from), hello.resume.map(Box::from));
+        self.begin(cx, Hello { token, resume, positions: hello.positions }, window);
+    }
+
+    /// Begins to authenticate, in whatever dialect it was asked for.
+    pub(super) fn begin(&mut self, cx: &mut Cx<'_>, hello: Hello, delta_window: Option<u32>) {
+        let Phase::Hello { attempts, .. } = self.phase else { return };
+        if let Some(window) = delta_window {
             let verdict = self.with_queue(cx, |queue, context| queue.set_credit(window, context));
             self.judge(cx, verdict);
         }
-        let hello = Hello {
-            token: hello.token.map(Box::from),
-            resume: hello.resume.map(Box::from),
-            positions: hello.positions,
-        };
         if hello.token.is_some() {
             self.phase = Phase::Busy(Box::new(Pending::Verifying { hello, attempts }));
             cx.out.push(Output::Verify);
         } else if hello.resume.is_some() {
             self.look_up(cx, hello, None, attempts);
         } else {
-            self.auth_failed(cx, attempts, "HELLO needs a token, or a resume token");
+            self.auth_failed(cx, attempts, "a token is needed, or a resume token");
         }
     }
 
     /// Verifies the token that [`Output::Verify`] announced.
     pub fn verify(&mut self, cx: &mut Cx<'_>) {
-        let (hello, attempts) = match std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) {
+        if self.is_open() {
+            return self.verify_refresh(cx);
+        }
+        let (hello, attempts) = match std::mem::replace(&mut self.phase, Phase::hello(0)) {
             Phase::Busy(pending) => match *pending {
                 Pending::Verifying { hello, attempts } => (hello, attempts),
                 other => return self.phase = Phase::Busy(Box::new(other)),
@@ -223,7 +251,7 @@ impl Connection {
             }
             return;
         }
-        let pending = match std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) {
+        let pending = match std::mem::replace(&mut self.phase, Phase::hello(0)) {
             Phase::Busy(pending) => *pending,
             other => {
                 self.phase = other;
@@ -269,7 +297,8 @@ impl Connection {
 
     fn opened(&mut self, cx: &mut Cx<'_>, session: Box<Session>, token: &ResumeToken, expired: bool) {
         let reason = expired.then_some(LostReason::Expired);
-        self.welcome(cx, &session, token.as_str(), (false, reason, &[]), None);
+        let welcome = Welcome { resume: Some(token.as_str()), reason, ..Welcome::default() };
+        self.welcome(cx, &session, &welcome);
         let (id, publisher) = (session.id, session.publisher);
         for scope in session.own_scopes() {
             let (admitted, entry) = (false, None);
@@ -351,7 +380,7 @@ impl Connection {
     }
 
     fn finish_resume(&mut self, cx: &mut Cx<'_>) {
-        let Phase::Busy(pending) = std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) else { return };
+        let Phase::Busy(pending) = std::mem::replace(&mut self.phase, Phase::hello(0)) else { return };
         let Pending::Resuming(resuming) = *pending else { return };
         let Resuming { mut session, token, last_close, mut answers, admitted, .. } = *resuming;
         answers.sort_by(|a, b| a.scope.cmp(&b.scope));
@@ -370,7 +399,8 @@ impl Connection {
         }
         let reason = lost.first().map(|(_, reason)| *reason);
         let names: Vec<&str> = lost.iter().map(|(name, _)| &**name).collect();
-        self.welcome(cx, &session, &token, (recovered, reason, &names), last_close);
+        let welcome = Welcome { resume: Some(&token), recovered, reason, lost: &names, last_close };
+        self.welcome(cx, &session, &welcome);
         let id = session.id;
         self.phase = Phase::Open(session);
         for Joined { scope, outcome, .. } in answers {
@@ -421,69 +451,20 @@ impl Connection {
                 }
                 cx.out.push(Output::Confirm { scope, streams });
             }
+            (Err(ErrorCode::RoomNotFound), Some(Joining { correlation, step: JoinStep::Home { password }, .. })) => {
+                cx.out.push(Output::Decline { scope: scope.clone() });
+                self.ask_rooms_service(cx, scope, correlation, password.as_deref());
+            }
             (Err(code), Some(asked)) => {
-                self.error(cx, code, asked.correlation, "no such room; a publisher's JOIN opens one");
+                self.error(cx, code, asked.correlation, refusal_text(code));
                 cx.out.push(Output::Decline { scope });
             }
             _ => cx.out.push(Output::Decline { scope }),
         }
     }
 
-    /// Tells the client of the scope's streams, before any of their frames.
-    /// `lost` are the streams that do not start where the event that let the session in stands.
-    fn introduce(
-        &mut self,
-        cx: &mut Cx<'_>,
-        correlation: u64,
-        scope: &Scope,
-        streams: &[StreamStart],
-        lost: Option<LostReason>,
-    ) {
-        match scope {
-            Scope::Room(room) => {
-                let introductions = streams.iter().map(|start| &*start.introduction);
-                self.answer(cx, |out| write::joined(out, correlation, room, introductions, lost));
-            }
-            Scope::User(_) | Scope::Session(_) | Scope::Everyone => {
-                for start in streams {
-                    self.answer(cx, |out| write::position(out, &start.introduction));
-                }
-            }
-        }
-    }
-
-    fn welcome(
-        &mut self,
-        cx: &mut Cx<'_>,
-        session: &Session,
-        token: &str,
-        (recovered, reason, lost): (bool, Option<LostReason>, &[&str]),
-        last_close: Option<CloseReason>,
-    ) {
-        let connection_id = cx.settings.connection_id(cx.me).to_string();
-        let session_id = session.id.to_string();
-        let rooms = session.rooms.iter().filter_map(|seat| match &seat.scope {
-            Scope::Room(room) => Some(&**room),
-            _ => None,
-        });
-        let welcome = json::Welcome {
-            connection_id: &connection_id,
-            session_id: &session_id,
-            user_id: &session.user,
-            resume: token,
-            heartbeat_ms: u64::try_from(cx.settings.clocks.ping.as_millis()).unwrap_or(u64::MAX),
-            recovered,
-            reason: reason.map(LostReason::name),
-            lost: lost.to_vec(),
-            rooms: rooms.collect(),
-            durability: cx.settings.durability,
-            last_close: last_close.map(write::last_close),
-        };
-        self.answer(cx, |out| write::welcome(out, &welcome));
-    }
-
     fn auth_failed(&mut self, cx: &mut Cx<'_>, attempts: u8, text: &str) {
-        self.phase = Phase::Hello { attempts: attempts + 1 };
+        self.phase = Phase::hello(attempts + 1);
         self.error(cx, ErrorCode::AuthFailed, 0, text);
         if attempts + 1 >= limits::AUTHENTICATION_ATTEMPTS {
             self.close(cx, CloseReason::Unauthorized);
@@ -543,6 +524,13 @@ impl Session {
 
     fn own_scopes(&self) -> [Scope; 3] {
         [Scope::User(Arc::clone(&self.user)), Scope::Session(self.id), Scope::Everyone]
+    }
+}
+
+impl Session {
+    /// The rooms it is in.
+    pub fn room_names(&self) -> impl Iterator<Item = &str> {
+        self.rooms.iter().filter_map(|seat| room_name(&seat.scope)).map(|name| &**name)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::message::{Page, PageNext, PresenceRequest, Pull, Request};
 use crate::packed::Packed;
 use crate::protocol::Forms;
 use crate::protocol::frames::write;
+use crate::protocol::gateway;
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::Cursor;
 use crate::time::Monotonic;
@@ -24,6 +25,8 @@ use crate::websocket::{self, Decoder, Message, Role};
 pub enum Dialect {
     /// Binary frames, `/ws/frames`.
     Frames,
+    /// Gateway JSON, `/ws`.
+    Gateway,
     /// `/echo`, dev mode.
     Echo,
 }
@@ -53,7 +56,7 @@ pub(super) enum Phase {
     /// Reading the upgrade request.
     Handshake,
     /// Upgraded; `attempts` HELLOs failed.
-    Hello { attempts: u8 },
+    Hello { attempts: u8, prepared: Option<Box<Prepared>> },
     /// A HELLO is being verified, looked up or resumed; input waits in the stash.
     Busy(Box<Pending>),
     /// A session is attached.
@@ -62,6 +65,23 @@ pub(super) enum Phase {
     Echo,
     /// The close frame is queued or sent; input is discarded.
     Closing(Box<Closing>),
+}
+
+/// What is known of a client before it authenticates.
+#[derive(Default)]
+pub(super) struct Prepared {
+    /// A resume token that the upgrade request brought; the first message brings the positions.
+    pub resume: Option<Box<str>>,
+    /// A token that it brought too.
+    pub token: Option<Box<str>>,
+    /// When messages came that could not be read.
+    pub faults: Vec<Monotonic>,
+}
+
+impl Phase {
+    pub(super) fn hello(attempts: u8) -> Self {
+        Self::Hello { attempts, prepared: None }
+    }
 }
 
 /// The end of a connection.
@@ -274,7 +294,7 @@ impl Connection {
         if let Some(pause) = self.pause.take() {
             if let Some(mut held) = pause.held {
                 // A message that is to be held has not been read in place.
-                if let Flow::Hold(target) = self.message(cx, &mut held) {
+                if let Flow::Hold(target) = self.message_of_dialect(cx, &mut held) {
                     self.pause = Some(Box::new(Pause { since: pause.since, held: Some(held), target }));
                     return;
                 }
@@ -366,11 +386,18 @@ impl Connection {
         format!("cursors {:?}, reading {reading}, paused {pause}, stash {}", self.cursors, self.stash.len())
     }
 
+    /// What the client speaks.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// How stream frames are written for this client.
     #[must_use]
     pub fn form(&self) -> Form {
         match self.dialect {
             Dialect::Frames | Dialect::Echo => Form::Frames,
+            Dialect::Gateway => Form::Gateway,
         }
     }
 
@@ -463,7 +490,7 @@ impl Connection {
         cx: &mut Cx<'_>,
         act: impl FnOnce(&mut WriteQueue, &mut Context<'_>) -> T,
     ) -> T {
-        let mut context = queue_context(cx.now, cx.settings, cx.ledger, cx.pool, cx.stats);
+        let mut context = queue_context(self.dialect, cx.now, cx.settings, cx.ledger, cx.pool, cx.stats);
         act(&mut self.queue, &mut context)
     }
 
@@ -504,11 +531,13 @@ impl Connection {
     fn websocket_message(&mut self, cx: &mut Cx<'_>, message: Message<'_>) {
         cx.stats.frames_in_total.add(1);
         match message {
+            Message::Binary(_) if self.dialect == Dialect::Gateway => self.close(cx, CloseReason::UnsupportedData),
             Message::Binary(payload) => self.data(cx, payload),
             Message::Text(payload) if self.dialect == Dialect::Echo => {
                 let text = std::str::from_utf8(payload).unwrap_or_default();
                 self.answer(cx, |out| websocket::put_text(out, text));
             }
+            Message::Text(payload) if self.dialect == Dialect::Gateway => self.data(cx, payload),
             Message::Text(_) => self.close(cx, CloseReason::UnsupportedData),
             Message::Ping(payload) => {
                 let mut pong = Vec::new();
@@ -527,9 +556,16 @@ impl Connection {
         if self.dialect == Dialect::Echo {
             return self.answer(cx, |out| websocket::put_binary(out, payload));
         }
-        if let Flow::Hold(target) = self.message(cx, payload) {
+        if let Flow::Hold(target) = self.message_of_dialect(cx, payload) {
             self.pause = Some(Box::new(Pause { since: cx.now, held: Some(Box::from(&*payload)), target }));
             cx.stats.pauses_total.add(1);
+        }
+    }
+
+    fn message_of_dialect(&mut self, cx: &mut Cx<'_>, payload: &mut [u8]) -> Flow {
+        match self.dialect {
+            Dialect::Gateway => self.gateway_message(cx, payload),
+            Dialect::Frames | Dialect::Echo => self.message(cx, payload),
         }
     }
 
@@ -572,15 +608,19 @@ impl Connection {
     }
 }
 
-/// What every operation of a write queue needs.
+/// What every operation of a write queue needs; `dialect` is that of the connection when it is flushed.
 pub fn queue_context<'a>(
+    dialect: Dialect,
     now: Monotonic,
     settings: &'a Settings,
     ledger: &'a mut Ledger,
     pool: &'a mut Pool,
     stats: &'a ShardStats,
 ) -> Context<'a> {
-    let skipped: &dyn EncodeSkipped = &SkippedFrames;
+    let skipped: &dyn EncodeSkipped = match dialect {
+        Dialect::Gateway => &SkippedText,
+        Dialect::Frames | Dialect::Echo => &SkippedFrames,
+    };
     Context { now, limits: &settings.queue, ledger, pool, skipped, delta_age: &stats.delta_age_ns }
 }
 
@@ -590,6 +630,15 @@ struct SkippedFrames;
 impl EncodeSkipped for SkippedFrames {
     fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
         write::skipped(out, stream, count);
+    }
+}
+
+/// Dialect A's.
+struct SkippedText;
+
+impl EncodeSkipped for SkippedText {
+    fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
+        gateway::write::skipped(out, stream, count);
     }
 }
 

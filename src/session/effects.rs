@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::authenticate::{JoinStep, Joining};
 use super::connection::{Connection, Phase};
 use super::{Cx, Output};
-use crate::frame::{Act, Handles, Run, View};
+use crate::frame::{Act, Form, Handles, Run, View};
 use crate::id::Scope;
 use crate::message::{ErrorCode, Position, PresenceRequest, ScopeEntry};
 
@@ -28,6 +28,10 @@ impl Connection {
             if hidden {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
                 self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
+                at = mark.index + 1;
+            } else if mark.refusal && self.form() == Form::Frames {
+                self.deliver_run(cx, handles, View::Whole, at, mark.index);
+                self.deliver_run(cx, handles, View::Refusal, mark.index, mark.index + 1);
                 at = mark.index + 1;
             } else if let Some(act) = &mark.act {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index + 1);
@@ -73,16 +77,18 @@ impl Connection {
     fn enter(&mut self, cx: &mut Cx<'_>, act: &Act) {
         let Phase::Open(session) = &mut self.phase else { return };
         let scope = Scope::Room(Arc::clone(&act.room));
-        if session.is_in_or_joining(&scope) {
+        if session.is_joining(&scope) || session.rooms.iter().any(|seat| seat.scope == scope) {
             return;
         }
-        if session.rooms.len() + session.joining.len() >= cx.settings.rooms_max {
+        let asked = session.joining.iter().position(|joining| joining.scope == scope);
+        let correlation = asked.map_or(0, |at| session.joining.remove(at).correlation);
+        if !session.has_room_for_one(cx.settings.rooms_max) {
             let text = format!("room {}: a session has at most {} rooms", act.room, cx.settings.rooms_max);
             return self.error(cx, ErrorCode::Forbidden, 0, &text);
         }
         let entry = Position { stream: act.room_stream().into(), epoch: act.epoch, place: act.place };
         let (id, publisher) = (session.id, session.publisher);
-        session.joining.push(Joining { scope: scope.clone(), correlation: 0, step: JoinStep::Admitted });
+        session.joining.push(Joining { scope: scope.clone(), correlation, step: JoinStep::Admitted });
         // From here on the room belongs to the session, whatever becomes of this connection.
         let kept = ScopeEntry { scope: scope.clone(), entered: vec![entry.clone()], admitted: true };
         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry: kept });

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use super::authenticate::{JoinStep, Joining, Session};
-use super::connection::{Connection, Flow, Phase};
+use super::answers::refusal_text;
+use super::authenticate::{JoinStep, Joining, RoomSeat, Session};
+use super::commands::Sent;
+use super::connection::{Connection, Dialect, Flow, Phase};
 use super::{Cx, Output};
-use crate::auth::Bucket;
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::FrameKind;
-use crate::id::{EventId, NodeId, Scope, StreamHandle, is_room_id};
-use crate::message::{Append, ErrorCode, Introduction, PresenceRequest, Publish, Request};
-use crate::protocol::envelope::{ClientCommand, command_id, put_command};
+use crate::id::{NodeId, Scope, StreamHandle, is_room_id};
+use crate::message::{ErrorCode, Introduction, PresenceRequest, Publish, PublishTo, Request};
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
-use crate::protocol::routes::{CommandRoute, Destination, Require, RowId};
-use crate::time::{Monotonic, Rate};
+use crate::protocol::routes::Require;
 
 impl Connection {
     /// One binary message. It may be called again with the same bytes after `Hold`.
@@ -55,8 +54,17 @@ impl Connection {
             }
             Inbound::Publish { kind, class, key, forgets, stream, correlation, payload } => {
                 let body = payload.into();
-                let publish =
-                    Publish { from: cx.me, correlation, stream, to_input: false, kind, class, key, forgets, body };
+                let publish = Publish {
+                    from: cx.me,
+                    correlation,
+                    stream,
+                    to: PublishTo::Stream,
+                    kind,
+                    class,
+                    key,
+                    forgets,
+                    body,
+                };
                 return self.publish(cx, publish);
             }
         }
@@ -81,15 +89,18 @@ impl Connection {
         }
         let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         let scope = Scope::Room(join.room.into());
-        if session.joining.iter().any(|joining| joining.scope == scope) {
+        // A service that refused said so by an event; whoever asks again starts anew.
+        session.joining.retain(|joining| joining.scope != scope || !joining.at_service());
+        if session.is_joining(&scope) {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: this JOIN is on its way");
         } else if session.rooms.iter().any(|seat| seat.scope == scope) {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: this session is in it");
-        } else if session.rooms.len() + session.joining.len() >= cx.settings.rooms_max {
+        } else if !session.has_room_for_one(cx.settings.rooms_max) {
             let text = format!("room: a session has at most {} rooms; LEAVE one", cx.settings.rooms_max);
             self.error(cx, ErrorCode::Forbidden, correlation, &text);
         } else {
-            session.joining.push(Joining { scope: scope.clone(), correlation, step: JoinStep::Home });
+            let step = JoinStep::Home { password: join.password.map(Box::from) };
+            session.joining.push(Joining { scope: scope.clone(), correlation, step });
             let (session, publisher) = (session.id, session.publisher);
             let (admitted, entry) = (false, None);
             cx.out.push(Output::Join { scope, session, publisher, admitted, entry, resume: None });
@@ -131,7 +142,7 @@ impl Connection {
         }
         self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
         if let Some(room) = room_name(&scope) {
-            self.answer(cx, |out| write::left(out, correlation.unwrap_or(0), room));
+            self.left(cx, correlation.unwrap_or(0), room);
         }
         cx.out.push(Output::Leave { scope });
         true
@@ -168,7 +179,7 @@ impl Connection {
             from: cx.me,
             correlation,
             stream,
-            to_input: true,
+            to: PublishTo::Input,
             kind: FrameKind { frame_type: types::PLAYER_COMMAND, kind },
             class: Class::Reliable,
             key: 0,
@@ -191,86 +202,35 @@ impl Connection {
         if !(cx.may_request)(cx.settings.bus) {
             return Flow::Hold(Some(cx.settings.bus));
         }
-        match self.append(cx, kind, stream, correlation, payload) {
-            Ok(append) => cx.out.push(Output::Request(cx.settings.bus, Request::Append(Box::new(append)))),
-            Err((code, text)) => self.error(cx, code, correlation, &text),
-        }
-        Flow::Next
-    }
-
-    /// The command's envelope, or why it is not sent.
-    fn append(
-        &mut self,
-        cx: &mut Cx<'_>,
-        kind: u16,
-        stream: StreamHandle,
-        correlation: u64,
-        payload: &[u8],
-    ) -> Result<Append, (ErrorCode, String)> {
-        let unknown = || (ErrorCode::UnknownType, format!("kind: no command has the kind {kind}"));
+        let Phase::Open(session) = &self.phase else { return Flow::Next };
         let routes = Arc::clone(&cx.settings.routes);
-        let (row, route) = routes.command_of_kind(kind).ok_or_else(unknown)?;
-        let (Destination::Topic(topic), Phase::Open(session)) = (&route.destination, &mut self.phase) else {
-            return Err(unknown());
+        let Some((row, route)) = routes.command_of_kind(kind) else {
+            let text = format!("kind: no command has the kind {kind}");
+            self.error(cx, ErrorCode::UnknownType, correlation, &text);
+            return Flow::Next;
         };
-        let room = session.room_of(stream).cloned();
-        session.may(route, room.is_some())?;
-        if !session.allows(cx.now, row, route.rate) {
-            return Err((ErrorCode::RateLimited, format!("{}: at most {}", route.pattern, route.rate)));
+        let room = session.room_of(stream).and_then(room_name).map(Arc::clone);
+        if matches!(route.require, Require::Member(_)) && room.is_none() {
+            self.error(cx, ErrorCode::NotInRoom, correlation, "stream: expected a handle of a joined room");
+            return Flow::Next;
         }
-        let number = correlation.to_string();
-        let correlation_id = (correlation != 0).then_some(&*number);
-        let event_id = match correlation_id {
-            Some(number) => command_id(session.id, number, payload),
-            None => EventId::v7(cx.wall, cx.entropy()),
-        };
-        let room_id = room.as_ref().and_then(room_name);
-        let command = ClientCommand {
-            event_id,
-            event_type: &route.pattern,
-            timestamp: cx.wall,
-            gateway_id: &cx.settings.gateway_id,
-            connection: cx.settings.connection_id(cx.me),
-            session: session.id,
-            correlation: correlation_id,
-            user_id: &session.user,
-            username: &session.username,
-            roles: &session.roles,
-            room_id,
-            form: route.payload,
-            body: payload,
-        };
-        let mut value = Vec::new();
-        put_command(&mut value, &command, cx.json);
-        let key = room_id.unwrap_or(&session.user).as_bytes().into();
-        Ok(Append { from: cx.me, correlation, topic: (**topic).into(), key, value: value.into() })
-    }
-
-    /// A publish or a command with a correlation was accepted or refused.
-    pub fn answered(&mut self, cx: &mut Cx<'_>, correlation: u64, outcome: Result<(), ErrorCode>) {
-        if !self.is_open() {
-            return;
-        }
-        match outcome {
-            Ok(()) => self.answer(cx, |out| write::ack(out, correlation)),
-            Err(code) => self.error(cx, code, correlation, refusal_text(code)),
-        }
-    }
-
-    /// A stream appeared in a scope of this connection; its frames follow.
-    pub fn introduced(&mut self, cx: &mut Cx<'_>, scope: &Scope, introduction: &Introduction) {
-        if let Phase::Open(session) = &mut self.phase
-            && let Some(seat) = session.rooms.iter_mut().find(|seat| seat.scope == *scope)
-        {
-            seat.others.push(introduction.handle);
-        }
-        self.answer(cx, |out| write::position(out, introduction));
+        let number = (correlation != 0).then(|| correlation.to_string());
+        let key = room.as_deref().unwrap_or(&session.user).as_bytes().into();
+        let event_type = &route.pattern;
+        let (correlation_id, body) = (number.as_deref(), payload);
+        let sent =
+            Sent { row, route, event_type, room_id: room.as_deref(), key, correlation_id, ticket: correlation, body };
+        self.send_command(cx, sent);
+        Flow::Next
     }
 
     /// The held message waited too long: a command is refused and reading goes on; a publisher would leave a hole that
     /// nobody sees, so it is closed and may resume (DELIVERY §5).
     pub(super) fn give_up_held(&mut self, cx: &mut Cx<'_>) {
         let Some(mut held) = self.pause.take().and_then(|pause| pause.held) else { return };
+        if self.dialect == Dialect::Gateway {
+            return self.give_up_text(cx, &held);
+        }
         match frames::parse(&mut held) {
             Ok(Inbound::Command { correlation, .. } | Inbound::Join { correlation, .. }) => {
                 self.error(cx, ErrorCode::Unavailable, correlation, refusal_text(ErrorCode::Unavailable));
@@ -287,50 +247,37 @@ impl Connection {
         let Phase::Busy(pending) = &mut self.phase else { return false };
         pending.introduce(scope, introduction)
     }
-
-    pub(super) fn error(&mut self, cx: &mut Cx<'_>, code: ErrorCode, correlation: u64, text: &str) {
-        self.answer(cx, |out| write::error(out, code, correlation, text));
-    }
 }
 
 impl Session {
-    /// Whether the session has the room, or has asked for it.
-    pub(super) fn is_in_or_joining(&self, scope: &Scope) -> bool {
-        let joining = self.joining.iter().any(|joining| joining.scope == *scope);
-        joining || self.rooms.iter().any(|seat| seat.scope == *scope)
+    /// Whether the home of the room is asked.
+    pub(super) fn is_joining(&self, scope: &Scope) -> bool {
+        self.joining.iter().any(|joining| joining.scope == *scope && !joining.at_service())
     }
 
-    fn room_of(&self, stream: StreamHandle) -> Option<&Scope> {
-        self.rooms.iter().find(|seat| seat.has(stream)).map(|seat| &seat.scope)
-    }
-
-    fn may(&self, route: &CommandRoute, member: bool) -> Result<(), (ErrorCode, String)> {
-        match &route.require {
-            Require::Member(_) if !member => {
-                Err((ErrorCode::NotInRoom, "stream: expected a handle of a joined room".into()))
-            }
-            Require::Role(role) if !self.roles.contains(role) => {
-                Err((ErrorCode::Forbidden, format!("{} needs the role {role}", route.pattern)))
-            }
-            _ => Ok(()),
+    /// Whether one more room fits; what a service never answered makes way.
+    pub(super) fn has_room_for_one(&mut self, rooms_max: usize) -> bool {
+        let taken = self.rooms.len() + self.joining.len();
+        if taken >= rooms_max
+            && let Some(at) = self.joining.iter().position(Joining::at_service)
+        {
+            self.joining.remove(at);
+            return true;
         }
+        taken < rooms_max
     }
 
-    /// Counts one command of the row, if its rate allows it. Buckets that are full again are forgotten, so those of
-    /// rows that a reload took out do not stay.
-    pub(super) fn allows(&mut self, now: Monotonic, row: RowId, rate: Rate) -> bool {
-        let rates = &mut self.seldom().rates;
-        let known = rates.iter().position(|(other, _)| *other == row);
-        let at = known.unwrap_or_else(|| {
-            rates.retain(|(_, bucket)| !bucket.is_full(now));
-            rates.push((row, Bucket::default()));
-            rates.len() - 1
-        });
-        rates[at].1.allow(now, rate)
+    /// The seat of a room.
+    pub(super) fn seat(&self, room: &str) -> Option<&RoomSeat> {
+        self.rooms.iter().find(|seat| room_name(&seat.scope).is_some_and(|name| **name == *room))
+    }
+
+    pub(super) fn room_of(&self, stream: StreamHandle) -> Option<&Scope> {
+        self.rooms.iter().find(|seat| seat.has(stream)).map(|seat| &seat.scope)
     }
 }
 
-fn room_name(scope: &Scope) -> Option<&str> {
+pub(super) fn room_name(scope: &Scope) -> Option<&Arc<str>> {
     match scope {
         Scope::Room(room) => Some(room),
         _ => None,
@@ -340,12 +287,4 @@ fn room_name(scope: &Scope) -> Option<&str> {
 /// Whether requests to every shard and to presence may be sent; a JOIN does not know its home before it is read.
 fn every_node_open(cx: &Cx<'_>) -> bool {
     (0..=cx.settings.shards).all(|node| (cx.may_request)(NodeId(node)))
-}
-
-fn refusal_text(code: ErrorCode) -> &'static str {
-    match code {
-        ErrorCode::Unavailable => "nobody can take it now; try again",
-        ErrorCode::RoomNotFound => "the room has ended",
-        _ => "refused",
-    }
 }

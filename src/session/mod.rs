@@ -7,10 +7,13 @@
 //!
 //! It never touches a socket, a clock, another connection, or the streams: what it wants of them are outputs.
 
+mod answers;
 mod authenticate;
+mod commands;
 mod connection;
 mod effects;
 mod frames;
+mod gateway;
 mod handshake;
 mod settings;
 
@@ -40,6 +43,8 @@ pub struct Cx<'a> {
     pub pool: &'a mut crate::delivery::Pool,
     /// What the shard shows.
     pub stats: &'a ShardStats,
+    /// Where dialect A's fields are found; scratch.
+    pub fields: &'a mut crate::protocol::gateway::Fields,
     /// Reads JSON in buffers of its own.
     pub json: &'a mut crate::protocol::envelope::Json,
     /// 64 random bits.

@@ -120,7 +120,7 @@ impl<D: Driver> Shard<D> {
         let mut connection = self.slots.live(key)?.connection.take()?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = {
-            let Self { driver, port, settings, ledger, pool, stats, random, json, .. } = self;
+            let Self { driver, port, settings, ledger, pool, stats, random, json, fields, .. } = self;
             let mut cx = Cx {
                 now: self.now,
                 wall: self.wall,
@@ -130,6 +130,7 @@ impl<D: Driver> Shard<D> {
                 pool,
                 stats,
                 json,
+                fields,
                 random: &mut || random.next(),
                 may_request: &|node| port.can_request(node) && port.deliver_clear(),
                 out: &mut outputs,
@@ -239,7 +240,8 @@ impl<D: Driver> Shard<D> {
         let early = mutant!(self.settings, EarlyClose) && connection.is_closing();
         if connection.is_over(self.now) || early {
             let Self { ledger, pool, stats, settings, .. } = self;
-            connection.queue.abandon(&mut queue_context(self.now, settings, ledger, pool, stats));
+            let dialect = connection.dialect();
+            connection.queue.abandon(&mut queue_context(dialect, self.now, settings, ledger, pool, stats));
             slot.connection = None;
             self.driver.close(key);
             self.node.connections.fetch_sub(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use crate::id::{ConnAddr, ConnKey, Scope};
 use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Request};
 use crate::protocol::Forms;
 use crate::protocol::frames::write::FramesEncoder;
-use crate::session::Connection;
+use crate::session::{Connection, Dialect};
 use crate::streams::HomeOutput;
 use crate::websocket::Refusal;
 
@@ -145,7 +145,7 @@ impl<D: Driver> Shard<D> {
         let stream = handles.batch().stream();
         let mut troubled: Vec<(u32, Verdict)> = Vec::new();
         let Self { members, slots, settings, ledger, pool, stats, dirty, flush_soon, timers, .. } = self;
-        let mut context = crate::session::queue_context(self.now, settings, ledger, pool, stats);
+        let mut context = crate::session::queue_context(Dialect::Frames, self.now, settings, ledger, pool, stats);
         for &index in members.live(stream) {
             let key = slots.key(index);
             let slot = slots.get_mut(index);

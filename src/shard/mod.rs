@@ -23,6 +23,7 @@ use crate::id::ConnKey;
 use crate::limits;
 use crate::message::Request;
 use crate::protocol::envelope::Json;
+use crate::protocol::gateway::Fields;
 use crate::router::Port;
 use crate::session::{Output, Settings};
 use crate::stats::{Ledger, ShardStats};
@@ -99,6 +100,7 @@ pub struct Shard<D: Driver> {
     /// Connections whose resume has answers parked; a stream that appears meanwhile is added to them.
     resuming: Vec<ConnKey>,
     json: Json,
+    fields: Fields,
 }
 
 /// Whether the shard goes on.
@@ -143,6 +145,7 @@ impl<D: Driver> Shard<D> {
             random: random::Random::new(|| driver.random()),
             resuming: Vec::new(),
             json: Json::default(),
+            fields: Fields::default(),
             driver,
         }
     }

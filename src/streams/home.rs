@@ -17,8 +17,8 @@ use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
-    Effect, ErrorCode, Event, Introduction, JoinRequest, LostReason, Page, PageNext, Position, Publish, Pull,
-    ResumeFrom, Start, StreamStart,
+    Effect, ErrorCode, Event, Introduction, JoinRequest, LostReason, Page, PageNext, Position, Publish, PublishTo,
+    Pull, ResumeFrom, Start, StreamStart,
 };
 use crate::time::{Monotonic, Wheel};
 
@@ -173,15 +173,17 @@ impl Homes {
     pub fn publish(&mut self, now: Monotonic, publish: &Publish, encode: &dyn Encode) -> Result<Placed, ErrorCode> {
         let index = publish.stream.index(self.config.shards).ok_or(ErrorCode::RoomNotFound)?;
         let stream = self.streams.get(&index).ok_or(ErrorCode::RoomNotFound)?;
-        let target = if publish.to_input {
-            let scope = stream.scope.clone();
-            let home = self.scopes.get(&scope).ok_or(ErrorCode::RoomNotFound)?;
-            if home.publishers.is_empty() {
-                return Err(ErrorCode::Unavailable);
+        let scope = stream.scope.clone();
+        let target = match publish.to {
+            PublishTo::Stream => index,
+            PublishTo::Relay => self.ensure_stream(now, &scope, &format!("relay/{scope}"), self.config.epoch, false)?,
+            PublishTo::Input => {
+                let home = self.scopes.get(&scope).ok_or(ErrorCode::RoomNotFound)?;
+                if home.publishers.is_empty() {
+                    return Err(ErrorCode::Unavailable);
+                }
+                self.ensure_stream(now, &scope, &format!("input/{scope}"), self.config.epoch, true)?
             }
-            self.ensure_stream(now, &scope, &format!("input/{scope}"), self.config.epoch, true)?
-        } else {
-            index
         };
         let incoming = Incoming {
             class: publish.class,
@@ -450,9 +452,11 @@ impl Homes {
         };
         let from = stream.pending.byte_len();
         stream.pending.push(item, |out| encode.encode(handle, &item, incoming.kind, incoming.body, out));
-        if item.class == Class::Reliable && (incoming.audience.is_some() || incoming.act.is_some()) {
-            let act = incoming.act.as_ref().map(|(joins, room)| Arc::new(stream.act(*joins, room, item.place)));
-            stream.pending.mark(Mark { index: 0, audience: incoming.audience.clone(), act });
+        let act = incoming.act.as_ref().map(|(joins, room)| Arc::new(stream.act(*joins, room, item.place)));
+        let refusal = incoming.kind.frame_type == FrameKind::ERROR_TYPE;
+        let mark = Mark { index: 0, audience: incoming.audience.clone(), act, refusal };
+        if item.class == Class::Reliable && !mark.is_empty() {
+            stream.pending.mark(mark);
         }
         if item.class == Class::Delta {
             let wire = &stream.pending.bytes()[from..];

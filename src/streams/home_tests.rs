@@ -8,7 +8,8 @@ use crate::class::Class;
 use crate::frame::{Audience, Encode, FrameKind, Item};
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle};
 use crate::message::{
-    Effect, ErrorCode, Event, JoinRequest, LostReason, PageNext, Position, Publish, ResumeFrom, Start, StreamStart,
+    Effect, ErrorCode, Event, JoinRequest, LostReason, PageNext, Position, Publish, PublishTo, ResumeFrom, Start,
+    StreamStart,
 };
 use crate::time::Monotonic;
 use std::sync::Arc;
@@ -74,7 +75,8 @@ fn open(homes: &mut Homes) -> StreamHandle {
 fn publish(homes: &mut Homes, stream: StreamHandle, class: Class, key: u64, body: &[u8]) -> u64 {
     let kind = FrameKind { frame_type: 35, kind: 0 };
     let (from, body) = (ME, body.into());
-    let publish = Publish { from, correlation: 0, stream, to_input: false, kind, class, key, forgets: false, body };
+    let publish =
+        Publish { from, correlation: 0, stream, to: PublishTo::Stream, kind, class, key, forgets: false, body };
     homes.publish(at(1), &publish, &Plain).unwrap().place
 }
 
@@ -214,7 +216,7 @@ fn rooms_open_and_end() {
         from: ME,
         correlation: 0,
         stream: relay,
-        to_input: true,
+        to: PublishTo::Input,
         kind: FrameKind { frame_type: 18, kind: 0x8000 },
         class: Class::Reliable,
         key: 0,

@@ -69,7 +69,7 @@ pub fn transcode_b(d_frame: &[u8], origin: Origin, routes: &Routes, out: &mut Ve
 }
 
 /// The payload of an unmasked wire frame.
-pub(super) fn payload_of(wire: &[u8]) -> Option<&[u8]> {
+pub(in crate::protocol) fn payload_of(wire: &[u8]) -> Option<&[u8]> {
     let header = match wire.get(1)? {
         126 => 4,
         127 => 10,
@@ -253,7 +253,8 @@ fn type_name<'a>(header: &Header, own: Option<Cow<'a, str>>, routes: &'a Routes)
         None => None,
     };
     let agrees = |own: &str| match routes.event(own) {
-        Some(row) => row.kind == Some(kind),
+        // A command that is relayed without a kind of its own.
+        Some(row) => row.kind.map_or(kind.frame_type == types::EVENT && kind.kind == 0, |own| own == kind),
         None => stem.is_none() && !own.starts_with("system."),
     };
     if let Some(own) = own.filter(|own| is_type_name(own) && agrees(own)) {

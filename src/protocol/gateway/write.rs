@@ -6,7 +6,7 @@ use crate::close::CloseReason;
 use crate::frame::put_websocket_header;
 use crate::id::{ConnectionId, SessionId, StreamHandle};
 use crate::message::{ErrorCode, Introduction, LostReason};
-use crate::protocol::envelope::{put_field, put_name, put_string};
+use crate::protocol::envelope::{put_field, put_name, put_others, put_string};
 use crate::protocol::routes::Routes;
 use crate::time::WallMillis;
 
@@ -30,8 +30,8 @@ pub struct Authenticated<'a> {
     pub roles: &'a [Box<str>],
     /// The session, `None` is left out.
     pub session: Option<SessionId>,
-    /// What to resume the session with.
-    pub resume: &'a str,
+    /// What to resume the session with, `None` is left out.
+    pub resume: Option<&'a str>,
     /// Whether a resume goes on without a gap; false for a new session.
     pub recovered: bool,
     /// Why a resume could not.
@@ -62,7 +62,9 @@ pub fn authenticated(out: &mut Vec<u8>, answer: &Authenticated<'_>) {
         if let Some(session) = answer.session {
             put_field(out, "session_id", &session.to_string());
         }
-        put_field(out, "resume", answer.resume);
+        if let Some(resume) = answer.resume {
+            put_field(out, "resume", resume);
+        }
         put_name(out, "recovered");
         out.extend_from_slice(if answer.recovered { b"true" } else { b"false" });
         if let Some(reason) = answer.reason {
@@ -101,8 +103,13 @@ pub fn ack(out: &mut Vec<u8>, correlation_id: &str) {
     object(out, "system.ack", |out| put_field(out, "correlation_id", correlation_id));
 }
 
-/// `system.position`: introduces streams.
-pub fn position<'a>(out: &mut Vec<u8>, introductions: impl IntoIterator<Item = &'a Introduction>) {
+/// `system.position`: introduces streams. `lost`: one of them could not start where the event stands that let the
+/// session into the room, so frames between the two are missing.
+pub fn position<'a>(
+    out: &mut Vec<u8>,
+    introductions: impl IntoIterator<Item = &'a Introduction>,
+    lost: Option<LostReason>,
+) {
     object(out, "system.position", |out| {
         put_name(out, "streams");
         put_array(out, introductions, |out, introduction| {
@@ -114,7 +121,20 @@ pub fn position<'a>(out: &mut Vec<u8>, introductions: impl IntoIterator<Item = &
             put_number(out, "offset", position.place);
             out.push(b'}');
         });
+        if let Some(reason) = lost {
+            out.extend_from_slice(b",\"recovered\":false");
+            put_field(out, "reason", reason.name());
+        }
     });
+}
+
+/// The body of a client's relayed command: the client's fields under their own type, and who sent it.
+pub fn relayed_body(out: &mut Vec<u8>, event_type: &str, body: &str, sender_id: &str) {
+    out.extend_from_slice(b"{\"type\":");
+    put_string(out, event_type);
+    put_field(out, "sender_id", sender_id);
+    put_others(out, body, &["type", "at", "sender_id", "correlation_id"]);
+    out.push(b'}');
 }
 
 /// `system.skipped`: deltas of the stream left out since last told.
