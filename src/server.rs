@@ -36,6 +36,9 @@ use crate::streams::HomeConfig;
 pub fn run(config: Config) -> Result<(), String> {
     let signals = Signals::block().map_err(|error| format!("signals cannot be read: {error}"))?;
     announce::start_log(&config.log);
+    if let Err(error) = syscall::use_small_pages() {
+        tracing::warn!(%error, "huge pages stay on: connections will take about twice the memory");
+    }
     let descriptors = syscall::raise_descriptor_limit().map_err(|error| format!("descriptor limit: {error}"))?;
     let mut entropy = Entropy::default();
     let keys = keys(&config, &mut entropy)?;

@@ -17,6 +17,8 @@ mod drain;
 mod gateway;
 /// Clients that break the rules, beside one that keeps them.
 mod hostile;
+/// What an idle connection costs.
+mod idle;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
 /// Resets, stalls and takeovers lose and double nothing.
