@@ -230,4 +230,6 @@ fn positions(value: &str) -> Result<Vec<Position>, Malformed> {
 const _: () = assert!(limits::TOKEN_BYTES_MAX == 8192 && limits::POSITIONS_MAX == 1024 && STREAM_BYTES_MAX == 512);
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
