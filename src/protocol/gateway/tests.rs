@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::scan::{DEPTH_MAX, FIELDS_MAX, NAME_BYTES_MAX, Span, scan_object};
+use super::scan::{DEPTH_MAX, FIELDS_MAX, NAME_BYTES_MAX, Span, plain_len, scan_object};
 use super::*;
 
 fn command(text: &str, check: impl FnOnce(Command<'_>)) {
@@ -130,22 +130,22 @@ fn malformed_messages_are_named() {
         assert_eq!(malformed(text), "not a JSON object; send {\"type\": …}");
     }
     for (text, told) in [
-        ("{", "not JSON: expected a field's name in quotes at byte 1"),
-        ("{}x", "not JSON: expected the end at byte 2"),
-        ("{}{}", "not JSON: expected the end at byte 2"),
-        ("{\"a\"}", "not JSON: expected ':' at byte 4"),
-        ("{\"a\":}", "not JSON: expected a value at byte 5"),
-        ("{\"a\":1,}", "not JSON: expected a field's name in quotes at byte 7"),
-        ("{\"a\":[1,]}", "not JSON: expected a value at byte 8"),
-        ("{\"a\":[1}", "not JSON: expected ',' or ']' at byte 7"),
-        ("{\"a\":01}", "not JSON: expected ',' or '}' at byte 6"),
-        ("{\"a\":-}", "not JSON: expected a digit at byte 6"),
-        ("{\"a\":nul}", "not JSON: expected a value at byte 5"),
-        ("{\"a\":\"\n\"}", "not JSON: expected an escape in place of a control character at byte 6"),
-        ("{\"a\":\"\\x\"}", "not JSON: expected one of \"\\/bfnrtu behind a backslash at byte 8"),
-        ("{\"a\":\"\\ud800\"}", "not JSON: expected a low surrogate behind a high one at byte 12"),
-        ("{\"a\":\"\\ude00\"}", "not JSON: expected a high surrogate before a low one at byte 12"),
-        ("{\"a\":1e400}", "not JSON: expected a number that a double can hold, in at most 64 bytes at byte 5"),
+        ("{", "malformed JSON: expected a field's name in quotes at byte 1"),
+        ("{}x", "malformed JSON: expected the end at byte 2"),
+        ("{}{}", "malformed JSON: expected the end at byte 2"),
+        ("{\"a\"}", "malformed JSON: expected ':' at byte 4"),
+        ("{\"a\":}", "malformed JSON: expected a value at byte 5"),
+        ("{\"a\":1,}", "malformed JSON: expected a field's name in quotes at byte 7"),
+        ("{\"a\":[1,]}", "malformed JSON: expected a value at byte 8"),
+        ("{\"a\":[1}", "malformed JSON: expected ',' or ']' at byte 7"),
+        ("{\"a\":01}", "malformed JSON: expected ',' or '}' at byte 6"),
+        ("{\"a\":-}", "malformed JSON: expected a digit at byte 6"),
+        ("{\"a\":nul}", "malformed JSON: expected a value at byte 5"),
+        ("{\"a\":\"\n\"}", "malformed JSON: expected an escape in place of a control character at byte 6"),
+        ("{\"a\":\"\\x\"}", "malformed JSON: expected one of \"\\/bfnrtu behind a backslash at byte 8"),
+        ("{\"a\":\"\\ud800\"}", "malformed JSON: expected a low surrogate behind a high one at byte 12"),
+        ("{\"a\":\"\\ude00\"}", "malformed JSON: expected a high surrogate before a low one at byte 12"),
+        ("{\"a\":1e400}", "malformed JSON: expected a number that a double can hold, in at most 64 bytes at byte 5"),
         ("{}", "type: expected a string of 1-128 bytes"),
         ("{\"type\":7}", "type: expected a string of 1-128 bytes"),
         ("{\"type\":\"\"}", "type: expected a string of 1-128 bytes"),
@@ -195,11 +195,14 @@ fn malformed_messages_are_named() {
 fn bounds_are_exact() {
     let nested =
         |depth: u32| format!("{{\"type\":\"a\",\"v\":{}{}}}", "[".repeat(depth as usize), "]".repeat(depth as usize));
-    command(&nested(DEPTH_MAX), |command| assert_eq!(command.field("v"), None));
-    assert_eq!(malformed(&nested(DEPTH_MAX + 1)), "nested deeper than 32; flatten it");
+    command(&nested(DEPTH_MAX - 1), |command| assert_eq!(command.field("v"), None));
+    assert_eq!(malformed(&nested(DEPTH_MAX)), "malformed JSON: expected at most 32 open brackets at byte 47");
     let objects = |depth: usize| format!("{{\"type\":\"a\",\"v\":{}1{}}}", "{\"v\":".repeat(depth), "}".repeat(depth));
     command(&objects(DEPTH_MAX as usize - 1), |_| {});
-    assert_eq!(malformed(&objects(DEPTH_MAX as usize)), "nested deeper than 32; flatten it");
+    assert_eq!(
+        malformed(&objects(DEPTH_MAX as usize)),
+        "malformed JSON: expected at most 32 open brackets at byte 171"
+    );
     let wide = |n: usize| {
         let fields: Vec<_> = (1..n).map(|n| format!(",\"{n}\":{n}")).collect();
         format!("{{\"type\":\"a\"{}}}", fields.concat())
@@ -209,6 +212,24 @@ fn bounds_are_exact() {
     let named = |n: usize| format!("{{\"type\":\"a\",\"{}\":1}}", "n".repeat(n));
     command(&named(NAME_BYTES_MAX), |command| assert_eq!(command.field(&"n".repeat(256)).as_deref(), Some("1")));
     assert!(malformed(&named(NAME_BYTES_MAX + 1)).contains("longer than 256 bytes"));
+}
+
+/// The end of a string's plain part is found at every place of strings of every length, whatever stands there or follows.
+#[test]
+fn plain_parts_end_exactly() {
+    for len in 0..140 {
+        let plain: Vec<u8> = [b'a', 0x7f, 0x80, 0xff, b' ', b'!', b'#', b'['].into_iter().cycle().take(len).collect();
+        assert_eq!(plain_len(&plain), len);
+        for at in 0..len {
+            for special in [b'"', b'\\', 0, 0x1f] {
+                let mut bytes = plain.clone();
+                bytes[at] = special;
+                assert_eq!(plain_len(&bytes), at, "{len} {special}");
+                bytes[len - 1] = b'"';
+                assert_eq!(plain_len(&bytes), at, "{len} {special}");
+            }
+        }
+    }
 }
 
 /// An object's members in order, as serde_json reads them, doubled names included.
