@@ -84,15 +84,13 @@ pub enum Malformed {
     },
     /// JSON, perhaps, but no object.
     NotAnObject,
-    /// Not JSON.
+    /// Not JSON, nested deeper than [`scan::DEPTH_MAX`], or with a number that readers would not agree upon.
     Syntax {
         /// Where, in bytes.
         at: usize,
         /// What had to stand there.
         expected: &'static str,
     },
-    /// More than [`scan::DEPTH_MAX`] brackets open at once.
-    Depth,
     /// More than [`scan::FIELDS_MAX`] fields on the top level.
     TooManyFields,
     /// A field's name is longer than [`scan::NAME_BYTES_MAX`].
@@ -116,8 +114,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::Utf8 { at } => write!(f, "not UTF-8 at byte {at}"),
             Self::NotAnObject => f.write_str("not a JSON object; send {\"type\": …}"),
-            Self::Syntax { at, expected } => write!(f, "not JSON: expected {expected} at byte {at}"),
-            Self::Depth => write!(f, "nested deeper than {}; flatten it", scan::DEPTH_MAX),
+            Self::Syntax { at, expected } => write!(f, "malformed JSON: expected {expected} at byte {at}"),
             Self::TooManyFields => write!(f, "more than {} fields on the top level; nest them", scan::FIELDS_MAX),
             Self::LongName => write!(f, "a field's name is longer than {} bytes", scan::NAME_BYTES_MAX),
             Self::Duplicate { field } => write!(f, "{field}: given twice; give it once"),
@@ -230,5 +227,7 @@ fn positions(value: &str) -> Result<Vec<Position>, Malformed> {
 
 const _: () = assert!(limits::TOKEN_BYTES_MAX == 8192 && limits::POSITIONS_MAX == 1024 && STREAM_BYTES_MAX == 512);
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

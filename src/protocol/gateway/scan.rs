@@ -93,9 +93,13 @@ impl Span {
     }
 }
 
+/// Whether two members have one name.
 fn same(a: &Span, b: &Span, text: &str) -> bool {
-    let (x, y) = (a.key(text), b.key(text));
-    if a.escaped || b.escaped { Characters(x).eq(Characters(y)) } else { x == y }
+    if a.escaped || b.escaped {
+        return Characters(a.key(text)).eq(Characters(b.key(text)));
+    }
+    let bytes = |span: &Span| &text.as_bytes()[span.key as usize..span.key_end as usize];
+    bytes(a) == bytes(b)
 }
 
 /// What a checked value says, if it is a string; of a number its digits.
@@ -163,35 +167,29 @@ impl Iterator for Characters<'_> {
 /// Checks that the text is one JSON object with nothing but space around it, and shows each of its members in order;
 /// the first error of `each` ends it.
 pub(super) fn scan_object(text: &str, mut each: impl FnMut(&Span) -> Result<(), Malformed>) -> Result<(), Malformed> {
-    if u32::try_from(text.len()).is_err() {
-        return Err(Malformed::Syntax { at: u32::MAX as usize, expected: "the end" });
-    }
     let mut scanner = Scanner { bytes: text.as_bytes(), at: 0 };
+    if u32::try_from(text.len()).is_err() {
+        return Err(scanner.malformed("less than 4 GiB"));
+    }
     scanner.space();
-    if scanner.next() != Some(b'{') {
+    if !scanner.takes(b'{') {
         return Err(Malformed::NotAnObject);
     }
     scanner.space();
-    if !scanner.takes(b'}') {
-        loop {
-            let key = scanner.at as u32 + 1;
-            let (key_end, escaped) = scanner.key()?;
-            let value = scanner.at as u32;
-            scanner.value()?;
-            let value_end = scanner.at as u32;
-            each(&Span { key, key_end, value, value_end, escaped })?;
-            scanner.space();
-            if scanner.takes(b'}') {
-                break;
-            }
-            if !scanner.takes(b',') {
-                return Err(scanner.expected("',' or '}'"));
-            }
-            scanner.space();
+    let mut ended = scanner.takes(b'}');
+    while !ended {
+        match scanner.member() {
+            Ok(span) => each(&span)?,
+            Err(expected) => return Err(scanner.malformed(expected)),
         }
+        scanner.space();
+        ended = scanner.takes(b'}');
+        if !ended && !scanner.takes(b',') {
+            return Err(scanner.malformed("',' or '}'"));
+        }
+        scanner.space();
     }
-    scanner.space();
-    if scanner.at < scanner.bytes.len() { Err(scanner.expected("the end")) } else { Ok(()) }
+    if scanner.at < scanner.bytes.len() { Err(scanner.malformed("the end")) } else { Ok(()) }
 }
 
 /// Invariant: `at <= bytes.len()`.
@@ -200,8 +198,11 @@ struct Scanner<'a> {
     at: usize,
 }
 
+/// The error is what had to stand at `at`: two words, which fit in registers.
+type Scanned<T = ()> = Result<T, &'static str>;
+
 impl Scanner<'_> {
-    fn expected(&self, expected: &'static str) -> Malformed {
+    fn malformed(&self, expected: &'static str) -> Malformed {
         Malformed::Syntax { at: self.at, expected }
     }
 
@@ -227,30 +228,38 @@ impl Scanner<'_> {
         }
     }
 
-    /// A name, its colon, and the space behind it; gives the end of the name and whether it has escapes.
-    fn key(&mut self) -> Result<(u32, bool), Malformed> {
-        if !self.takes(b'"') {
-            return Err(self.expected("a field's name in quotes"));
-        }
-        let escaped = self.string()?;
-        let end = self.at as u32 - 1;
+    /// A member of the outermost object.
+    fn member(&mut self) -> Scanned<Span> {
+        let key = self.at as u32 + 1;
+        let escaped = self.name()?;
+        let key_end = self.at as u32 - 1;
+        self.colon()?;
+        let value = self.at as u32;
+        self.value()?;
+        Ok(Span { key, key_end, value, value_end: self.at as u32, escaped })
+    }
+
+    /// A name; whether it has escapes.
+    fn name(&mut self) -> Scanned<bool> {
+        if self.takes(b'"') { self.string() } else { Err("a field's name in quotes") }
+    }
+
+    /// A colon and the space around it.
+    fn colon(&mut self) -> Scanned {
         self.space();
         if !self.takes(b':') {
-            return Err(self.expected("':'"));
+            return Err("':'");
         }
         self.space();
-        Ok((end, escaped))
+        Ok(())
     }
 
     /// One value inside of the outermost object.
-    fn value(&mut self) -> Result<(), Malformed> {
+    fn value(&mut self) -> Scanned {
         // The bracket opened last is the lowest bit, 1 = an object.
         let (mut open, mut depth) = (0u32, 1);
         loop {
-            if let Some(object) = self.begin()? {
-                if depth == DEPTH_MAX {
-                    return Err(Malformed::Depth);
-                }
+            if let Some(object) = self.begin(depth)? {
                 (open, depth) = ((open << 1) | u32::from(object), depth + 1);
                 continue;
             }
@@ -260,26 +269,27 @@ impl Scanner<'_> {
                 }
                 self.space();
                 let object = open & 1 == 1;
-                if self.takes(if object { b'}' } else { b']' }) {
-                    (open, depth) = (open >> 1, depth - 1);
-                    continue;
+                if self.takes(b',') {
+                    self.space();
+                    if object {
+                        self.name()?;
+                        self.colon()?;
+                    }
+                    break;
                 }
-                if !self.takes(b',') {
-                    return Err(self.expected(if object { "',' or '}'" } else { "',' or ']'" }));
+                if !self.takes(if object { b'}' } else { b']' }) {
+                    return Err(if object { "',' or '}'" } else { "',' or ']'" });
                 }
-                self.space();
-                if object {
-                    self.key()?;
-                }
-                break;
+                (open, depth) = (open >> 1, depth - 1);
             }
         }
     }
 
     /// A scalar or an empty bracket, whole; or a bracket with something in it up to its first value, and then whether
-    /// it is an object.
-    fn begin(&mut self) -> Result<Option<bool>, Malformed> {
+    /// it is an object. `depth` brackets are open.
+    fn begin(&mut self, depth: u32) -> Scanned<Option<bool>> {
         match self.peek() {
+            Some(b'{' | b'[') if depth == DEPTH_MAX => return Err("at most 32 open brackets"),
             Some(b'"') => {
                 self.at += 1;
                 self.string()?;
@@ -288,7 +298,8 @@ impl Scanner<'_> {
                 self.at += 1;
                 self.space();
                 if !self.takes(b'}') {
-                    self.key()?;
+                    self.name()?;
+                    self.colon()?;
                     return Ok(Some(true));
                 }
             }
@@ -303,64 +314,64 @@ impl Scanner<'_> {
             Some(b't') => self.word(b"true")?,
             Some(b'f') => self.word(b"false")?,
             Some(b'n') => self.word(b"null")?,
-            _ => return Err(self.expected("a value")),
+            _ => return Err("a value"),
         }
         Ok(None)
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Malformed> {
+    fn word(&mut self, word: &[u8]) -> Scanned {
         if !self.bytes[self.at..].starts_with(word) {
-            return Err(self.expected("a value"));
+            return Err("a value");
         }
         self.at += word.len();
         Ok(())
     }
 
     /// Behind the opening quote: up to and past the closing one; whether there are escapes.
-    fn string(&mut self) -> Result<bool, Malformed> {
+    fn string(&mut self) -> Scanned<bool> {
         let mut escaped = false;
         loop {
             self.at += plain_len(&self.bytes[self.at..]);
-            match self.next() {
-                Some(b'"') => return Ok(escaped),
+            match self.peek() {
+                Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                Some(_) => {
-                    self.at -= 1;
-                    return Err(self.expected("an escape in place of a control character"));
-                }
-                None => return Err(self.expected("'\"'")),
+                Some(_) => return Err("an escape in place of a control character"),
+                None => return Err("'\"'"),
             }
             escaped = true;
         }
+        self.at += 1;
+        Ok(escaped)
     }
 
-    /// Behind a backslash.
-    fn escape(&mut self) -> Result<(), Malformed> {
+    /// A backslash and what belongs to it.
+    fn escape(&mut self) -> Scanned {
+        self.at += 1;
         match self.next() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(()),
             Some(b'u') => match self.unit()? {
-                0xdc00..0xe000 => Err(self.expected("a high surrogate before a low one")),
+                0xdc00..0xe000 => Err("a high surrogate before a low one"),
                 0xd800..0xdc00 => {
                     let pair = self.takes(b'\\') && self.takes(b'u') && matches!(self.unit()?, 0xdc00..0xe000);
-                    if pair { Ok(()) } else { Err(self.expected("a low surrogate behind a high one")) }
+                    if pair { Ok(()) } else { Err("a low surrogate behind a high one") }
                 }
                 _ => Ok(()),
             },
-            _ => Err(self.expected("one of \"\\/bfnrtu behind a backslash")),
+            _ => Err("one of \"\\/bfnrtu behind a backslash"),
         }
     }
 
     /// Four hexadecimal digits.
-    fn unit(&mut self) -> Result<u32, Malformed> {
+    fn unit(&mut self) -> Scanned<u32> {
         let mut unit = 0;
         for _ in 0..4 {
             let digit = self.next().and_then(|byte| char::from(byte).to_digit(16));
-            unit = (unit << 4) | digit.ok_or_else(|| self.expected("four hexadecimal digits behind \\u"))?;
+            unit = (unit << 4) | digit.ok_or("four hexadecimal digits behind \\u")?;
         }
         Ok(unit)
     }
 
-    fn number(&mut self) -> Result<(), Malformed> {
+    fn number(&mut self) -> Scanned {
         let start = self.at;
         self.takes(b'-');
         if !self.takes(b'0') {
@@ -380,23 +391,24 @@ impl Scanner<'_> {
             return Ok(());
         }
         self.at = start;
-        Err(self.expected("a number that a double can hold, in at most 64 bytes"))
+        Err("a number that a double can hold, in at most 64 bytes")
     }
 
     /// One digit or more.
-    fn digits(&mut self) -> Result<(), Malformed> {
+    fn digits(&mut self) -> Scanned {
         let start = self.at;
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
+        if self.at == start { Err("a digit") } else { Ok(()) }
     }
 }
 
-/// Bytes before the first quote, backslash or control character; eight at a time.
-fn plain_len(bytes: &[u8]) -> usize {
+/// Bytes before the first quote, backslash or control character.
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let mut at = 0;
-    while let Some(chunk) = bytes[at..].first_chunk() {
+    loop {
+        let Some(chunk) = bytes[at..].first_chunk() else { break };
         let word = u64::from_le_bytes(*chunk);
         // Of each word only the lowest hit is exact, and only that is used: a borrow runs upwards.
         let below = |word: u64, least: u64| word.wrapping_sub(ONES * least) & !word;
@@ -406,10 +418,24 @@ fn plain_len(bytes: &[u8]) -> usize {
             return at + hits.trailing_zeros() as usize / 8;
         }
         at += 8;
+        // Most strings end in the first words; a long one goes on by vectors, which this fold becomes.
+        while let Some(chunk) = bytes[at..].first_chunk::<LONG_CHUNK>().filter(|_| at >= LONG_FROM) {
+            if chunk.iter().fold(false, |any, byte| any | special(*byte)) {
+                break;
+            }
+            at += LONG_CHUNK;
+        }
     }
-    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-    bytes[at..].iter().position(special).map_or(bytes.len(), |found| at + found)
+    bytes[at..].iter().position(|byte| special(*byte)).map_or(bytes.len(), |found| at + found)
 }
+
+fn special(byte: u8) -> bool {
+    byte == b'"' || byte == b'\\' || byte < 0x20
+}
+
+/// Bytes that a long string is checked by at once, and from where on.
+const LONG_CHUNK: usize = 32;
+const LONG_FROM: usize = 24;
 
 /// Bytes of a string's inside, from behind its opening quote up to the closing one; `None` if it does not end.
 pub(super) fn string_len(bytes: &[u8]) -> Option<usize> {
