@@ -1,6 +1,8 @@
 //! The configuration: one table of keys ([`Key`]) drives the TOML file, environment names, flags, `config default`
 //! and what the manual prints. Precedence: flag, environment, file, default.
 //!
+//! The type table ([`Half`]: `[[command]]`, `[[event]]`) stands in the file only.
+//!
 //! [`load()`] is text → [`Config`], a plain struct in bounds; it opens no socket and reads no file but the arguments'.
 //! Every error names place, key, value and remedy. Secret values are never printed.
 
@@ -9,16 +11,21 @@ mod file;
 mod keys;
 mod load;
 mod print;
+mod rows;
+mod table;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{KeyError, Verifier};
 use crate::limits;
+use crate::protocol::routes::Routes;
 
 pub use keys::{KEYS, Key, Kind};
 pub use load::{Loaded, Origin, Sources, load};
-pub use print::{default_file, explain};
+pub use print::{default_file, differing, explain};
+pub use table::Half;
 
 /// All settings, in bounds and consistent once [`load()`] returned them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -35,6 +42,8 @@ pub struct Config {
     pub mesh: Mesh,
     /// What is logged.
     pub log: Log,
+    /// The type table: the built-in one with the file's rows.
+    pub routes: Arc<Routes>,
 }
 
 /// Listeners and threads.
@@ -267,5 +276,7 @@ impl Default for Log {
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! What all connections of a shard share and never change: keys, routes, bounds, clocks' settings.
+//! What all connections of a shard share and never change: keys, routes, bounds, clocks' settings. A reload replaces it
+//! as a whole, between two turns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::limits;
 use crate::protocol::routes::Routes;
 
 /// See the module.
+#[derive(Clone)]
 pub struct Settings {
     /// Checks tokens.
     pub verifier: Arc<Verifier>,

@@ -1,5 +1,5 @@
 //! The shard: one pinned thread, its connections, its homes (DESIGN §2, §3). No lock, no future, nothing shared but
-//! rings and frozen frames.
+//! rings, frozen frames and versions of the settings.
 //!
 //! One [`Shard::turn`]: wait → drain mailboxes → dispatch completions → requests → timers → seal the homes' batches →
 //! answer joins and pulls → flush dirty connections → wake whom the mesh names. Policy lives in `session`, `delivery`
@@ -23,7 +23,7 @@ use crate::id::ConnKey;
 use crate::limits;
 use crate::message::Request;
 use crate::protocol::envelope::Json;
-use crate::router::Port;
+use crate::router::{Latest, Port};
 use crate::session::{Output, Settings};
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::{HomeConfig, Homes, Members};
@@ -37,8 +37,8 @@ pub struct ShardConfig {
     pub port: Port,
     /// Bounds and identity of its homes.
     pub homes: HomeConfig,
-    /// What its connections share.
-    pub settings: Arc<Settings>,
+    /// What its connections share; the newest is taken at the beginning of a turn.
+    pub settings: Latest<Settings>,
     /// What it shows.
     pub stats: Arc<ShardStats>,
     /// What all shards of the node share.
@@ -69,7 +69,7 @@ pub struct Shard<D: Driver> {
     homes: Homes,
     members: Members,
     slots: Slots,
-    settings: Arc<Settings>,
+    settings: Latest<Settings>,
     stats: Arc<ShardStats>,
     node: Arc<NodeState>,
     ledger: Ledger,
@@ -159,6 +159,7 @@ impl<D: Driver> Shard<D> {
         }
         let started = self.driver.now();
         (self.now, self.wall) = (started, self.driver.wall());
+        self.settings.refresh();
         self.port.flush_outboxes();
         self.drain_deliver();
         self.resume_waiting();

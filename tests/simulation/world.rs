@@ -13,7 +13,7 @@ use ringgate::message::{Deliver, Effect, Event, Request};
 use ringgate::ports::Presence;
 use ringgate::presence::EmbeddedPresence;
 use ringgate::protocol::routes::Routes;
-use ringgate::router::{Bounds, Port, mesh::build};
+use ringgate::router::{Bounds, Latest, Port, mesh::build};
 use ringgate::session::{Clocks, Settings};
 use ringgate::shard::driver::Driver;
 use ringgate::shard::driver::simulated::{Network, SimulatedDriver, Weather};
@@ -74,7 +74,7 @@ impl World {
         let presence_port = ports.pop().expect("presence is the last but one");
         let secret = b"a secret of at least thirty-two bytes";
         let signer = Signer::from_secret(secret).expect("a good secret");
-        let settings = Arc::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
+        let settings = Latest::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
         let node = Arc::new(NodeState {
             connections: AtomicU64::new(0),
             connections_max: 10_000,
@@ -96,7 +96,7 @@ impl World {
                 resume_window: Duration::from_secs(300),
             };
             let driver = network.driver(port.id());
-            let (settings, stats) = (Arc::clone(&settings), Arc::new(ShardStats::default()));
+            let (settings, stats) = (settings.clone(), Arc::new(ShardStats::default()));
             Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
         });
         let shards: Vec<_> = shards.collect();
