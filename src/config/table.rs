@@ -118,7 +118,7 @@ pub(super) fn default_rows() -> String {
         commented(Half::Command, &command_fields(row), &mut out);
     }
     heading(Half::Event, &mut out);
-    let _ = write!(out, "# {}\n", DELTA_LAW.join("\n# "));
+    let _ = writeln!(out, "# {}", DELTA_LAW.join("\n# "));
     for row in routes.events() {
         commented(Half::Event, &event_fields(row), &mut out);
     }

@@ -133,59 +133,77 @@ d_type = 0
     assert_eq!(routes.relayed("party.position").unwrap().room, "party");
 }
 
-/// Every error names file, line, row, field, value and remedy.
+const COMMAND: &str = "[[command]]\ntype = \"a.b\"\ntopic = \"t\"\n";
+const EVENT: &str = "[[event]]\ntype = \"a.e\"\nto = \"room\"\n";
+
+/// Rows with one more field each have exactly this error.
+fn expect_errors(cases: &[(&str, &str, &str)]) {
+    for (row, field, expected) in cases {
+        let errors = file(&format!("{row}{field}\n")).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(expected), "{row}{field}\n{}\n{expected}", errors[0]);
+        assert!(!errors[0].contains('\n'));
+    }
+}
+
+/// Every error of a command names file, line, row, field, value and remedy.
 #[test]
-fn errors_name_line_row_field_value_and_remedy() {
-    let command = "[[command]]\ntype = \"a.b\"\ntopic = \"t\"\n";
-    let event = "[[event]]\ntype = \"a.e\"\nto = \"room\"\n";
-    for (row, field, expected) in [
+fn command_errors_name_line_row_field_value_and_remedy() {
+    expect_errors(&[
         (
-            command,
+            COMMAND,
             "rate = \"20\"",
             "f.toml:4: [[command]] \"a.b\": rate = \"20\": expected a rate by second or minute; write rate = \"20/s\"",
         ),
-        (command, "rate = 20", "rate = 20: expected a rate"),
-        (command, "rat = \"20/s\"", "f.toml:4: [[command]] \"a.b\": rat: unknown field; did you mean rate?"),
-        (command, "colour = 1", "colour: unknown field; [[command]] has type, topic,"),
+        (COMMAND, "rate = 20", "rate = 20: expected a rate"),
+        (COMMAND, "rat = \"20/s\"", "f.toml:4: [[command]] \"a.b\": rat: unknown field; did you mean rate?"),
+        (COMMAND, "colour = 1", "colour: unknown field; [[command]] has type, topic,"),
         (
-            command,
+            COMMAND,
             "relay = \"room\"",
             "f.toml:4: [[command]] \"a.b\": relay = \"room\": a second destination beside topic; remove one",
         ),
-        (command, "require = \"member\"", "require = \"member\": expected authenticated, member:<field>"),
-        (command, "require = \"none\"", "require = \"none\": before authentication there is nobody"),
-        (command, "payload = \"rich\"", "payload = \"rich\": expected enriched or raw"),
+        (COMMAND, "require = \"member\"", "require = \"member\": expected authenticated, member:<field>"),
+        (COMMAND, "require = \"none\"", "require = \"none\": before authentication there is nobody"),
+        (COMMAND, "payload = \"rich\"", "payload = \"rich\": expected enriched or raw"),
         (
-            command,
+            COMMAND,
             "kind = 12",
             "f.toml:4: [[command]] \"a.b\": kind = 12: 12 belongs to ringgate's own types; write one from 256",
         ),
-        (command, "kind = 40000", "kind = 40000: 40000 is outside 1-32767; write"),
-        (command, "kind = \"x\"", "kind = \"x\": expected a number 256-32767; write kind = 300"),
-        (command, "key = \"a.b\"", "key = \"a.b\": \"a.b\" cannot name a field"),
-        (event, "to_ = 1", "to_: unknown field; did you mean to?"),
+        (COMMAND, "kind = 40000", "kind = 40000: 40000 is outside 1-32767; write"),
+        (COMMAND, "kind = \"x\"", "kind = \"x\": expected a number 256-32767; write kind = 300"),
+        (COMMAND, "key = \"a.b\"", "key = \"a.b\": \"a.b\" cannot name a field"),
+    ]);
+}
+
+/// Every error of an event, and of a row that cannot be read, names the same.
+#[test]
+fn event_errors_name_line_row_field_value_and_remedy() {
+    expect_errors(&[
+        (EVENT, "to_ = 1", "to_: unknown field; did you mean to?"),
         (
-            event,
+            EVENT,
             "class = \"delta\"",
             "f.toml:1: [[event]] \"a.e\": coalesce (left out): a delta needs a key; write coalesce =",
         ),
-        (event, "class = \"drop\"", "class = \"drop\": expected reliable or delta"),
-        (event, "coalesce = \"id\"", "f.toml:4: [[event]] \"a.e\": coalesce = \"id\": only deltas are coalesced"),
+        (EVENT, "class = \"drop\"", "class = \"drop\": expected reliable or delta"),
+        (EVENT, "coalesce = \"id\"", "f.toml:4: [[event]] \"a.e\": coalesce = \"id\": only deltas are coalesced"),
         (
-            event,
+            EVENT,
             "effect = \"explode\"",
             "effect = \"explode\": expected join:<field>, leave:<field>, forget:<field> or kick",
         ),
-        (event, "effect = \"kick\"", "effect = \"kick\": only a user is kicked; write to = \"user\""),
-        (event, "effect = \"forget:id\"", "effect = \"forget:id\": no delta comes from the same topic"),
+        (EVENT, "effect = \"kick\"", "effect = \"kick\": only a user is kicked; write to = \"user\""),
+        (EVENT, "effect = \"forget:id\"", "effect = \"forget:id\": no delta comes from the same topic"),
         (
-            event,
+            EVENT,
             "topic = \"a.events\"",
             "topic = \"a.events\": the gateway reads no events from this topic; write one of games.events,",
         ),
-        (event, "d_type = 36", "d_type = 36: expected 0, 32, 33, 34 or 35"),
-        (event, "kind = 14", "kind = 14: 14 belongs to ringgate's own types"),
-        (event, "kind = 70000", "kind = 70000: expected a number 256-65535"),
+        (EVENT, "d_type = 36", "d_type = 36: expected 0, 32, 33, 34 or 35"),
+        (EVENT, "kind = 14", "kind = 14: 14 belongs to ringgate's own types"),
+        (EVENT, "kind = 70000", "kind = 70000: expected a number 256-65535"),
         (
             "[[event]]\ntype = \"a.e\"\n",
             "to = \"nobody\"",
@@ -215,12 +233,7 @@ fn errors_name_line_row_field_value_and_remedy() {
         ),
         ("[command]\n", "type = \"a.b\"", "f.toml:1: command: expected rows of the type table; write [[command]]"),
         ("[[comand]]\n", "", "f.toml:1: [comand]: unknown section; did you mean [command]?"),
-    ] {
-        let errors = file(&format!("{row}{field}\n")).unwrap_err();
-        assert_eq!(errors.len(), 1, "{errors:?}");
-        assert!(errors[0].contains(expected), "{row}{field}\n{}\n{expected}", errors[0]);
-        assert!(!errors[0].contains('\n'));
-    }
+    ]);
 }
 
 /// All errors of a file come at once, in the order of its lines, with those of its keys.

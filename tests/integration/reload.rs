@@ -100,7 +100,7 @@ fn a_reload_changes_the_table_under_living_connections() {
         assert!(reload(&gateway, "SIGHUP: nothing changed").lines().count() == 1);
         player.send(|out| client::ping(out, b"here"));
         assert_eq!(player.expect(types::PONG).payload, b"here");
-        assert_eq!(gateway.metric("ringgate_accepted_total").iter().sum::<u64>(), 2);
+        assert_eq!(gateway.metric("ringgate_connections_accepted_total").iter().sum::<u64>(), 2);
     }
 }
 
