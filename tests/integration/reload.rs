@@ -89,7 +89,6 @@ fn a_reload_changes_the_table_under_living_connections() {
         assert!(said.contains(&rate) && said.contains("write rate = \"20/s\""), "{said}");
         answered(&mut player, relay, MOVE, (types::ACK, 0));
 
-        // The allowance of the built-in row stays what it was, though rows stand elsewhere now.
         player.command(BATTLE, relay, 7, br#"{"events":1,"interval_ms":1}"#);
         assert_eq!(player.expect(types::ACK).header.number, 7);
         file.write("# nothing\n");
@@ -102,6 +101,32 @@ fn a_reload_changes_the_table_under_living_connections() {
         assert_eq!(player.expect(types::PONG).payload, b"here");
         assert_eq!(gateway.metric("ringgate_connections_accepted_total").iter().sum::<u64>(), 2);
     }
+}
+
+/// What a connection has used of a row's rate stays used when other rows come before it, and a new row's is its own.
+#[test]
+fn a_reload_keeps_rates_with_their_rows() {
+    const RATE_LIMITED: u16 = 15;
+    let row = |name: &str, kind| {
+        format!("[[command]]\ntype = \"chess.{name}\"\ntopic = \"chess\"\nrate = \"1/m\"\nkind = {kind}\n")
+    };
+    let file = ConfigFile::new("rates.toml", &row("move", MOVE));
+    let gateway = Gateway::start(&["--config", file.path()]);
+    let mut publisher = Client::publisher(&gateway, "server");
+    let relay = publisher.join("arena")[0];
+    let mut answer = |kind| {
+        publisher.command(kind, relay, 7, b"{}");
+        let header = publisher.read().header;
+        (header.frame_type, if header.frame_type == types::ERROR { header.kind } else { 0 })
+    };
+    assert_eq!(answer(MOVE), (types::ACK, 0));
+    assert_eq!(answer(MOVE), (types::ERROR, RATE_LIMITED));
+    file.write(&(row("castle", MOVE + 1) + &row("resign", MOVE + 2) + &row("move", MOVE)));
+    reload(&gateway, "SIGHUP: reloaded");
+    until("the new row is there", || answer(MOVE + 1) == (types::ACK, 0));
+    assert_eq!(answer(MOVE), (types::ERROR, RATE_LIMITED));
+    assert_eq!(answer(MOVE + 2), (types::ACK, 0));
+    assert_eq!(answer(MOVE + 2), (types::ERROR, RATE_LIMITED));
 }
 
 /// A new key file counts for new tokens at once, the former key's are refused, and who is connected stays; a file that
