@@ -165,6 +165,8 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
         verifier: Arc::clone(&keys.verifier),
         routes: Arc::clone(&config.routes),
         origins: config.server.origins.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        newcomers_max: config.server.newcomers_max,
         dev: config.server.dev,
         page: "",
         gateway_id: config.server.gateway_id(host_name.trim()),

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{KeyError, Verifier};
+use crate::auth::{Cidr, KeyError, Verifier};
 use crate::limits;
 use crate::protocol::routes::Routes;
 
@@ -71,6 +71,10 @@ pub struct Server {
     pub gateway_id: Option<String>,
     /// Origins allowed beside the same host and localhost.
     pub origins: Vec<String>,
+    /// Proxies whose word on the client's address is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Connections of one address and shard that have not authenticated.
+    pub newcomers_max: u32,
 }
 
 /// Which I/O driver to use (DESIGN §6).
@@ -225,6 +229,8 @@ impl Default for Server {
             max_connections: 0,
             gateway_id: None,
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            newcomers_max: limits::NEWCOMERS,
         }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::auth::Newcomers;
 use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
@@ -68,6 +69,7 @@ pub struct Shard<D: Driver> {
     port: Port,
     homes: Homes,
     members: Members,
+    newcomers: Newcomers,
     slots: Slots,
     settings: Latest<Settings>,
     stats: Arc<ShardStats>,
@@ -118,6 +120,10 @@ impl<D: Driver> Shard<D> {
         Self {
             homes: Homes::new(config.homes, now),
             members: Members::new(config.seed),
+            newcomers: {
+                let settings = &config.settings;
+                Newcomers::new(settings.newcomers_max, settings.trusted_proxies.clone(), config.seed)
+            },
             slots: Slots::default(),
             pool: Pool::new(config.seed),
             timers: Wheel::new(now, TIMER_GRANULARITY),
@@ -287,6 +293,8 @@ impl<D: Driver> Shard<D> {
     /// If an invariant is broken.
     pub fn check(&self) {
         self.members.check();
+        let newcomers = self.slots.connections().filter(|connection| connection.is_newcomer()).count();
+        assert_eq!(self.newcomers.len(), newcomers, "who has authenticated or ended is counted as a newcomer");
         for class in crate::class::Class::ALL {
             let waiting: u64 = self.slots.connections().map(|connection| connection.queue.pending(class)).sum();
             let account = &self.ledger.accounts[class.index()];

@@ -443,6 +443,8 @@ fn settings(plan: &Plan, verifier: Verifier) -> Settings {
         verifier: Arc::new(verifier),
         routes: Arc::new(Routes::default()),
         origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        newcomers_max: 1 << 20,
         dev: false,
         page: "",
         gateway_id: "sim".into(),
