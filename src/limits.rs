@@ -59,6 +59,9 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the upgrade to a successful HELLO.
 pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of one address and shard that have not authenticated. A reconnect storm behind one NAT must pass, so it is
+/// no less than the storm of DESIGN §10; one host cannot take all places of a larger node.
+pub const NEWCOMERS: u32 = 16_384;
 /// HELLOs with a bad token before the connection is closed 4401.
 pub const AUTHENTICATION_ATTEMPTS: u8 = 3;
 /// From `SHUT_WR` to the hard close.

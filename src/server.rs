@@ -1,9 +1,12 @@
 //! Assembly of a node: builds the parts, pins and starts their threads, waits for a signal, drains, joins.
 //!
+//! SIGHUP reloads the type table and the keys.
+//!
 //! Order: signals, limits, keys, ports (a port in use ends it here), mesh, peers, shards, admin, ready. The reverse at
 //! the end: shards first, since everything else serves them.
 
 mod announce;
+mod reload;
 mod threads;
 
 use std::io;
@@ -20,20 +23,21 @@ use crate::delivery;
 use crate::id::NodeId;
 use crate::limits;
 use crate::ports::Durability;
-use crate::protocol::routes::Routes;
-use crate::router::{Bounds, Port, mesh};
+use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
 use crate::shard::driver::syscall::{self, Entropy, Signals};
 use crate::shard::driver::uring;
 use crate::shard::{NodeState, ShardConfig};
 use crate::stats::ShardStats;
 use crate::streams::HomeConfig;
+pub use reload::Read;
+use reload::Reloader;
 
-/// Runs the node until it is told to stop.
+/// Runs the node until it is told to stop; SIGHUP has `read` read the configuration again.
 ///
 /// # Errors
 /// One line that says what failed, with its remedy.
-pub fn run(config: Config) -> Result<(), String> {
+pub fn run(config: Config, read: Read) -> Result<(), String> {
     let signals = Signals::block().map_err(|error| format!("signals cannot be read: {error}"))?;
     announce::start_log(&config.log);
     if let Err(error) = syscall::use_small_pages() {
@@ -53,7 +57,8 @@ pub fn run(config: Config) -> Result<(), String> {
     let health = TcpListener::bind(health)
         .map_err(|error| format!("health port {health}: {error}; choose another with --health-port"))?;
     let node = Arc::new(node_state(&config, descriptors));
-    let settings = Arc::new(settings(&config, &keys, shards, &mut entropy));
+    let settings = Latest::new(settings(&config, &keys, shards, &mut entropy));
+    let rules = Latest::new(Arc::clone(&config.routes));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
     let mut ports: Vec<Port> = mesh::build(usize::from(shards) + 2, bounds);
@@ -64,20 +69,22 @@ pub fn run(config: Config) -> Result<(), String> {
     let shard_configs = ports.into_iter().zip(&stats).map(|(port, stats)| ShardConfig {
         homes: home_config(&config, port.id(), shards, epoch, seed),
         port,
-        settings: Arc::clone(&settings),
+        settings: settings.clone(),
         stats: Arc::clone(stats),
         node: Arc::clone(&node),
         seed,
     });
     let state = Arc::new(AdminState::new(stats.clone(), Durability::Memory, driver.name()));
     let admin = admin::spawn(health, Arc::clone(&state)).map_err(|error| format!("admin side: {error}"))?;
-    let peers = threads::Peers::start(&config, shards, presence_port, bus_port, epoch, seed);
+    let peers = threads::Peers::start(&config, shards, presence_port, bus_port, (epoch, seed), rules.clone());
     let running =
         threads::Shards::start(&driver, shard_configs.collect(), listeners, config.server.pin && cores > 1, &peers)?;
     peers.connect(running.wakers());
     state.ready.store(true, Ordering::Release);
     announce::ready(&config, &keys, address, admin.address(), shards, &driver);
-    threads::drain_on_signal(signals, Arc::clone(&node), running.wakers(), config.timeouts.drain, Arc::clone(&state));
+    let drain = config.timeouts.drain;
+    let reloader = Reloader::new(read, config, settings, rules);
+    threads::obey_signals(signals, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
     let outcome = running.join(&node);
     peers.stop();
     admin.stop();
@@ -159,8 +166,10 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Settings {
         verifier: Arc::clone(&keys.verifier),
-        routes: Arc::new(Routes::default()),
+        routes: Arc::clone(&config.routes),
         origins: config.server.origins.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        newcomers_max: config.server.newcomers_max,
         dev: config.server.dev,
         page: "",
         gateway_id: config.server.gateway_id(host_name.trim()),

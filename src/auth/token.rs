@@ -102,6 +102,13 @@ impl Verifier {
         Ok(Self::new(DecodingKey::from_secret(secret), Algorithm::Hs256))
     }
 
+    /// Whether it believes exactly what the other does.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let names = |verifier: &Self| (verifier.algorithm, verifier.issuer.clone(), verifier.audience.clone());
+        names(self) == names(other) && self.key.as_bytes() == other.key.as_bytes()
+    }
+
     /// RS256, ES256 or EdDSA, as the PEM public key (`PUBLIC KEY`, `RSA PUBLIC KEY`) says.
     ///
     /// # Errors

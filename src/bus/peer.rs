@@ -15,8 +15,8 @@ use crate::limits;
 use crate::message::{Append, Deliver, Effect, Event, PresenceRequest, Request};
 use crate::ports::{Bus, Record};
 use crate::protocol::envelope::{EnvelopeError, EventRules, EventSource, Json, parse_event};
-use crate::router::Port;
 use crate::router::peer::Peer;
+use crate::router::{Latest, Port};
 use crate::stats::Counter;
 use crate::time::{Monotonic, WallMillis};
 
@@ -25,7 +25,7 @@ use crate::time::{Monotonic, WallMillis};
 pub struct BusPeer<B, R> {
     port: Port,
     bus: B,
-    rules: R,
+    rules: Latest<R>,
     nodes: Nodes,
     topics: Vec<Reading>,
     json: Json,
@@ -69,10 +69,10 @@ struct Reading {
 }
 
 impl<B: Bus, R: EventRules> BusPeer<B, R> {
-    /// The peer at this end of the mesh; it reads `topics` from the beginning. With an embedded bus, `bus` is the
-    /// registered reader of these topics.
+    /// The peer at this end of the mesh; it reads `topics` from the beginning, each event by the newest rules. With an
+    /// embedded bus, `bus` is the registered reader of these topics.
     #[must_use]
-    pub fn new(port: Port, bus: B, rules: R, nodes: Nodes, topics: &[&str]) -> Self {
+    pub fn new(port: Port, bus: B, rules: Latest<R>, nodes: Nodes, topics: &[&str]) -> Self {
         let reading = |topic: &&str| Reading {
             source: EventSource { topic: (*topic).into(), partition: 0, epoch: bus.epoch(topic), offset: 0 },
             next: 0,
@@ -140,7 +140,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
         let Some(record) = page.pop() else { return false };
         source.offset = record.offset;
-        match parse_event(&record.value, source, rules, json) {
+        match parse_event(&record.value, source, &**rules, json) {
             Ok(event) => *held = event.map(Box::new),
             Err(error) => self.bury(at, wall, &record, &error),
         }
@@ -201,6 +201,8 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         // Nobody answers a peer; what comes all the same must not fill a ring.
         while self.port.take_deliver().is_some() {}
         let mut more = self.take_commands(wall);
+        // Behind the commands: the events of one that a new row allowed find that table's rows here.
+        self.rules.refresh();
         for at in 0..self.topics.len() {
             more |= self.pump(at, wall);
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Config, DriverChoice, LogFormat, LogLevel};
-use crate::auth::is_origin;
+use crate::auth::{Cidr, is_origin};
 use crate::limits;
 
 /// A row of the table.
@@ -255,6 +255,21 @@ pub static KEYS: &[Key] = &[
                 values.iter().all(|value| is_origin(value))
             },
         }),
+    row("server.trusted_proxies", "trusted-proxies",
+        "Proxies whose X-Forwarded-For or Forwarded names the client, for newcomers_max.",
+        Kind::List {
+            expected: "networks or addresses, e.g. 10.0.0.0/8",
+            example: "10.0.0.0/8",
+            read: |config| config.server.trusted_proxies.iter().map(Cidr::to_string).collect(),
+            write: |config, values| {
+                let networks: Result<_, _> = values.iter().map(|value| value.parse()).collect();
+                networks.map(|networks| config.server.trusted_proxies = networks).is_ok()
+            },
+        }),
+    row("server.newcomers_max", "newcomers-max",
+        "Connections of one client address and shard that have not authenticated; another gets 429. An IPv6 /64 counts \
+         as one address.",
+        number!(server.newcomers_max: u32, "connections", 1, 16_777_216)),
 
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
         "PEM file of the public key that tokens are checked with; the key fixes the algorithm: RS256, ES256, EdDSA.",

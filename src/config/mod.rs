@@ -1,6 +1,8 @@
 //! The configuration: one table of keys ([`Key`]) drives the TOML file, environment names, flags, `config default`
 //! and what the manual prints. Precedence: flag, environment, file, default.
 //!
+//! The type table ([`Half`]: `[[command]]`, `[[event]]`) stands in the file only.
+//!
 //! [`load()`] is text → [`Config`], a plain struct in bounds; it opens no socket and reads no file but the arguments'.
 //! Every error names place, key, value and remedy. Secret values are never printed.
 
@@ -9,16 +11,21 @@ mod file;
 mod keys;
 mod load;
 mod print;
+mod rows;
+mod table;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{KeyError, Verifier};
+use crate::auth::{Cidr, KeyError, Verifier};
 use crate::limits;
+use crate::protocol::routes::Routes;
 
 pub use keys::{KEYS, Key, Kind};
 pub use load::{Loaded, Origin, Sources, load};
-pub use print::{default_file, explain};
+pub use print::{default_file, differing, explain};
+pub use table::Half;
 
 /// All settings, in bounds and consistent once [`load()`] returned them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -35,6 +42,8 @@ pub struct Config {
     pub mesh: Mesh,
     /// What is logged.
     pub log: Log,
+    /// The type table: the built-in one with the file's rows.
+    pub routes: Arc<Routes>,
 }
 
 /// Listeners and threads.
@@ -62,6 +71,10 @@ pub struct Server {
     pub gateway_id: Option<String>,
     /// Origins allowed beside the same host and localhost.
     pub origins: Vec<String>,
+    /// Proxies whose word on the client's address is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Connections of one address and shard that have not authenticated.
+    pub newcomers_max: u32,
 }
 
 /// Which I/O driver to use (DESIGN §6).
@@ -216,6 +229,8 @@ impl Default for Server {
             max_connections: 0,
             gateway_id: None,
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            newcomers_max: limits::NEWCOMERS,
         }
     }
 }
@@ -267,5 +282,7 @@ impl Default for Log {
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;

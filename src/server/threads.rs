@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
+use super::reload::Reloader;
 use crate::admin::AdminState;
 use crate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
 use crate::config::Config;
@@ -17,7 +18,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::presence::{EmbeddedPresence, PresencePeer};
 use crate::protocol::routes::Routes;
-use crate::router::{Port, ThreadWaker, Wake, peer};
+use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::shard::driver::Driver;
 use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
@@ -184,7 +185,14 @@ pub struct Peers {
 
 impl Peers {
     /// Starts them; they wait for [`Peers::connect`] before they touch the mesh.
-    pub fn start(config: &Config, shards: u16, presence: Port, bus: Port, epoch: u64, seed: u64) -> Self {
+    pub fn start(
+        config: &Config,
+        shards: u16,
+        presence: Port,
+        bus: Port,
+        (epoch, seed): (u64, u64),
+        rules: Latest<Arc<Routes>>,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
@@ -202,7 +210,7 @@ impl Peers {
         let bus_thread = spawn("bus", &stop, move |stop| {
             let reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, Routes::default(), nodes, &EVENT_TOPICS);
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS);
             if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
@@ -256,9 +264,11 @@ fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Se
     spawned.expect("a process that cannot start its fourth thread cannot serve")
 }
 
-/// SIGTERM or SIGINT drains the node, the drain time-out ends what is left, a second signal ends the process at once.
-pub fn drain_on_signal(
+/// SIGHUP reloads; SIGTERM or SIGINT drains the node, the drain time-out ends what is left, a second signal ends the
+/// process at once.
+pub fn obey_signals(
     mut signals: Signals,
+    mut reloader: Reloader,
     node: Arc<NodeState>,
     wakers: Vec<Arc<dyn Wake>>,
     drain: Duration,
@@ -266,7 +276,9 @@ pub fn drain_on_signal(
 ) {
     let wait = move || {
         while matches!(signals.wait(), Ok(Signal::Reload)) {
-            tracing::info!("SIGHUP: nothing to reload yet");
+            if reloader.reload() {
+                wakers.iter().for_each(|waker| waker.wake());
+            }
         }
         state.draining.store(true, Ordering::Release);
         node.draining.store(true, Ordering::Release);

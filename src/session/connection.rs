@@ -379,6 +379,12 @@ impl Connection {
         closing.until <= now || closing.end_of_stream && self.is_flushed_and_closing()
     }
 
+    /// Whether it is on its way to a session, so that it counts against its client's address.
+    #[must_use]
+    pub fn is_newcomer(&self) -> bool {
+        matches!(self.phase, Phase::Handshake | Phase::Hello { .. } | Phase::Busy(_))
+    }
+
     /// What it is doing, for messages of tests and simulations.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -70,6 +70,9 @@ impl Connection {
         if !auth::allowed(request.origin, Some(request.host), &cx.settings.origins) {
             return self.refuse(cx, &Refusal::Forbidden.response());
         }
+        if !cx.newcomers.forwarded(cx.me.conn.slot, &request.forwarded_for, &request.forwarded) {
+            return self.refuse(cx, &Refusal::TooManyNewcomers.response());
+        }
         let offered = dialect == Dialect::Frames && upgrade.protocols.contains(&FRAMES_PROTOCOL);
         let response = websocket::accept_response(upgrade.key, offered.then_some(FRAMES_PROTOCOL));
         let prepared = match dialect {

@@ -41,6 +41,8 @@ pub struct Cx<'a> {
     pub ledger: &'a mut Ledger,
     /// The shard's free queues.
     pub pool: &'a mut crate::delivery::Pool,
+    /// The shard's connections that have not authenticated, by address.
+    pub newcomers: &'a mut crate::auth::Newcomers,
     /// What the shard shows.
     pub stats: &'a ShardStats,
     /// Where dialect A's fields are found; scratch.

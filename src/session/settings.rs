@@ -1,15 +1,17 @@
-//! What all connections of a shard share and never change: keys, routes, bounds, clocks' settings.
+//! What all connections of a shard share and never change: keys, routes, bounds, clocks' settings. A reload replaces it
+//! as a whole, between two turns.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::Verifier;
+use crate::auth::{Cidr, Verifier};
 use crate::delivery;
 use crate::id::{ConnAddr, ConnectionId, NodeId};
 use crate::limits;
 use crate::protocol::routes::Routes;
 
 /// See the module.
+#[derive(Clone)]
 pub struct Settings {
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
@@ -17,6 +19,10 @@ pub struct Settings {
     pub routes: Arc<Routes>,
     /// Allowed origins beside the same host and localhost.
     pub origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Connections of one address and shard that have not authenticated.
+    pub newcomers_max: u32,
     /// Echo and demo page are on.
     pub dev: bool,
     /// The demo page, served at `/` in dev mode.

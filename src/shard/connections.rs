@@ -31,6 +31,8 @@ pub(super) struct Slot {
     pub waiting: bool,
     reading: bool,
     fin_sent: bool,
+    /// Counted against its client's address.
+    newcomer: bool,
 }
 
 impl Slots {
@@ -43,7 +45,7 @@ impl Slots {
         self.used += 1;
         let entry = &mut self.slots[slot as usize];
         let generation = entry.generation;
-        *entry = Slot { generation, connection: Some(connection), reading: true, ..Slot::default() };
+        *entry = Slot { generation, connection: Some(connection), reading: true, newcomer: true, ..Slot::default() };
         ConnKey { slot, generation }
     }
 
@@ -120,7 +122,7 @@ impl<D: Driver> Shard<D> {
         let mut connection = self.slots.live(key)?.connection.take()?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = {
-            let Self { driver, port, settings, ledger, pool, stats, random, json, fields, .. } = self;
+            let Self { driver, port, settings, ledger, pool, newcomers, stats, random, json, fields, .. } = self;
             let mut cx = Cx {
                 now: self.now,
                 wall: self.wall,
@@ -128,6 +130,7 @@ impl<D: Driver> Shard<D> {
                 settings,
                 ledger,
                 pool,
+                newcomers,
                 stats,
                 json,
                 fields,
@@ -216,6 +219,10 @@ impl<D: Driver> Shard<D> {
         self.pull(key);
         let Some(slot) = self.slots.live(key) else { return };
         let Some(connection) = slot.connection.as_deref_mut() else { return };
+        if slot.newcomer && !connection.is_newcomer() {
+            slot.newcomer = false;
+            self.newcomers.leave(key.slot);
+        }
         let reading = connection.wants_reads();
         if reading != std::mem::replace(&mut slot.reading, reading) {
             if reading { self.driver.resume_reads(key) } else { self.driver.pause_reads(key) }

@@ -1,5 +1,6 @@
 //! What arrives at a shard: completions of the driver, messages of the mesh.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,7 +29,7 @@ impl<D: Driver> Shard<D> {
 
     fn dispatch(&mut self, completion: Completion<D::Socket>) {
         match completion {
-            Completion::Accepted { socket, .. } => self.accept(socket),
+            Completion::Accepted { socket, peer } => self.accept(socket, peer.ip()),
             Completion::AcceptFailed(kind) => tracing::warn!(?kind, "accepting failed; trying again"),
             Completion::Received { conn, lease } => {
                 self.stats.bytes_in_total.add(u64::from(lease.len));
@@ -64,7 +65,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn accept(&mut self, socket: D::Socket) {
+    fn accept(&mut self, socket: D::Socket, peer: IpAddr) {
+        if !self.newcomers.has_room(peer) {
+            self.stats.refused_total.add(1);
+            return self.driver.refuse(socket, &Refusal::TooManyNewcomers.response());
+        }
         let count = self.node.connections.fetch_add(1, Ordering::Relaxed);
         if count >= self.node.connections_max || self.draining {
             self.node.connections.fetch_sub(1, Ordering::Relaxed);
@@ -74,6 +79,7 @@ impl<D: Driver> Shard<D> {
         self.stats.accepted_total.add(1);
         let connection = Box::new(Connection::new(self.now));
         let key = self.slots.insert(connection);
+        self.newcomers.enter(key.slot, peer);
         self.driver.attach(key, socket);
         self.settle(key);
     }

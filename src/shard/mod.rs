@@ -1,5 +1,5 @@
 //! The shard: one pinned thread, its connections, its homes (DESIGN §2, §3). No lock, no future, nothing shared but
-//! rings and frozen frames.
+//! rings, frozen frames and versions of the settings.
 //!
 //! One [`Shard::turn`]: wait → drain mailboxes → dispatch completions → requests → timers → seal the homes' batches →
 //! answer joins and pulls → flush dirty connections → wake whom the mesh names. Policy lives in `session`, `delivery`
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::auth::Newcomers;
 use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
@@ -24,7 +25,7 @@ use crate::limits;
 use crate::message::Request;
 use crate::protocol::envelope::Json;
 use crate::protocol::gateway::Fields;
-use crate::router::Port;
+use crate::router::{Latest, Port};
 use crate::session::{Output, Settings};
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::{HomeConfig, Homes, Members};
@@ -38,8 +39,8 @@ pub struct ShardConfig {
     pub port: Port,
     /// Bounds and identity of its homes.
     pub homes: HomeConfig,
-    /// What its connections share.
-    pub settings: Arc<Settings>,
+    /// What its connections share; the newest is taken at the beginning of a turn.
+    pub settings: Latest<Settings>,
     /// What it shows.
     pub stats: Arc<ShardStats>,
     /// What all shards of the node share.
@@ -69,8 +70,9 @@ pub struct Shard<D: Driver> {
     port: Port,
     homes: Homes,
     members: Members,
+    newcomers: Newcomers,
     slots: Slots,
-    settings: Arc<Settings>,
+    settings: Latest<Settings>,
     stats: Arc<ShardStats>,
     node: Arc<NodeState>,
     ledger: Ledger,
@@ -120,6 +122,10 @@ impl<D: Driver> Shard<D> {
         Self {
             homes: Homes::new(config.homes, now),
             members: Members::new(config.seed),
+            newcomers: {
+                let settings = &config.settings;
+                Newcomers::new(settings.newcomers_max, settings.trusted_proxies.clone(), config.seed)
+            },
             slots: Slots::default(),
             pool: Pool::new(config.seed),
             timers: Wheel::new(now, TIMER_GRANULARITY),
@@ -162,6 +168,7 @@ impl<D: Driver> Shard<D> {
         }
         let started = self.driver.now();
         (self.now, self.wall) = (started, self.driver.wall());
+        self.settings.refresh();
         self.port.flush_outboxes();
         self.drain_deliver();
         self.resume_waiting();
@@ -289,6 +296,8 @@ impl<D: Driver> Shard<D> {
     /// If an invariant is broken.
     pub fn check(&self) {
         self.members.check();
+        let newcomers = self.slots.connections().filter(|connection| connection.is_newcomer()).count();
+        assert_eq!(self.newcomers.len(), newcomers, "who has authenticated or ended is counted as a newcomer");
         for class in crate::class::Class::ALL {
             let waiting: u64 = self.slots.connections().map(|connection| connection.queue.pending(class)).sum();
             let account = &self.ledger.accounts[class.index()];

@@ -21,6 +21,8 @@ mod hostile;
 mod idle;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
+/// SIGHUP: the type table and the keys.
+mod reload;
 /// Resets, stalls and takeovers lose and double nothing.
 mod resume;
 /// Without io_uring: a fallback that says why, or a refusal that says what to do.

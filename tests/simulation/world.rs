@@ -13,7 +13,7 @@ use ringgate::message::{Deliver, Effect, Event, Request};
 use ringgate::ports::Presence;
 use ringgate::presence::EmbeddedPresence;
 use ringgate::protocol::routes::Routes;
-use ringgate::router::{Bounds, Port, mesh::build};
+use ringgate::router::{Bounds, Latest, Port, mesh::build};
 use ringgate::session::{Clocks, Settings};
 use ringgate::shard::driver::Driver;
 use ringgate::shard::driver::simulated::{Network, SimulatedDriver, Weather};
@@ -60,6 +60,7 @@ pub struct World {
     presence_deadline: Monotonic,
     bus_port: Port,
     wakers: Vec<SimulatedDriver>,
+    settings: Latest<Settings>,
     plan: Plan,
     events: u64,
     kicked: u64,
@@ -74,7 +75,7 @@ impl World {
         let presence_port = ports.pop().expect("presence is the last but one");
         let secret = b"a secret of at least thirty-two bytes";
         let signer = Signer::from_secret(secret).expect("a good secret");
-        let settings = Arc::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
+        let shared = Latest::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
         let node = Arc::new(NodeState {
             connections: AtomicU64::new(0),
             connections_max: 10_000,
@@ -96,7 +97,7 @@ impl World {
                 resume_window: Duration::from_secs(300),
             };
             let driver = network.driver(port.id());
-            let (settings, stats) = (Arc::clone(&settings), Arc::new(ShardStats::default()));
+            let (settings, stats) = (shared.clone(), Arc::new(ShardStats::default()));
             Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
         });
         let shards: Vec<_> = shards.collect();
@@ -123,6 +124,7 @@ impl World {
             presence_deadline: Monotonic::ZERO,
             bus_port,
             wakers,
+            settings: shared,
             oracle: Oracle::counting(plan.all_keys),
             network,
             shards,
@@ -403,8 +405,10 @@ impl World {
         Ok(())
     }
 
-    /// What must hold at any time.
+    /// What must hold at any time. Each judgement is followed by a reload, which must change nothing of it.
     fn judge(&mut self) -> Result<(), String> {
+        let settings = Settings { routes: Arc::new(Routes::default()), ..(*self.settings).clone() };
+        self.settings.publish(settings);
         for shard in &self.shards {
             shard.check();
         }
@@ -444,6 +448,8 @@ fn settings(plan: &Plan, verifier: Verifier) -> Settings {
         verifier: Arc::new(verifier),
         routes: Arc::new(Routes::default()),
         origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        newcomers_max: 1 << 20,
         dev: false,
         page: "",
         gateway_id: "sim".into(),

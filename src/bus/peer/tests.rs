@@ -52,7 +52,7 @@ impl Rig {
         let port = ports.pop().unwrap();
         let bus = EmbeddedBus::new(77, topic);
         let reader = bus.reader(&EVENT_TOPICS, Arc::new(Nobody));
-        Self { ports, peer: BusPeer::new(port, reader, Table, NODES, &EVENT_TOPICS), bus }
+        Self { ports, peer: BusPeer::new(port, reader, Latest::new(Table), NODES, &EVENT_TOPICS), bus }
     }
 
     fn event(&mut self, topic: &str, value: &str) -> Result<(), ErrorCode> {

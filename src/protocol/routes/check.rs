@@ -112,8 +112,11 @@ fn command(row: &CommandRoute, found: &mut Found) {
             found.expect(ANSWERED.contains(&&*row.pattern), "answer", problem, "write topic or relay instead");
         }
         _ if is_own => {
-            let problem = "the gateway answers this type itself".to_owned();
-            found.add("type", problem, "write answer = \"gateway\", or choose a name that does not begin with system.");
+            let remedy = match ANSWERED.contains(&&*row.pattern) {
+                true => "write answer = \"gateway\" instead of topic and relay",
+                false => "choose a name that does not begin with system.",
+            };
+            found.add("type", "the gateway answers this type itself".into(), remedy);
         }
         Destination::Topic(topic) => command_topic(topic, found),
         Destination::Relay => {
