@@ -3,8 +3,10 @@
 //! `RINGGATE_SIM_SEED=n` replays one seed, `RINGGATE_SIM_FRAMES=n` asks for more than the million delivered frames of
 //! a default run.
 
+mod backend;
 mod client;
 mod oracle;
+mod reading;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,10 +24,10 @@ fn plan(seed: u64) -> Plan {
     let queue = delivery::Limits { frames: 48, bytes: 48 << 10, delta_bytes: 24 << 10, ..delivery::Limits::default() };
     Plan {
         shards: 1 + (seed % 4) as u16,
-        rooms: 1 + (seed % 3) as usize,
-        publishers: 3,
-        players: 24,
-        steps: 2500,
+        rooms: 2 + (seed % 3) as usize,
+        publishers: 4,
+        players: 20,
+        steps: 2000,
         weather: Weather { send_buffer: 8 << 10, ..Weather::default() },
         bounds: if tiny { Bounds { slots: 1, outbox: 1 } } else { Bounds { slots: 64, outbox: 16 } },
         queue,
@@ -36,6 +38,9 @@ fn plan(seed: u64) -> Plan {
         all_keys: false,
         batch_frames: 24,
         burst: 0,
+        moves_in: 60,
+        events_in: 4,
+        token_life_s: None,
     }
 }
 
@@ -53,6 +58,8 @@ fn calm_plan(seed: u64) -> Plan {
         batch_frames: 4096,
         burst: 60,
         bounds: Bounds::default(),
+        moves_in: 0,
+        events_in: 0,
         ..plan(seed)
     }
 }
@@ -70,6 +77,8 @@ fn turns_plan(seed: u64) -> Plan {
         weather: Weather { send_buffer: 4 << 10, short_send_in: 0, ..Weather::default() },
         tempers: vec![Temper::Trickle(700), Temper::Trickle(400)],
         queue: delivery::Limits::default(),
+        moves_in: 0,
+        events_in: 0,
         ..plan(seed)
     }
 }
