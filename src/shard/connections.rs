@@ -168,6 +168,7 @@ impl<D: Driver> Shard<D> {
                     self.leave_home(scope);
                 }
             }
+            Output::Leave { .. } if mutant!(self.settings, KeptSeat) => {}
             Output::Leave { scope } => {
                 if self.members.leave(key.slot, &scope) {
                     self.leave_home(scope);
@@ -185,7 +186,8 @@ impl<D: Driver> Shard<D> {
         self.members.confirm(key.slot, scope, streams.iter().map(|start| Arc::clone(&start.introduction)));
         for start in streams {
             let stream = start.introduction.handle;
-            match start.start {
+            let beginning = mutant!(self.settings, JoinAtBeginning);
+            match if beginning { Start::Behind(0) } else { start.start } {
                 Start::Live => {
                     self.members.seat(key.slot, stream, true);
                 }

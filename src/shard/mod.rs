@@ -115,8 +115,12 @@ impl<D: Driver> Shard<D> {
     #[must_use]
     pub fn new(mut driver: D, config: ShardConfig) -> Self {
         let now = driver.now();
+        #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants change it"))]
+        let mut homes = Homes::new(config.homes, now);
+        #[cfg(feature = "mutants")]
+        homes.break_with(config.settings.queue.mutant);
         Self {
-            homes: Homes::new(config.homes, now),
+            homes,
             members: Members::new(config.seed),
             slots: Slots::default(),
             pool: Pool::new(config.seed),

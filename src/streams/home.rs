@@ -97,6 +97,9 @@ pub struct Homes {
     outputs: VecDeque<HomeOutput>,
     checks: Wheel<u32>,
     fired: Vec<u32>,
+    /// Whether a broken policy puts every event of the bus twice; see [`crate::mutant`].
+    #[cfg(feature = "mutants")]
+    doubles_events: bool,
 }
 
 #[derive(Debug)]
@@ -156,8 +159,16 @@ impl Homes {
             outputs: VecDeque::new(),
             checks: Wheel::new(now, CHECK_GRANULARITY),
             fired: Vec::new(),
+            #[cfg(feature = "mutants")]
+            doubles_events: false,
             config,
         }
+    }
+
+    /// Runs a broken policy, if it is one of the homes'.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.doubles_events = mutant == crate::mutant::Mutant::DoubledEvent;
     }
 
     /// Puts a relayed frame, or a player's command, into its stream.
@@ -214,6 +225,10 @@ impl Homes {
             place: Some(event.place),
             body: &event.body,
         };
+        #[cfg(feature = "mutants")]
+        if self.doubles_events {
+            self.put(now, index, &incoming, encode)?;
+        }
         self.put(now, index, &incoming, encode).map(|_| ())
     }
 

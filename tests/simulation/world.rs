@@ -195,7 +195,8 @@ impl World {
                     return Err(format!("D7: publisher {} is {:?} in peace", client.number, client.state));
                 }
                 for index in 0..self.plan.publishers {
-                    for key in 0..self.plan.keys {
+                    // More than once, so that the last values replace others where credit is used up.
+                    for key in (0..self.plan.keys).cycle().take(3 * self.plan.keys as usize) {
                         self.clients[index].publish_delta(&self.network, &mut self.oracle, key, 40);
                     }
                     self.clients[index].publish_event(&self.network, &mut self.oracle, 40);
