@@ -29,6 +29,10 @@ pub struct Session {
     pub joining: Vec<(Scope, u64)>,
     /// Allowances by command route.
     pub rates: Vec<(u16, Bucket)>,
+    /// Allowance of JOIN and LEAVE.
+    pub moves: Bucket,
+    /// Allowance of commands to publishers.
+    pub player_commands: Bucket,
 }
 
 /// A room the session is in.
@@ -466,6 +470,8 @@ impl Session {
             rooms: Vec::new(),
             joining: Vec::new(),
             rates: Vec::new(),
+            moves: Bucket::default(),
+            player_commands: Bucket::default(),
         }
     }
 

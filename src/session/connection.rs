@@ -109,8 +109,15 @@ impl Connection {
         match self.phase {
             Phase::Closing { .. } => {}
             Phase::Handshake => self.receive_handshake(cx, bytes),
-            _ if self.must_wait() => self.stash(cx, bytes),
-            _ => self.decode(cx, bytes),
+            _ => self.take_in(cx, bytes),
+        }
+    }
+
+    /// Reads bytes that just came, and keeps what must wait.
+    pub(super) fn take_in(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+        let read = self.decode(cx, bytes);
+        if read < bytes.len() {
+            self.stash(cx, &bytes[read..]);
         }
     }
 
@@ -266,7 +273,13 @@ impl Connection {
         }
         if !self.stash.is_empty() && !self.must_wait() && !matches!(self.phase, Phase::Closing { .. }) {
             let mut stash = std::mem::take(&mut self.stash);
-            self.decode(cx, &mut stash);
+            *cx.stash_reserve += beyond_bound(stash.len(), cx.settings);
+            let read = self.decode(cx, &mut stash);
+            if read < stash.len() {
+                stash.drain(..read);
+                *cx.stash_reserve -= beyond_bound(stash.len(), cx.settings);
+                self.stash = stash;
+            }
         }
     }
 
@@ -441,26 +454,30 @@ impl Connection {
         act(&mut self.queue, &mut context)
     }
 
-    /// Reads messages until the input is used up or reading must pause.
-    pub(super) fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+    /// Reads messages until the input is used up or reading must pause; returns how many bytes need not be kept.
+    fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) -> usize {
         let placeholder = Decoder::new(Role::Server, cx.settings.max_frame);
         let mut decoder = std::mem::replace(&mut self.decoder, placeholder);
         let mut at = 0;
         loop {
             if matches!(self.phase, Phase::Closing { .. }) {
-                return;
+                return bytes.len();
             }
             if self.must_wait() {
                 self.decoder = decoder;
-                return self.stash(cx, &mut bytes[at..]);
+                return at;
             }
             match decoder.next(bytes, &mut at) {
                 Ok(None) => break,
                 Ok(Some(message)) => self.websocket_message(cx, message),
-                Err(error) => return self.close(cx, error.reason()),
+                Err(error) => {
+                    self.close(cx, error.reason());
+                    return bytes.len();
+                }
             }
         }
         self.decoder = decoder;
+        bytes.len()
     }
 
     fn websocket_message(&mut self, cx: &mut Cx<'_>, message: Message<'_>) {
@@ -500,16 +517,28 @@ impl Connection {
         matches!(self.phase, Phase::Busy(_)) || self.pause.is_some()
     }
 
-    fn stash(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        if self.stash.len() + bytes.len() > limits::STASH_BYTES.max(cx.settings.max_frame + 64) {
-            self.close(cx, CloseReason::TryAgainLater);
-        } else {
-            self.stash.extend_from_slice(bytes);
+    /// Keeps input that came behind a pause. Beyond its bound it draws on the shard's reserve, unless the pause is the
+    /// client's doing: it does not read, or it is not authenticated.
+    fn stash(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
+        let before = beyond_bound(self.stash.len(), cx.settings);
+        let more = beyond_bound(self.stash.len() + bytes.len(), cx.settings) - before;
+        let entitled = !matches!(self.phase, Phase::Busy(_)) && !self.queue.is_blocked();
+        if more > 0 && !(entitled && more <= *cx.stash_reserve) {
+            return self.close(cx, CloseReason::TryAgainLater);
         }
+        *cx.stash_reserve -= more;
+        self.stash.extend_from_slice(bytes);
+    }
+
+    /// What the stash has of the shard's reserve, bytes.
+    #[must_use]
+    pub fn reserved(&self, settings: &Settings) -> usize {
+        beyond_bound(self.stash.len(), settings)
     }
 
     /// Gives up the session: seats, scopes, ownership of the record.
     fn detach(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        *cx.stash_reserve += beyond_bound(self.stash.len(), cx.settings);
         self.stash = Vec::new();
         self.pause = None;
         self.cursors = Vec::new();
@@ -550,6 +579,11 @@ impl EncodeSkipped for SkippedFrames {
     fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
         write::skipped(out, stream, count);
     }
+}
+
+/// What a stash of so many bytes has beyond its own bound.
+fn beyond_bound(len: usize, settings: &Settings) -> usize {
+    len.saturating_sub(limits::STASH_BYTES.max(settings.max_frame + 64))
 }
 
 /// How long after `exp` (seconds since the Unix epoch) a connection may go on, seen from `now`.

@@ -9,10 +9,12 @@ use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::FrameKind;
 use crate::id::{EventId, NodeId, Scope, StreamHandle, is_room_id};
+use crate::limits;
 use crate::message::{Append, ErrorCode, Introduction, PresenceRequest, Publish, Request};
 use crate::protocol::envelope::{ClientCommand, command_id, put_command};
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
 use crate::protocol::routes::{CommandRoute, Destination, Require};
+use crate::time::{Monotonic, Rate};
 
 impl Connection {
     /// One binary message. It may be called again with the same bytes after `Hold`.
@@ -77,6 +79,9 @@ impl Connection {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: expected 1-64 of A-Z a-z 0-9 . _ -");
             return Flow::Next;
         }
+        if !self.may_move(cx, correlation) {
+            return Flow::Next;
+        }
         let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         let scope = Scope::Room(join.room.into());
         if session.joining.iter().any(|(other, _)| *other == scope) {
@@ -94,7 +99,21 @@ impl Connection {
         Flow::Next
     }
 
+    /// Counts a JOIN or LEAVE, or refuses it.
+    fn may_move(&mut self, cx: &mut Cx<'_>, correlation: u64) -> bool {
+        let Phase::Open(session) = &mut self.phase else { return false };
+        let rate = Rate { per_second: limits::MOVES_PER_SECOND };
+        let allowed = session.moves.allow(cx.now, rate);
+        if !allowed {
+            self.too_fast(cx, correlation, "JOIN and LEAVE", rate);
+        }
+        allowed
+    }
+
     fn leave(&mut self, cx: &mut Cx<'_>, correlation: u64, room: &str) {
+        if !self.may_move(cx, correlation) {
+            return;
+        }
         let Phase::Open(session) = &mut self.phase else { return };
         let Some(at) = session.rooms.iter().position(|seat| seat.is(room)) else {
             return self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
@@ -137,9 +156,16 @@ impl Connection {
         correlation: u64,
         payload: &[u8],
     ) -> Flow {
-        let Phase::Open(session) = &self.phase else { return Flow::Next };
+        let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         if session.room_of(stream).is_none() {
             self.error(cx, ErrorCode::NotInRoom, correlation, "stream: expected a handle of a joined room");
+            return Flow::Next;
+        }
+        // What has to be held is counted when it goes on.
+        let held = stream.home(cx.settings.shards).is_some_and(|home| !(cx.may_request)(home));
+        let rate = Rate { per_second: limits::PLAYER_COMMANDS_PER_SECOND };
+        if !held && !session.player_commands.allow(cx.now, rate) {
+            self.too_fast(cx, correlation, "commands to publishers", rate);
             return Flow::Next;
         }
         let publish = Publish {
@@ -154,6 +180,10 @@ impl Connection {
             body: write::player_command_body(correlation, &session.user, payload),
         };
         Self::send_home(cx, publish)
+    }
+
+    fn too_fast(&mut self, cx: &mut Cx<'_>, correlation: u64, what: &str, rate: Rate) {
+        self.error(cx, ErrorCode::RateLimited, correlation, &format!("{what}: at most {}/s", rate.per_second));
     }
 
     fn send_home(cx: &mut Cx<'_>, publish: Publish) -> Flow {
@@ -289,7 +319,7 @@ impl Session {
         }
     }
 
-    fn allows(&mut self, now: crate::time::Monotonic, route: u16, rate: crate::time::Rate) -> bool {
+    fn allows(&mut self, now: Monotonic, route: u16, rate: Rate) -> bool {
         let at = self.rates.iter().position(|(index, _)| *index == route).unwrap_or_else(|| {
             self.rates.push((route, crate::auth::Bucket::default()));
             self.rates.len() - 1

@@ -22,7 +22,7 @@ impl Connection {
                 self.upgrade(cx, &request);
                 if !matches!(self.phase, Phase::Closing { .. }) && rest < head.len() {
                     let mut rest = head[rest..].to_vec();
-                    self.decode(cx, &mut rest);
+                    self.take_in(cx, &mut rest);
                 }
             }
         }

@@ -120,7 +120,7 @@ impl<D: Driver> Shard<D> {
         let mut connection = self.slots.live(key)?.connection.take()?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = {
-            let Self { driver, port, settings, ledger, pool, stats, random, json, .. } = self;
+            let Self { driver, port, settings, ledger, pool, stats, random, json, stash_reserve, .. } = self;
             let mut cx = Cx {
                 now: self.now,
                 wall: self.wall,
@@ -131,6 +131,7 @@ impl<D: Driver> Shard<D> {
                 stats,
                 json,
                 random: &mut || random.next(),
+                stash_reserve,
                 may_request: &|node| port.can_request(node) && port.deliver_clear(),
                 out: &mut outputs,
             };

@@ -99,6 +99,8 @@ pub struct Shard<D: Driver> {
     /// Connections whose resume has answers parked; a stream that appears meanwhile is added to them.
     resuming: Vec<ConnKey>,
     json: Json,
+    /// What is left for input that one wait brought behind a pause.
+    stash_reserve: usize,
 }
 
 /// Whether the shard goes on.
@@ -147,6 +149,7 @@ impl<D: Driver> Shard<D> {
             random: random::Random::new(|| driver.random()),
             resuming: Vec::new(),
             json: Json::default(),
+            stash_reserve: limits::STASH_RESERVE_BYTES,
             driver,
         }
     }
@@ -295,6 +298,8 @@ impl<D: Driver> Shard<D> {
             let account = &self.ledger.accounts[class.index()];
             assert_eq!(account.pending(), waiting, "D5: {class:?} {account:?}");
         }
+        let reserved: usize = self.slots.connections().map(|connection| connection.reserved(&self.settings)).sum();
+        assert_eq!(reserved + self.stash_reserve, limits::STASH_RESERVE_BYTES, "D4: the stashes' reserve");
         let limits = &self.settings.queue;
         for connection in self.slots.connections() {
             let queue = &connection.queue;
@@ -327,6 +332,12 @@ impl<D: Driver> Shard<D> {
     pub fn describe(&self, key: ConnKey) -> String {
         let connection = self.slots.connection(key).map(crate::session::Connection::describe);
         format!("{connection:?}, seats {:?}, depth {:?}", self.members.seats(key.slot), self.port.depth())
+    }
+
+    /// Bytes that the stashes have of the shard's reserve, for tests and simulations.
+    #[must_use]
+    pub fn stash_reserved(&self) -> usize {
+        limits::STASH_RESERVE_BYTES - self.stash_reserve
     }
 
     /// Connections, sessions, scopes and streams the shard holds, for leak tests.

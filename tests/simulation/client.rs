@@ -51,6 +51,8 @@ pub struct Client {
     pub closes: Vec<u16>,
     /// Errors that answer nothing it asked.
     pub refusals: Vec<String>,
+    /// Answers `rate_limited`.
+    pub limited: u64,
     pub recovered: u64,
     pub unrecovered: u64,
     /// It was kicked, so its session may be gone.
@@ -154,6 +156,7 @@ impl Client {
             last_close: None,
             closes: Vec::new(),
             refusals: Vec::new(),
+            limited: 0,
             recovered: 0,
             unrecovered: 0,
             may_be_lost: false,

@@ -5,6 +5,7 @@
 
 mod backend;
 mod client;
+mod connections;
 mod oracle;
 mod reading;
 mod world;

@@ -198,6 +198,7 @@ impl Client {
 
     fn refused(&mut self, code: u16, correlation: u64, text: &str) -> Result<(), String> {
         let limited = code == ErrorCode::RateLimited.index();
+        self.limited += u64::from(limited);
         match self.asked.remove(&correlation) {
             Some(Ask::Join(room)) => {
                 self.rooms.insert(room, Seat::Out);
