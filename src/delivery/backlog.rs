@@ -195,9 +195,8 @@ impl Backlog {
             match entry.frame {
                 Frame::Own(_) => self.ordered.push_back(entry),
                 Frame::Run(run) => {
-                    let over = |(stream, until): &(StreamHandle, u64)| {
-                        *stream == run.batch.stream() && entry.arrival < *until
-                    };
+                    let over =
+                        |(stream, until): &(StreamHandle, u64)| *stream == run.batch.stream() && entry.arrival < *until;
                     let left = self.left.iter().any(over);
                     verdict = verdict.max(self.admit(&run, entry.arrival, entry.queued_at, left, skips, cx));
                 }

@@ -61,9 +61,8 @@ fn a_session_ends_with_its_token() {
     const LIFE: u64 = 20;
     let mut world = World::new(1, Plan { token_life_s: Some(LIFE), ..plan() });
     let end = world.network.driver(ringgate::id::NodeId(0)).wall().0 + LIFE * 1000;
-    let left = |world: &World, to: u64| {
-        Duration::from_millis(to - world.network.driver(ringgate::id::NodeId(0)).wall().0)
-    };
+    let left =
+        |world: &World, to: u64| Duration::from_millis(to - world.network.driver(ringgate::id::NodeId(0)).wall().0);
     world.clients[1].token = Some(world.token(1));
     open(&mut world, &[0, 1]);
     let expired = world.clients[1].token.take();

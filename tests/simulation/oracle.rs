@@ -189,7 +189,9 @@ impl Oracle {
         for (command, acknowledged) in &self.commands {
             let times = times.get(command).copied().unwrap_or(0);
             if times > 1 || *acknowledged && times == 0 {
-                return Err(format!("D2: command {command:?} is {times} times in the log, acknowledged {acknowledged}"));
+                return Err(format!(
+                    "D2: command {command:?} is {times} times in the log, acknowledged {acknowledged}"
+                ));
             }
         }
         Ok(())

@@ -128,7 +128,11 @@ impl Client {
         let welcome: json::Welcome<'_> = json::read(&mut json).map_err(|_| "WELCOME: bad JSON")?;
         self.resumed = welcome.recovered;
         if self.resume.is_some() {
-            if welcome.recovered { self.recovered += 1 } else { self.unrecovered += 1 }
+            if welcome.recovered {
+                self.recovered += 1
+            } else {
+                self.unrecovered += 1
+            }
             if !welcome.recovered && !self.may_be_lost {
                 let (who, reason) = (self.number, welcome.reason);
                 return Err(format!("D6: client {who} was never kicked and is not recovered: {reason:?}"));
@@ -228,7 +232,14 @@ impl Client {
         self.left.remove(&handle);
         let joined_at = network.now();
         let name = name.to_owned();
-        self.streams.entry(handle).or_insert(View { name, epoch, place, versions: Default::default(), told: 0, joined_at });
+        self.streams.entry(handle).or_insert(View {
+            name,
+            epoch,
+            place,
+            versions: Default::default(),
+            told: 0,
+            joined_at,
+        });
     }
 
     fn view(&mut self, handle: u32) -> Result<&mut View, String> {
