@@ -9,7 +9,6 @@ use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::FrameKind;
 use crate::id::{EventId, NodeId, Scope, StreamHandle, is_room_id};
-use crate::limits;
 use crate::message::{Append, ErrorCode, Introduction, PresenceRequest, Publish, Request};
 use crate::protocol::envelope::{ClientCommand, command_id, put_command};
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
@@ -102,7 +101,7 @@ impl Connection {
     /// Counts a JOIN or LEAVE, or refuses it.
     fn may_move(&mut self, cx: &mut Cx<'_>, correlation: u64) -> bool {
         let Phase::Open(session) = &mut self.phase else { return false };
-        let rate = Rate { per_second: limits::MOVES_PER_SECOND };
+        let rate = cx.settings.moves;
         let allowed = session.moves.allow(cx.now, rate);
         if !allowed {
             self.too_fast(cx, correlation, "JOIN and LEAVE", rate);
@@ -163,7 +162,7 @@ impl Connection {
         }
         // What has to be held is counted when it goes on.
         let held = stream.home(cx.settings.shards).is_some_and(|home| !(cx.may_request)(home));
-        let rate = Rate { per_second: limits::PLAYER_COMMANDS_PER_SECOND };
+        let rate = cx.settings.player_commands;
         if !held && !session.player_commands.allow(cx.now, rate) {
             self.too_fast(cx, correlation, "commands to publishers", rate);
             return Flow::Next;

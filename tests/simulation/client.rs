@@ -44,6 +44,8 @@ pub struct Client {
     /// Handles of streams that it left on this connection, and what SKIPPED told of them.
     pub left: BTreeSet<u32>,
     pub told_of_left: u64,
+    /// LEAVEs of this connection.
+    pub leaves: u64,
     pub relay: u32,
     /// What this connection asked and was not answered, by correlation: one answer each (D7).
     pub asked: BTreeMap<u64, Ask>,
@@ -151,6 +153,7 @@ impl Client {
             streams: BTreeMap::new(),
             left: BTreeSet::new(),
             told_of_left: 0,
+            leaves: 0,
             relay: 0,
             asked: BTreeMap::new(),
             last_close: None,
@@ -216,7 +219,7 @@ impl Client {
         self.streams.clear();
         self.left.clear();
         self.asked.clear();
-        self.told_of_left = 0;
+        (self.told_of_left, self.leaves) = (0, 0);
         self.relay = 0;
         self.head.clear();
         self.decoder = Decoder::new(Role::Client, 1 << 20);
@@ -344,6 +347,7 @@ impl Client {
         client::leave(&mut payload, correlation, room);
         self.send(network, &payload);
         self.rooms.insert(room.to_owned(), Seat::Leaving);
+        self.leaves += 1;
         self.moves += 1;
     }
 

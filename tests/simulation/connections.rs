@@ -30,6 +30,7 @@ fn plan() -> Plan {
         burst: 0,
         moves_in: 0,
         events_in: 0,
+        history_events: crate::world::ENOUGH_HISTORY,
         token_life_s: None,
     }
 }

@@ -41,6 +41,7 @@ fn plan(seed: u64) -> Plan {
         burst: 0,
         moves_in: 60,
         events_in: 4,
+        history_events: world::ENOUGH_HISTORY,
         token_life_s: None,
     }
 }
@@ -104,8 +105,9 @@ fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// D1–D8 hold on 1–4 shards with stalled, trickling, reset, resuming, taken-over and kicked clients, with rings of
-/// size 1 in every third run, over at least a million delivered frames.
+/// D1–D8 hold on 1–4 shards with stalled, trickling, reset, resuming, taken-over and kicked clients that enter and leave
+/// several rooms, with relayed frames, events and commands of the bus, with rings of size 1 in every third run, over at
+/// least a million delivered frames.
 #[test]
 fn the_promise_holds_in_every_seed() {
     let wanted = environment("RINGGATE_SIM_FRAMES").unwrap_or(1_000_000);
@@ -147,6 +149,22 @@ fn nothing_is_left_out_for_fast_readers() {
         println!("seed {seed}: {outcome:?}");
         assert!(outcome.is_ok(), "seed {seed}: {outcome:?}");
     }
+}
+
+/// D6: who was away for longer than the histories reach is told so, starts at the heads, and misses nothing from there.
+#[test]
+fn an_evicted_history_is_told() {
+    let queue = delivery::Limits { frames: 32, ..plan(1).queue };
+    let mut lost = 0;
+    for seed in 1..=4 {
+        let mut world = World::new(seed, Plan { history_events: 32, queue: queue.clone(), steps: 700, ..plan(seed) });
+        if let Err(breach) = world.run() {
+            panic!("seed {seed}: {breach}");
+        }
+        lost += world.clients.iter().map(|client| client.unrecovered).sum::<u64>();
+        println!("seed {seed}: {}", world.summary());
+    }
+    assert!(lost > 0, "nobody was away long enough");
 }
 
 /// The same seed gives the same run, so a failing seed can be replayed.

@@ -8,6 +8,7 @@ use ringgate::auth::{Grant, Signer, Verifier};
 use ringgate::class::Class;
 use ringgate::delivery;
 use ringgate::id::NodeId;
+use ringgate::limits;
 use ringgate::message::{Deliver, Request};
 use ringgate::ports::Presence;
 use ringgate::presence::EmbeddedPresence;
@@ -19,7 +20,7 @@ use ringgate::shard::driver::simulated::{Network, SimulatedDriver, Weather};
 use ringgate::shard::{NodeState, Shard, ShardConfig};
 use ringgate::stats::ShardStats;
 use ringgate::streams::HomeConfig;
-use ringgate::time::Monotonic;
+use ringgate::time::{Monotonic, Rate};
 
 use crate::backend::Backend;
 use crate::client::{Client, Seat, State, Temper};
@@ -51,6 +52,8 @@ pub struct Plan {
     pub moves_in: u64,
     /// One step in this many brings an event of the bus; 0 = none.
     pub events_in: u64,
+    /// Reliable frames that a stream's history keeps; fewer than what a client can miss make it lose its session's past.
+    pub history_events: usize,
     /// Seconds that the tokens of players live.
     pub token_life_s: Option<u64>,
 }
@@ -95,7 +98,7 @@ impl World {
                 epoch: 77,
                 seed,
                 batch_frames: plan.batch_frames,
-                history_events: 4096,
+                history_events: plan.history_events,
                 history_bytes: 8 << 20,
                 history_total_bytes: 64 << 20,
                 history_time: Duration::from_secs(390),
@@ -139,6 +142,7 @@ impl World {
         let window = (!publisher && number % 5 == 4).then_some(8);
         let mut client = Client::new(number, room(number as usize), token, publisher, temper, window);
         client.rooms = (0..plan.rooms).map(|number| (room(number), Seat::Out)).collect();
+        client.may_be_lost = plan.history_events < ENOUGH_HISTORY;
         if plan.burst > 0 {
             client.catch_up = Duration::from_millis(20);
         }
@@ -460,7 +464,7 @@ impl World {
             let told: u64 = client.streams.values().map(|view| view.told).sum();
             let left = queue.deltas_left_out();
             // What a LEAVE leaves out of its own room is not told.
-            let left_rooms = client.moves > 0 && told + client.told_of_left <= left;
+            let left_rooms = client.leaves > 0 && told + client.told_of_left <= left;
             if told != left && !left_rooms {
                 return Err(format!(
                     "D6: client {} was told of {told} deltas left out, there are {left}",
@@ -510,6 +514,9 @@ impl World {
     }
 }
 
+/// Frames that no client of a run can ever be behind.
+pub const ENOUGH_HISTORY: usize = 4096;
+
 fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
         verifier: Arc::new(verifier),
@@ -526,6 +533,8 @@ fn settings(plan: &Plan, verifier: Verifier) -> Settings {
         queue: plan.queue.clone(),
         max_frame: 64 << 10,
         rooms_max: 8,
+        moves: Rate { per_second: limits::MOVES_PER_SECOND },
+        player_commands: Rate { per_second: limits::PLAYER_COMMANDS_PER_SECOND },
         clocks: Clocks { idle: Duration::from_secs(3600), ..Clocks::default() },
     }
 }
