@@ -65,6 +65,15 @@ pub enum Origin {
     Relay,
 }
 
+impl Origin {
+    /// The origin of a stream's frames, by its name (DELIVERY §1).
+    #[must_use]
+    pub fn of_stream(name: &str) -> Self {
+        let relayed = ["relay/", "input/", "ringgate.relay."].iter().any(|prefix| name.starts_with(prefix));
+        if relayed { Self::Relay } else { Self::Bus }
+    }
+}
+
 /// A frame to be written in another form.
 #[derive(Clone, Copy, Debug)]
 pub struct Original<'a> {

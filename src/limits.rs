@@ -74,6 +74,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PAUSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Input kept for a paused publisher (DELIVERY §5).
 pub const STASH_BYTES: usize = 64 << 10;
+/// What the stashes of a shard may hold beyond `STASH_BYTES` each, together: what one wait brings behind a pause has
+/// been sent before its client could know of it, so it must close nobody. Three times the receive buffers of a driver,
+/// 1.1 MiB; clients that do not read get nothing of it.
+pub const STASH_RESERVE_BYTES: usize = 4 << 20;
 
 /// A client's message, all dialects; above it 1009.
 pub const MAX_FRAME: usize = 64 << 10;
@@ -83,6 +87,12 @@ pub const HANDSHAKE_BYTES: usize = 8 << 10;
 pub const HANDSHAKE_HEADERS: usize = 64;
 /// Rooms of one session.
 pub const ROOMS_MAX: usize = 64;
+/// JOINs and LEAVEs of one connection, together: each makes its home seal a stream and presence write a record, and no
+/// person changes rooms that fast.
+pub const MOVES_PER_SECOND: u32 = 20;
+/// COMMANDs to a room's publishers (dialect D, kind >= 0x8000) of one connection: input at 60 Hz three times over. Each
+/// is a reliable frame, and a room's game servers must not be closed 4408 for what one player sends.
+pub const PLAYER_COMMANDS_PER_SECOND: u32 = 200;
 /// Positions a client may send with HELLO: every stream of every room it may have, and its own.
 pub const POSITIONS_MAX: usize = 1024;
 /// Payload of dialect D's PING.
@@ -150,6 +160,7 @@ const _: () =
 const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
 const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
+const _: () = assert!(STASH_BYTES <= STASH_RESERVE_BYTES);
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10, "hyper takes no smaller buffer");
 const _: () = assert!(ADMIN_STOP_TIME.as_millis() < DRAIN_TIMEOUT.as_millis());
 const _: () = assert!(BUS_TOPIC_BYTES / 2 >= 4 * MAX_FRAME, "half a topic holds the largest command, even in base64");

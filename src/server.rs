@@ -30,6 +30,7 @@ use crate::shard::driver::uring;
 use crate::shard::{NodeState, ShardConfig};
 use crate::stats::ShardStats;
 use crate::streams::HomeConfig;
+use crate::time::Rate;
 pub use reload::Read;
 use reload::Reloader;
 
@@ -190,6 +191,8 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
         },
         max_frame: delivery.max_frame,
         rooms_max: delivery.rooms_max,
+        moves: Rate::per_second(delivery.moves_per_second),
+        player_commands: Rate::per_second(delivery.player_commands_per_second),
         clocks: Clocks {
             handshake: timeouts.handshake,
             authentication: timeouts.authentication,

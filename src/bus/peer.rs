@@ -30,6 +30,20 @@ pub struct BusPeer<B, R> {
     topics: Vec<Reading>,
     json: Json,
     stats: Arc<BusStats>,
+    /// The broken policy to run instead.
+    #[cfg(feature = "mutants")]
+    mutant: crate::mutant::Mutant,
+}
+
+/// Whether the named broken policy runs; never without the feature `mutants`.
+macro_rules! mutant {
+    ($peer:expr, $name:ident) => {{
+        #[cfg(feature = "mutants")]
+        let broken = $peer.mutant == $crate::mutant::Mutant::$name;
+        #[cfg(not(feature = "mutants"))]
+        let broken = false;
+        broken
+    }};
 }
 
 /// Who is who on the mesh.
@@ -81,7 +95,23 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             poison_logged: false,
         };
         let topics = topics.iter().map(reading).collect();
-        Self { port, bus, rules, nodes, topics, json: Json::default(), stats: Arc::default() }
+        Self {
+            port,
+            bus,
+            rules,
+            nodes,
+            topics,
+            json: Json::default(),
+            stats: Arc::default(),
+            #[cfg(feature = "mutants")]
+            mutant: crate::mutant::Mutant::None,
+        }
+    }
+
+    /// Runs a broken policy, if it is one of the bus peer's.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.mutant = mutant;
     }
 
     /// Its counters, for the admin side.
@@ -109,6 +139,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         if append.correlation != 0 {
             let Append { from: ConnAddr { shard, conn }, correlation, .. } = *append;
             self.port.deliver(shard, Deliver::Answered { to: conn, correlation, outcome });
+            if mutant!(self, DoubledAnswer) {
+                self.port.deliver(shard, Deliver::Answered { to: conn, correlation, outcome });
+            }
         }
     }
 
@@ -130,13 +163,16 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
 
     /// Reads a record into `held`, or past it if it is not for clients; `false` if there is none.
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
+        let reversed = mutant!(self, ReversedEvents);
         let Self { bus, json, rules, topics, .. } = self;
         let Reading { source, next, page, held, .. } = &mut topics[at];
         if page.is_empty() {
             // All before `next` was taken by the mesh.
             bus.done(&source.topic, *next);
             *next = bus.read(&source.topic, *next, limits::BUS_READ_RECORDS, page);
-            page.reverse();
+            if !reversed {
+                page.reverse();
+            }
         }
         let Some(record) = page.pop() else { return false };
         source.offset = record.offset;
@@ -155,7 +191,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             _ => None,
         };
         if !self.port.can_request(home) || (kicked.is_some() && !self.port.can_request(self.nodes.presence)) {
-            return Err(event);
+            return if mutant!(self, LostEvent) { Ok(()) } else { Err(event) };
         }
         if let Some(user) = kicked {
             // Records first: a connection that the shards close now must not find its session again.

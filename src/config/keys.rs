@@ -320,6 +320,12 @@ pub static KEYS: &[Key] = &[
     row("delivery.rooms_max", "rooms-max",
         "Rooms a session may be in.",
         number!(delivery.rooms_max: usize, "rooms", 1, 1024)),
+    row("delivery.moves_per_second", "moves-per-second",
+        "JOINs and LEAVEs of a connection, together; beyond it they are answered rate_limited.",
+        number!(delivery.moves_per_second: u32, "messages", 1, 1_000_000)),
+    row("delivery.player_commands_per_second", "player-commands-per-second",
+        "Commands of a connection to the publishers of its rooms; beyond it they are answered rate_limited.",
+        number!(delivery.player_commands_per_second: u32, "messages", 1, 1_000_000)),
 
     row("timeouts.handshake_ms", "handshake-ms",
         "From accept to the end of the upgrade request.",

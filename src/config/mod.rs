@@ -115,6 +115,8 @@ pub struct Delivery {
     pub resume_window: Duration,
     pub max_frame: usize,
     pub rooms_max: usize,
+    pub moves_per_second: u32,
+    pub player_commands_per_second: u32,
 }
 
 /// How long things may take.
@@ -250,6 +252,8 @@ impl Default for Delivery {
             resume_window: limits::RESUME_WINDOW,
             max_frame: limits::MAX_FRAME,
             rooms_max: limits::ROOMS_MAX,
+            moves_per_second: limits::MOVES_PER_SECOND,
+            player_commands_per_second: limits::PLAYER_COMMANDS_PER_SECOND,
         }
     }
 }

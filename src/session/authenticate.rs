@@ -49,6 +49,10 @@ pub struct Seldom {
     pub refresh: Option<Box<Refresh>>,
     /// When messages came that could not be read.
     pub faults: Vec<Monotonic>,
+    /// Allowance of JOIN and LEAVE.
+    pub moves: Bucket,
+    /// Allowance of commands to publishers.
+    pub player_commands: Bucket,
 }
 
 /// See [`Seldom::refresh`].

@@ -42,13 +42,41 @@ pub struct Connection {
     /// Catch-ups under way.
     pub cursors: Packed<Cursor>,
     /// Input that waits: the upgrade request's beginning, or what came while reading was to pause.
-    pub(super) stash: Box<[u8]>,
+    pub(super) stash: Stash,
     pub(super) pause: Option<Box<Pause>>,
     /// When what has a time-out of its own began: the handshake, the authentication, then each interval between pings.
     pub(super) began_at: Monotonic,
     pub(super) last_input: Monotonic,
     /// The earliest timer the shard holds for this connection.
     pub timer: Monotonic,
+}
+
+/// Input that waits; a word while there is none.
+#[derive(Default)]
+pub(super) struct Stash(Option<Box<Vec<u8>>>);
+
+impl Stash {
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |bytes| bytes.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn take(&mut self) -> Vec<u8> {
+        self.0.take().map_or_else(Vec::new, |bytes| *bytes)
+    }
+
+    pub fn put(&mut self, bytes: Vec<u8>) {
+        self.0 = (!bytes.is_empty()).then(|| Box::new(bytes));
+    }
+
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.0.get_or_insert_default().extend_from_slice(bytes);
+        }
+    }
 }
 
 /// Where the connection is in its life.
@@ -123,7 +151,7 @@ impl Connection {
             decoder: None,
             queue: WriteQueue::new(),
             cursors: Packed::default(),
-            stash: Box::default(),
+            stash: Stash::default(),
             pause: None,
             began_at: now,
             last_input: now,
@@ -137,8 +165,15 @@ impl Connection {
         match self.phase {
             Phase::Closing { .. } => {}
             Phase::Handshake => self.receive_handshake(cx, bytes),
-            _ if self.must_wait() => self.stash(cx, bytes),
-            _ => self.decode(cx, bytes),
+            _ => self.take_in(cx, bytes),
+        }
+    }
+
+    /// Reads bytes that just came, and keeps what must wait.
+    pub(super) fn take_in(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+        let read = self.decode(cx, bytes);
+        if read < bytes.len() {
+            self.stash(cx, &bytes[read..]);
         }
     }
 
@@ -302,8 +337,14 @@ impl Connection {
             self.last_input = cx.now;
         }
         if !self.stash.is_empty() && !self.must_wait() && !self.is_closing() {
-            let mut stash = std::mem::take(&mut self.stash);
-            self.decode(cx, &mut stash);
+            let mut stash = self.stash.take();
+            *cx.stash_reserve += beyond_bound(stash.len(), cx.settings);
+            let read = self.decode(cx, &mut stash);
+            if read < stash.len() {
+                stash.drain(..read);
+                *cx.stash_reserve -= beyond_bound(stash.len(), cx.settings);
+                self.stash.put(stash);
+            }
         }
     }
 
@@ -500,36 +541,40 @@ impl Connection {
         act(&mut self.queue, &mut context)
     }
 
-    /// Reads messages until the input is used up or reading must pause.
-    pub(super) fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+    /// Reads messages until the input is used up or reading must pause; returns how many bytes need not be kept.
+    fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) -> usize {
         let Some(mut begun) = self.decoder.take() else {
             let mut decoder = Decoder::new(Role::Server, cx.settings.max_frame);
-            self.decode_with(cx, &mut decoder, bytes);
+            let read = self.decode_with(cx, &mut decoder, bytes);
             // Between messages it has nothing to remember.
             if !decoder.is_idle() && !self.is_closing() {
                 self.decoder = Some(Box::new(decoder));
             }
-            return;
+            return read;
         };
-        self.decode_with(cx, &mut begun, bytes);
+        let read = self.decode_with(cx, &mut begun, bytes);
         if !begun.is_idle() && !self.is_closing() {
             self.decoder = Some(begun);
         }
+        read
     }
 
-    fn decode_with(&mut self, cx: &mut Cx<'_>, decoder: &mut Decoder, bytes: &mut [u8]) {
+    fn decode_with(&mut self, cx: &mut Cx<'_>, decoder: &mut Decoder, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         loop {
             if self.is_closing() {
-                return;
+                return bytes.len();
             }
             if self.must_wait() {
-                return self.stash(cx, &mut bytes[at..]);
+                return at;
             }
             match decoder.next(bytes, &mut at) {
-                Ok(None) => return,
+                Ok(None) => return bytes.len(),
                 Ok(Some(message)) => self.websocket_message(cx, message),
-                Err(error) => return self.close(cx, error.reason()),
+                Err(error) => {
+                    self.close(cx, error.reason());
+                    return bytes.len();
+                }
             }
         }
     }
@@ -580,19 +625,29 @@ impl Connection {
         matches!(self.phase, Phase::Busy(_)) || self.pause.is_some()
     }
 
-    fn stash(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        if self.stash.len() + bytes.len() > limits::STASH_BYTES.max(cx.settings.max_frame + 64) {
-            self.close(cx, CloseReason::TryAgainLater);
-        } else if !bytes.is_empty() {
-            let mut stash = std::mem::take(&mut self.stash).into_vec();
-            stash.extend_from_slice(bytes);
-            self.stash = stash.into();
+    /// Keeps input that came behind a pause. Beyond its bound it draws on the shard's reserve, unless the pause is the
+    /// client's doing: it does not read, or it is not authenticated.
+    fn stash(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
+        let before = beyond_bound(self.stash.len(), cx.settings);
+        let more = beyond_bound(self.stash.len() + bytes.len(), cx.settings) - before;
+        let entitled = !matches!(self.phase, Phase::Busy(_)) && !self.queue.is_blocked();
+        if more > 0 && !(entitled && more <= *cx.stash_reserve) {
+            return self.close(cx, CloseReason::TryAgainLater);
         }
+        *cx.stash_reserve -= more;
+        self.stash.extend(bytes);
+    }
+
+    /// What the stash has of the shard's reserve, bytes.
+    #[must_use]
+    pub fn reserved(&self, settings: &Settings) -> usize {
+        beyond_bound(self.stash.len(), settings)
     }
 
     /// Gives up the session: seats, scopes, ownership of the record.
     fn detach(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
-        self.stash = Box::default();
+        *cx.stash_reserve += beyond_bound(self.stash.len(), cx.settings);
+        self.stash = Stash::default();
         self.pause = None;
         self.cursors = Packed::default();
         let session = match &mut self.phase {
@@ -650,6 +705,11 @@ impl EncodeSkipped for SkippedText {
 
 /// What an idle connection costs (DESIGN §10: 1,000 B with everything); a size class of the allocator.
 const _: () = assert!(size_of::<Connection>() <= 160);
+
+/// What a stash of so many bytes has beyond its own bound.
+fn beyond_bound(len: usize, settings: &Settings) -> usize {
+    len.saturating_sub(limits::STASH_BYTES.max(settings.max_frame + 64))
+}
 
 /// How long after `exp` (seconds since the Unix epoch) a connection may go on, seen from `now`.
 pub(super) fn closes_at(cx: &Cx<'_>, expires_at: u64) -> Monotonic {

@@ -14,6 +14,7 @@ use crate::id::{NodeId, Scope, StreamHandle, is_room_id};
 use crate::message::{ErrorCode, Introduction, PresenceRequest, Publish, PublishTo, Request};
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
 use crate::protocol::routes::Require;
+use crate::time::Rate;
 
 impl Connection {
     /// One binary message. It may be called again with the same bytes after `Hold`.
@@ -87,6 +88,9 @@ impl Connection {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: expected 1-64 of A-Z a-z 0-9 . _ -");
             return Flow::Next;
         }
+        if !self.may_move(cx, correlation) {
+            return Flow::Next;
+        }
         let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         let scope = Scope::Room(join.room.into());
         // A service that refused said so by an event; whoever asks again starts anew.
@@ -108,8 +112,19 @@ impl Connection {
         Flow::Next
     }
 
+    /// Counts a JOIN or LEAVE, or refuses it.
+    fn may_move(&mut self, cx: &mut Cx<'_>, correlation: u64) -> bool {
+        let Phase::Open(session) = &mut self.phase else { return false };
+        let rate = cx.settings.moves;
+        let allowed = session.seldom().moves.allow(cx.now, rate);
+        if !allowed {
+            self.too_fast(cx, correlation, "JOIN and LEAVE", rate);
+        }
+        allowed
+    }
+
     fn leave(&mut self, cx: &mut Cx<'_>, correlation: u64, room: &str) {
-        if !self.leave_room(cx, &Scope::Room(room.into()), Some(correlation)) {
+        if self.may_move(cx, correlation) && !self.leave_room(cx, &Scope::Room(room.into()), Some(correlation)) {
             self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
         }
     }
@@ -170,9 +185,16 @@ impl Connection {
         correlation: u64,
         payload: &[u8],
     ) -> Flow {
-        let Phase::Open(session) = &self.phase else { return Flow::Next };
+        let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         if session.room_of(stream).is_none() {
             self.error(cx, ErrorCode::NotInRoom, correlation, "stream: expected a handle of a joined room");
+            return Flow::Next;
+        }
+        // What has to be held is counted when it goes on.
+        let held = stream.home(cx.settings.shards).is_some_and(|home| !(cx.may_request)(home));
+        let rate = cx.settings.player_commands;
+        if !held && !session.seldom().player_commands.allow(cx.now, rate) {
+            self.too_fast(cx, correlation, "commands to publishers", rate);
             return Flow::Next;
         }
         let publish = Publish {
@@ -187,6 +209,10 @@ impl Connection {
             body: write::player_command_body(correlation, &session.user, payload),
         };
         Self::send_home(cx, publish)
+    }
+
+    fn too_fast(&mut self, cx: &mut Cx<'_>, correlation: u64, what: &str, rate: Rate) {
+        self.error(cx, ErrorCode::RateLimited, correlation, &format!("{what}: at most {rate}"));
     }
 
     fn send_home(cx: &mut Cx<'_>, publish: Publish) -> Flow {

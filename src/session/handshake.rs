@@ -37,17 +37,17 @@ const FRAMES_PROTOCOL: &str = "ringgate.frames.v1";
 
 impl Connection {
     pub(super) fn receive_handshake(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        let mut head = std::mem::take(&mut self.stash).into_vec();
+        let mut head = self.stash.take();
         head.extend_from_slice(bytes);
         match websocket::parse_request(&head) {
-            Ok(None) => self.stash = head.into(),
+            Ok(None) => self.stash.put(head),
             Err(refusal) => self.refuse(cx, &refusal.response()),
             Ok(Some(request)) => {
                 let rest = request.consumed;
                 self.upgrade(cx, &request);
                 if !self.is_closing() && rest < head.len() {
                     let mut rest = head[rest..].to_vec();
-                    self.decode(cx, &mut rest);
+                    self.take_in(cx, &mut rest);
                 }
             }
         }

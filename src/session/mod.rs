@@ -51,6 +51,8 @@ pub struct Cx<'a> {
     pub json: &'a mut crate::protocol::envelope::Json,
     /// 64 random bits.
     pub random: &'a mut dyn FnMut() -> u64,
+    /// What stashes of the shard may still hold beyond their own bound; `limits::STASH_RESERVE_BYTES` while none does.
+    pub stash_reserve: &'a mut usize,
     /// Whether a request to the node may be sent now; if not, its source pauses (DELIVERY §5).
     pub may_request: &'a dyn Fn(NodeId) -> bool,
     /// What the shard must carry out, in order.

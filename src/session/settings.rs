@@ -9,6 +9,7 @@ use crate::delivery;
 use crate::id::{ConnAddr, ConnectionId, NodeId};
 use crate::limits;
 use crate::protocol::routes::Routes;
+use crate::time::Rate;
 
 /// See the module.
 #[derive(Clone)]
@@ -45,6 +46,10 @@ pub struct Settings {
     pub max_frame: usize,
     /// Rooms of one session.
     pub rooms_max: usize,
+    /// How often a connection may JOIN and LEAVE, together.
+    pub moves: Rate,
+    /// How often a connection may send a command to publishers.
+    pub player_commands: Rate,
     /// Intervals and time-outs.
     pub clocks: Clocks,
 }

@@ -122,7 +122,20 @@ impl<D: Driver> Shard<D> {
         let mut connection = self.slots.live(key)?.connection.take()?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = {
-            let Self { driver, port, settings, ledger, pool, newcomers, stats, random, json, fields, .. } = self;
+            let Self {
+                driver,
+                port,
+                settings,
+                ledger,
+                pool,
+                newcomers,
+                stats,
+                random,
+                json,
+                fields,
+                stash_reserve,
+                ..
+            } = self;
             let mut cx = Cx {
                 now: self.now,
                 wall: self.wall,
@@ -135,6 +148,7 @@ impl<D: Driver> Shard<D> {
                 json,
                 fields,
                 random: &mut || random.next(),
+                stash_reserve,
                 may_request: &|node| port.can_request(node) && port.deliver_clear(),
                 out: &mut outputs,
             };
@@ -172,6 +186,7 @@ impl<D: Driver> Shard<D> {
                     self.leave_home(scope);
                 }
             }
+            Output::Leave { .. } if mutant!(self.settings, KeptSeat) => {}
             Output::Leave { scope } => {
                 if self.members.leave(key.slot, &scope) {
                     self.leave_home(scope);
@@ -189,7 +204,8 @@ impl<D: Driver> Shard<D> {
         self.members.confirm(key.slot, scope, streams.iter().map(|start| Arc::clone(&start.introduction)));
         for start in streams {
             let stream = start.introduction.handle;
-            match start.start {
+            let beginning = mutant!(self.settings, JoinAtBeginning);
+            match if beginning { Start::Behind(0) } else { start.start } {
                 Start::Live => {
                     self.members.seat(key.slot, stream, true);
                 }

@@ -87,32 +87,41 @@ impl<D: Driver> Shard<D> {
     /// Takes every delivery: it never makes another message that could wait (DELIVERY §5).
     pub(super) fn drain_deliver(&mut self) {
         while let Some((_, message)) = self.port.take_deliver() {
-            match message {
-                Deliver::Batch(batch) => self.deliver(batch),
-                Deliver::Introduce { scope, introduction } => {
-                    self.resuming.retain(|key| slots_resume(&mut self.slots, *key, &scope, &introduction));
-                    for slot in self.members.introduce(&scope, &introduction) {
-                        let key = self.slots.key(slot);
-                        self.with(key, |connection, cx| connection.introduced(cx, &scope, &introduction));
-                    }
-                }
-                Deliver::Joined(joined) => self.joined(*joined),
-                Deliver::Page(page) => self.page(*page),
-                Deliver::Answered { to, correlation, outcome } => {
-                    self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
-                }
-                Deliver::Presence(reply) => self.presence(*reply),
-                Deliver::Kick { user } => {
-                    // A resume whose answer is on its way past this kick on another ring must not outlive it.
-                    self.slots.connections_mut().for_each(|connection| connection.kicked_while_looking(&user));
-                    for slot in self.members.of_user(&user) {
-                        let key = self.slots.key(slot);
-                        self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
-                    }
-                }
+            if mutant!(self.settings, SwapDeliveries)
+                && let Some((_, second)) = self.port.take_deliver()
+            {
+                self.take_in(second);
             }
+            self.take_in(message);
             if self.flush_soon {
                 self.flush_dirty();
+            }
+        }
+    }
+
+    fn take_in(&mut self, message: Deliver) {
+        match message {
+            Deliver::Batch(batch) => self.deliver(batch),
+            Deliver::Introduce { scope, introduction } => {
+                self.resuming.retain(|key| slots_resume(&mut self.slots, *key, &scope, &introduction));
+                for slot in self.members.introduce(&scope, &introduction) {
+                    let key = self.slots.key(slot);
+                    self.with(key, |connection, cx| connection.introduced(cx, &scope, &introduction));
+                }
+            }
+            Deliver::Joined(joined) => self.joined(*joined),
+            Deliver::Page(page) => self.page(*page),
+            Deliver::Answered { to, correlation, outcome } => {
+                self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
+            }
+            Deliver::Presence(reply) => self.presence(*reply),
+            Deliver::Kick { user } => {
+                // A resume whose answer is on its way past this kick on another ring must not outlive it.
+                self.slots.connections_mut().for_each(|connection| connection.kicked_while_looking(&user));
+                for slot in self.members.of_user(&user) {
+                    let key = self.slots.key(slot);
+                    self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
+                }
             }
         }
     }
@@ -120,7 +129,7 @@ impl<D: Driver> Shard<D> {
     /// New frames for all live members.
     fn deliver(&mut self, batch: Arc<Batch>) {
         let stream = batch.stream();
-        let settings = Arc::clone(&self.settings);
+        let settings = self.settings.clone();
         let forms = Forms { routes: &settings.routes };
         let mut handles = Handles::new(batch, &forms);
         if handles.batch().marks().is_empty() {
@@ -222,30 +231,34 @@ impl<D: Driver> Shard<D> {
     pub(super) fn drain_requests(&mut self) {
         for _ in 0..REQUESTS_PER_TURN {
             let Some((_, request)) = self.port.take_request() else { return };
-            match request {
-                Request::Publish(publish) => {
-                    let outcome = self.homes.publish(self.now, &publish, &FramesEncoder);
-                    if publish.correlation != 0 {
-                        self.answer(publish.from, publish.correlation, outcome.map(|_| ()));
-                    }
-                }
-                Request::Event(event) => {
-                    if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
-                        tracing::error!(
-                            code = code.name(),
-                            topic = &*event.topic,
-                            place = event.place,
-                            "event refused"
-                        );
-                    }
-                }
-                Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
-                    self.deferred.push(request);
-                }
-                Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
+            if mutant!(self.settings, SwapRequests)
+                && let Some((_, second)) = self.port.take_request()
+            {
+                self.carry_home(second);
             }
+            self.carry_home(request);
         }
         self.busy_next = true;
+    }
+
+    fn carry_home(&mut self, request: Request) {
+        match request {
+            Request::Publish(publish) => {
+                let outcome = self.homes.publish(self.now, &publish, &FramesEncoder);
+                if publish.correlation != 0 {
+                    self.answer(publish.from, publish.correlation, outcome.map(|_| ()));
+                }
+            }
+            Request::Event(event) => {
+                if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
+                    tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
+                }
+            }
+            Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
+                self.deferred.push(request);
+            }
+            Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
+        }
     }
 
     fn answer(&mut self, to: ConnAddr, correlation: u64, outcome: Result<(), crate::message::ErrorCode>) {

@@ -103,6 +103,8 @@ pub struct Shard<D: Driver> {
     resuming: Vec<ConnKey>,
     json: Json,
     fields: Fields,
+    /// What is left for input that one wait brought behind a pause.
+    stash_reserve: usize,
 }
 
 /// Whether the shard goes on.
@@ -119,8 +121,12 @@ impl<D: Driver> Shard<D> {
     #[must_use]
     pub fn new(mut driver: D, config: ShardConfig) -> Self {
         let now = driver.now();
+        #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants change it"))]
+        let mut homes = Homes::new(config.homes, now);
+        #[cfg(feature = "mutants")]
+        homes.break_with(config.settings.queue.mutant);
         Self {
-            homes: Homes::new(config.homes, now),
+            homes,
             members: Members::new(config.seed),
             newcomers: {
                 let settings = &config.settings;
@@ -152,6 +158,7 @@ impl<D: Driver> Shard<D> {
             resuming: Vec::new(),
             json: Json::default(),
             fields: Fields::default(),
+            stash_reserve: limits::STASH_RESERVE_BYTES,
             driver,
         }
     }
@@ -303,6 +310,8 @@ impl<D: Driver> Shard<D> {
             let account = &self.ledger.accounts[class.index()];
             assert_eq!(account.pending(), waiting, "D5: {class:?} {account:?}");
         }
+        let reserved: usize = self.slots.connections().map(|connection| connection.reserved(&self.settings)).sum();
+        assert_eq!(reserved + self.stash_reserve, limits::STASH_RESERVE_BYTES, "D4: the stashes' reserve");
         let limits = &self.settings.queue;
         for connection in self.slots.connections() {
             let queue = &connection.queue;
@@ -335,6 +344,12 @@ impl<D: Driver> Shard<D> {
     pub fn describe(&self, key: ConnKey) -> String {
         let connection = self.slots.connection(key).map(crate::session::Connection::describe);
         format!("{connection:?}, seats {:?}, depth {:?}", self.members.seats(key.slot), self.port.depth())
+    }
+
+    /// Bytes that the stashes have of the shard's reserve, for tests and simulations.
+    #[must_use]
+    pub fn stash_reserved(&self) -> usize {
+        limits::STASH_RESERVE_BYTES - self.stash_reserve
     }
 
     /// Connections, sessions, scopes and streams the shard holds, for leak tests.

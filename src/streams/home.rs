@@ -97,6 +97,9 @@ pub struct Homes {
     outputs: VecDeque<HomeOutput>,
     checks: Wheel<u32>,
     fired: Vec<u32>,
+    /// Whether a broken policy puts every event of the bus twice; see [`crate::mutant`].
+    #[cfg(feature = "mutants")]
+    doubles_events: bool,
 }
 
 #[derive(Debug)]
@@ -161,8 +164,16 @@ impl Homes {
             outputs: VecDeque::new(),
             checks: Wheel::new(now, CHECK_GRANULARITY),
             fired: Vec::new(),
+            #[cfg(feature = "mutants")]
+            doubles_events: false,
             config,
         }
+    }
+
+    /// Runs a broken policy, if it is one of the homes'.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.doubles_events = mutant == crate::mutant::Mutant::DoubledEvent;
     }
 
     /// Puts a relayed frame, or a player's command, into its stream.
@@ -229,6 +240,10 @@ impl Homes {
             },
             body: &event.body,
         };
+        #[cfg(feature = "mutants")]
+        if self.doubles_events {
+            self.put(now, index, &incoming, encode)?;
+        }
         self.put(now, index, &incoming, encode).map(|_| ())
     }
 
@@ -407,8 +422,7 @@ impl Homes {
         self.next_index += 1;
         let position = Position { stream: name.into(), epoch, place: 0 };
         let introduction = Arc::new(Introduction { handle, position, publishers_only });
-        let relayed = ["relay/", "input/", "ringgate.relay."].iter().any(|prefix| name.starts_with(prefix));
-        let origin = if relayed { Origin::Relay } else { Origin::Bus };
+        let origin = Origin::of_stream(name);
         home.streams.push(index);
         let shards = match scope {
             Scope::Room(_) => home.shards,

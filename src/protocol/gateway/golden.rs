@@ -49,7 +49,7 @@ fn golden_frames_of_the_gateway() {
     assert_eq!(
         written(|out| write::authenticated(
             out,
-            &Authenticated { session: Some(SessionId([1; 16])), resume: "r", ..fresh }
+            &Authenticated { session: Some(SessionId([1; 16])), resume: Some("r"), ..fresh }
         )),
         format!(
             r#"{{"type":"system.authenticated","user_id":"123","username":"player1","roles":["user"],"session_id":"{id}","resume":"r","recovered":false,"rooms":[]}}"#
@@ -84,7 +84,7 @@ fn golden_frames_of_the_gateway() {
     assert_eq!(written(|out| write::ack(out, "c-1")), r#"{"type":"system.ack","correlation_id":"c-1"}"#);
     let (a, b) = (introduction(1, "relay/room:a", 0), introduction(u32::MAX, "games.events.0/room:a", u64::MAX));
     assert_eq!(
-        written(|out| write::position(out, [&a, &b])),
+        written(|out| write::position(out, [&a, &b], None)),
         r#"{"type":"system.position","streams":[{"handle":1,"stream":"relay/room:a","epoch":7,"offset":0},{"handle":4294967295,"stream":"games.events.0/room:a","epoch":7,"offset":18446744073709551615}]}"#,
     );
     assert_eq!(
