@@ -10,7 +10,7 @@ use ringgate::ports::Bus;
 use ringgate::protocol::envelope::put_event;
 use ringgate::protocol::routes::Routes;
 use ringgate::router::peer::Peer;
-use ringgate::router::{Port, Wake};
+use ringgate::router::{Latest, Port, Wake};
 use ringgate::shard::driver::Driver;
 use ringgate::shard::driver::simulated::{Network, SimulatedDriver};
 
