@@ -405,7 +405,7 @@ pub struct SessionRecord {
     /// Display name.
     pub username: Arc<str>,
     /// Roles, e.g. `publisher`.
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     /// The token's `exp`, seconds since the Unix epoch; `u64::MAX` = never.
     pub expires_at: u64,
     /// Scopes the session is in, with the places where their streams stood at entry.
@@ -500,6 +500,8 @@ pub enum PresenceReply {
     Opened {
         /// Who asked.
         to: ConnAddr,
+        /// The record's roles, in the copy that all sessions with the same share.
+        roles: Arc<[Box<str>]>,
     },
     /// The session is the connection's.
     Resumed {
@@ -527,7 +529,7 @@ impl PresenceReply {
     #[must_use]
     pub fn to(&self) -> ConnAddr {
         match self {
-            Self::Opened { to } | Self::Resumed { to, .. } | Self::Expired { to } | Self::Stop { to, .. } => *to,
+            Self::Opened { to, .. } | Self::Resumed { to, .. } | Self::Expired { to } | Self::Stop { to, .. } => *to,
         }
     }
 }

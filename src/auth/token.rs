@@ -45,7 +45,7 @@ pub struct Claims {
     /// `username` or `name`, else the user id; the same bounds.
     pub username: Arc<str>,
     /// `roles`; at most `limits::ROLES_MAX`.
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     /// `exp`, seconds since the Unix epoch; `u64::MAX` if the token has none and never expires.
     pub expires_at: u64,
 }
@@ -319,7 +319,7 @@ fn bounded(text: String, claim: &'static str) -> Result<Arc<str>, TokenError> {
     if is_user_id(&text) { Ok(text.into()) } else { Err(TokenError::BadClaim(claim)) }
 }
 
-fn roles(names: Vec<String>) -> Result<Box<[Box<str>]>, TokenError> {
+fn roles(names: Vec<String>) -> Result<Arc<[Box<str>]>, TokenError> {
     if names.len() > limits::ROLES_MAX {
         return Err(TokenError::BadClaim("roles"));
     }

@@ -70,8 +70,8 @@ impl EmbeddedPresence {
         if let Some(slot) = self.sessions.by_token(token) {
             self.end(slot, replies);
         }
-        self.sessions.insert(record, token, from);
-        replies.push(PresenceReply::Opened { to: from });
+        let slot = self.sessions.insert(record, token, from);
+        replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
     fn resume(&mut self, now: Monotonic, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {

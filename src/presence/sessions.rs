@@ -155,7 +155,7 @@ impl Sessions {
         let admitted = scopes.iter().filter(|entry| entry.admitted);
         let admitted: Vec<Scope> = admitted.map(|entry| entry.scope.clone()).collect();
         let scopes = scopes.into_iter().map(|entry| self.compact(entry)).collect();
-        let roles = self.role_sets.take(roles.into());
+        let roles = self.role_sets.take(roles);
         let slot = self.vacant();
         *self.cell(slot) = Some(Kept {
             session,
@@ -222,6 +222,11 @@ impl Sessions {
         self.kept(slot).session
     }
 
+    /// The copy of the record's roles that all records with the same share.
+    pub(super) fn roles(&self, slot: Slot) -> Arc<[Box<str>]> {
+        self.kept(slot).roles.clone()
+    }
+
     /// Remembers how the last connection ended.
     pub(super) fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.kept_mut(slot).last_close = Some(reason);
@@ -274,7 +279,7 @@ impl Sessions {
             session: kept.session,
             user: kept.user.clone(),
             username: kept.username.clone(),
-            roles: kept.roles.iter().cloned().collect(),
+            roles: kept.roles.clone(),
             expires_at: kept.expires_at,
             scopes: kept
                 .scopes
@@ -471,6 +476,7 @@ mod tests {
         assert_eq!((sessions.names.0.len(), sessions.role_sets.0.len()), (2, 1));
         let held = sessions.record(slots[0]);
         assert!(Arc::ptr_eq(&held.user, &sessions.record(slots[9]).user), "one user id for all");
+        assert!(Arc::ptr_eq(&sessions.roles(slots[0]), &sessions.record(slots[9]).roles), "one role set for all");
         sessions.enter(slots[3], entry("other"));
         assert_eq!(sessions.names.0.len(), 4);
         for slot in slots {

@@ -24,7 +24,7 @@ pub struct Session {
     pub id: SessionId,
     pub user: Arc<str>,
     pub username: Arc<str>,
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     pub publisher: bool,
     /// When the token's grace ends.
     pub closes_at: Monotonic,
@@ -231,7 +231,7 @@ impl Connection {
             session: id,
             user: Arc::clone(&claims.user),
             username: Arc::clone(&claims.username),
-            roles: claims.roles.clone(),
+            roles: Arc::clone(&claims.roles),
             expires_at: claims.expires_at,
             scopes: Vec::new(),
             acted: Vec::new(),
@@ -266,7 +266,8 @@ impl Connection {
             }
         };
         match (pending, reply) {
-            (Pending::Opening { session, token, expired }, PresenceReply::Opened { .. }) => {
+            (Pending::Opening { mut session, token, expired }, PresenceReply::Opened { roles, .. }) => {
+                session.roles = roles;
                 self.opened(cx, session, &token, expired);
             }
             (Pending::Looking { claims, attempts, .. }, PresenceReply::Expired { .. }) => {
@@ -503,7 +504,7 @@ impl Session {
             id,
             user: Arc::clone(&record.user),
             username: Arc::clone(&record.username),
-            roles: record.roles.clone(),
+            roles: Arc::clone(&record.roles),
             publisher: record.roles.iter().any(|role| &**role == "publisher"),
             closes_at: closes_at(cx, record.expires_at),
             rooms: Packed::default(),

@@ -344,3 +344,19 @@ fn a_service_room_stays_closed() {
     assert!(join(&mut homes, true, None).is_ok(), "a game server gets its streams");
     assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
 }
+
+/// Members of a room share the home's copy of its name; a scope that is not kept here stays the asker's.
+#[test]
+fn a_rooms_name_is_kept_once() {
+    let mut homes = homes();
+    open(&mut homes);
+    let text = |scope: &Scope| match scope {
+        Scope::Room(name) => name.as_ptr(),
+        other => panic!("{other}"),
+    };
+    let (first, second) = (homes.own_name(scope()), homes.own_name(scope()));
+    assert_eq!(first, scope());
+    assert_eq!(text(&first), text(&second));
+    let unknown = Scope::Room("elsewhere".into());
+    assert_eq!(text(&homes.own_name(unknown.clone())), text(&unknown));
+}
