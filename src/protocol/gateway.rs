@@ -154,16 +154,16 @@ pub const RESUME_BYTES_MAX: usize = 64;
 pub const STREAM_BYTES_MAX: usize = 256 + limits::USER_ID_BYTES_MAX;
 
 fn event_type<'a>(object: &Object<'a>) -> Result<Cow<'a, str>, Malformed> {
-    let wrong = Malformed::Field { field: "type", expected: "a string of 1-128 bytes" };
-    let value = object.value("type").filter(|value| value.starts_with('"')).ok_or_else(|| wrong.clone())?;
-    let name = scan::text(value).unwrap_or_default();
-    if (1..=TYPE_BYTES_MAX).contains(&name.len()) { Ok(name) } else { Err(wrong) }
+    let name = object.string("type").filter(|name| (1..=TYPE_BYTES_MAX).contains(&name.len()));
+    name.ok_or(Malformed::Field { field: "type", expected: "a string of 1-128 bytes" })
 }
 
 fn correlation<'a>(object: &Object<'a>) -> Result<Option<Cow<'a, str>>, Malformed> {
     let expected = "a string of at most 64 bytes";
-    let Some(value) = object.value("correlation_id").filter(|value| *value != "null") else { return Ok(None) };
-    let id = scan::text(value).filter(|id| id.len() <= CORRELATION_BYTES_MAX);
+    if object.is_absent("correlation_id") {
+        return Ok(None);
+    }
+    let id = object.text("correlation_id").filter(|id| id.len() <= CORRELATION_BYTES_MAX);
     let id = id.ok_or(Malformed::Field { field: "correlation_id", expected })?;
     Ok(Some(id).filter(|id| !id.is_empty()))
 }
@@ -190,9 +190,11 @@ fn string<'a>(
     bytes_max: usize,
     expected: &'static str,
 ) -> Result<Option<Cow<'a, str>>, Malformed> {
-    let Some(value) = object.value(field).filter(|value| *value != "null") else { return Ok(None) };
-    let text = if value.starts_with('"') { scan::text(value) } else { None };
-    text.filter(|text| text.len() <= bytes_max).map(Some).ok_or(Malformed::Field { field, expected })
+    if object.is_absent(field) {
+        return Ok(None);
+    }
+    let text = object.string(field).filter(|text| text.len() <= bytes_max);
+    text.map(Some).ok_or(Malformed::Field { field, expected })
 }
 
 fn delta_window(object: &Object<'_>) -> Result<Option<u32>, Malformed> {

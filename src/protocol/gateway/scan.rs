@@ -55,13 +55,28 @@ pub(super) struct Object<'a> {
 impl<'a> Object<'a> {
     /// A field's value as it stands.
     pub(super) fn value(&self, name: &str) -> Option<&'a str> {
-        let span = self.spans.iter().find(|span| span.is(name, self.text))?;
-        Some(span.value(self.text))
+        Some(self.span(name)?.value(self.text))
     }
 
     /// See [`text`].
     pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.value(name).and_then(text)
+        let span = self.span(name)?;
+        let value = span.value(self.text);
+        if span.plain { value.get(1..value.len() - 1).map(Cow::Borrowed) } else { text(value) }
+    }
+
+    /// What a field says that is a string.
+    pub(super) fn string(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.text(name).filter(|_| self.value(name).is_some_and(|value| value.starts_with('"')))
+    }
+
+    /// Whether there is no such field, or null.
+    pub(super) fn is_absent(&self, name: &str) -> bool {
+        self.value(name).is_none_or(|value| value == "null")
+    }
+
+    fn span(&self, name: &str) -> Option<&'a Span> {
+        self.spans.iter().find(|span| span.is(name, self.text))
     }
 }
 
@@ -72,7 +87,10 @@ pub(super) struct Span {
     key_end: u32,
     value: u32,
     value_end: u32,
+    /// Whether the name has escapes.
     escaped: bool,
+    /// Whether the value is a string without escapes.
+    plain: bool,
 }
 
 impl Span {
@@ -88,8 +106,14 @@ impl Span {
 
     /// Whether this is the member's name, however it is spelled.
     pub(super) fn is(&self, name: &str, text: &str) -> bool {
-        let key = self.key(text);
-        if self.escaped { Characters(key).eq(name.chars()) } else { key == name }
+        if self.escaped {
+            return Characters(self.key(text)).eq(name.chars());
+        }
+        self.key_len() == name.len() && self.key(text) == name
+    }
+
+    fn key_len(&self) -> usize {
+        (self.key_end - self.key) as usize
     }
 }
 
@@ -98,8 +122,7 @@ fn same(a: &Span, b: &Span, text: &str) -> bool {
     if a.escaped || b.escaped {
         return Characters(a.key(text)).eq(Characters(b.key(text)));
     }
-    let bytes = |span: &Span| &text.as_bytes()[span.key as usize..span.key_end as usize];
-    bytes(a) == bytes(b)
+    a.key_len() == b.key_len() && a.key(text) == b.key(text)
 }
 
 /// What a checked value says, if it is a string; of a number its digits.
@@ -216,10 +239,14 @@ impl Scanner<'_> {
         Some(byte)
     }
 
+    /// Passes over the byte if it stands here.
+    #[inline(always)]
     fn takes(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        self.at += usize::from(found);
-        found
+        if self.peek() != Some(byte) {
+            return false;
+        }
+        self.at += 1;
+        true
     }
 
     fn space(&mut self) {
@@ -235,8 +262,13 @@ impl Scanner<'_> {
         let key_end = self.at as u32 - 1;
         self.colon()?;
         let value = self.at as u32;
-        self.value()?;
-        Ok(Span { key, key_end, value, value_end: self.at as u32, escaped })
+        let plain = if self.takes(b'"') {
+            !self.string()?
+        } else {
+            self.value()?;
+            false
+        };
+        Ok(Span { key, key_end, value, value_end: self.at as u32, escaped, plain })
     }
 
     /// A name; whether it has escapes.
@@ -287,6 +319,7 @@ impl Scanner<'_> {
 
     /// A scalar or an empty bracket, whole; or a bracket with something in it up to its first value, and then whether
     /// it is an object. `depth` brackets are open.
+    #[inline(always)]
     fn begin(&mut self, depth: u32) -> Scanned<Option<bool>> {
         match self.peek() {
             Some(b'{' | b'[') if depth == DEPTH_MAX => return Err("at most 32 open brackets"),
@@ -373,17 +406,15 @@ impl Scanner<'_> {
 
     fn number(&mut self) -> Scanned {
         let start = self.at;
-        self.takes(b'-');
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
         if !self.takes(b'0') {
             self.digits()?;
         }
-        if self.takes(b'.') {
-            self.digits()?;
-        }
-        let exponent = self.takes(b'e') || self.takes(b'E');
-        if exponent {
-            let _sign = self.takes(b'+') || self.takes(b'-');
-            self.digits()?;
+        let mut exponent = false;
+        if let Some(b'.' | b'e' | b'E') = self.peek() {
+            exponent = self.fraction()?;
         }
         let number = &self.bytes[start..self.at];
         let finite = || std::str::from_utf8(number).is_ok_and(|text| text.parse().is_ok_and(f64::is_finite));
@@ -394,13 +425,25 @@ impl Scanner<'_> {
         Err("a number that a double can hold, in at most 64 bytes")
     }
 
+    /// What follows a number's whole part; whether there is an exponent.
+    fn fraction(&mut self) -> Scanned<bool> {
+        if self.takes(b'.') {
+            self.digits()?;
+        }
+        if !self.takes(b'e') && !self.takes(b'E') {
+            return Ok(false);
+        }
+        let _sign = self.takes(b'+') || self.takes(b'-');
+        self.digits()?;
+        Ok(true)
+    }
+
     /// One digit or more.
     fn digits(&mut self) -> Scanned {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-        if self.at == start { Err("a digit") } else { Ok(()) }
+        let rest = &self.bytes[self.at..];
+        let len = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.at += len;
+        if len == 0 { Err("a digit") } else { Ok(()) }
     }
 }
 
@@ -430,7 +473,7 @@ pub(super) fn plain_len(bytes: &[u8]) -> usize {
 }
 
 fn special(byte: u8) -> bool {
-    byte == b'"' || byte == b'\\' || byte < 0x20
+    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
 }
 
 /// Bytes that a long string is checked by at once, and from where on.
