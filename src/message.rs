@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::{Batch, FrameKind, SentRun};
-use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle, TokenHash};
+use crate::id::{ConnAddr, ConnKey, EventId, NodeId, Scope, SessionId, StreamHandle, TokenHash};
 
 /// What a client is told went wrong. The wire index of dialect D is `as u16 + 1`; append only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -328,6 +328,8 @@ pub struct Publish {
 /// An event of the bus on its way to the home of its scope.
 #[derive(Debug)]
 pub struct Event {
+    /// The envelope's `event_id`, if it is a UUID.
+    pub id: Option<EventId>,
     /// Event topic, e.g. `games.events`.
     pub topic: Arc<str>,
     /// Partition of the topic.

@@ -1,10 +1,15 @@
 //! The bus is a log (DESIGN §7, DELIVERY §7): commands go in, events come out, everyone reads at their own pace.
 
+mod duplicates;
 mod embedded;
 mod peer;
+mod rebuild;
+mod topic;
 
-pub use embedded::{EmbeddedBus, TopicBounds};
+pub use embedded::EmbeddedBus;
 pub use peer::{BusPeer, BusStats, Nodes};
+pub use rebuild::{Rebuilt, rebuild};
+pub use topic::TopicBounds;
 
 /// The topics that a gateway reads events from (PROTOCOLS "Bus topics and envelopes").
 pub const EVENT_TOPICS: [&str; 4] = ["games.events", "chat.events", "rooms.events", "system.events"];

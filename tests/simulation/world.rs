@@ -294,6 +294,7 @@ impl World {
         let home = scope.home(self.plan.shards);
         self.events += 1;
         let event = Event {
+            id: None,
             topic: "system.events".into(),
             partition: 0,
             epoch: 5,

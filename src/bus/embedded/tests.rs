@@ -37,7 +37,7 @@ fn small(records: usize, bytes: usize) -> EmbeddedBus {
 }
 
 fn put(bus: &mut EmbeddedBus, topic: &str, value: &[u8]) -> Result<(), ErrorCode> {
-    bus.append(WallMillis(5), &append(topic, value))
+    bus.append(WallMillis(5), &append(topic, value)).map(|_| ())
 }
 
 fn offsets(bus: &mut EmbeddedBus, topic: &str, from: u64, max: usize) -> (Vec<u64>, u64) {

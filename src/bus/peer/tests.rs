@@ -57,8 +57,8 @@ impl Rig {
 
     fn event(&mut self, topic: &str, value: &str) -> Result<(), ErrorCode> {
         let (key, value) = (Box::default(), value.as_bytes().into());
-        self.bus
-            .append(WallMillis(1), &Append { from: ConnAddr::NOBODY, correlation: 0, topic: topic.into(), key, value })
+        let append = Append { from: ConnAddr::NOBODY, correlation: 0, topic: topic.into(), key, value };
+        self.bus.append(WallMillis(1), &append).map(|_| ())
     }
 
     fn timeline(&mut self, room: &str, n: usize) -> Result<(), ErrorCode> {

@@ -23,11 +23,21 @@ impl Bus for Scarce {
         1
     }
 
-    fn append(&mut self, _now: WallMillis, append: &Append) -> Result<(), ErrorCode> {
+    fn append(&mut self, _now: WallMillis, append: &Append) -> Result<Accepted, ErrorCode> {
         assert_eq!(&*append.topic, "games.events");
         self.room_for = self.room_for.checked_sub(1).ok_or(ErrorCode::Unavailable)?;
         self.events.push(String::from_utf8(append.value.to_vec()).unwrap());
-        Ok(())
+        Ok(Accepted::Now)
+    }
+
+    fn completed(&mut self, _out: &mut Vec<Completed>) {}
+
+    fn range(&self, _topic: &str) -> (u64, u64) {
+        (0, self.commands.len() as u64)
+    }
+
+    fn since(&self, _topic: &str, _since: WallMillis) -> u64 {
+        0
     }
 
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
