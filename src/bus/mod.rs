@@ -1,11 +1,13 @@
 //! The bus is a log (DESIGN §7, DELIVERY §7): commands go in, events come out, everyone reads at their own pace.
 
+mod disk;
 mod duplicates;
 mod embedded;
 mod peer;
 mod rebuild;
 mod topic;
 
+pub use disk::{DiskBus, DiskConfig, Opened, WriterChoice};
 pub use embedded::EmbeddedBus;
 pub use peer::{BusPeer, BusStats, Nodes};
 pub use rebuild::{Rebuilt, rebuild};
@@ -15,3 +17,6 @@ pub use topic::TopicBounds;
 pub const EVENT_TOPICS: [&str; 4] = ["games.events", "chat.events", "rooms.events", "system.events"];
 /// The topic that keeps what nobody can use.
 pub const DEAD_TOPIC: &str = "ringgate.dead";
+
+#[cfg(test)]
+mod tests;

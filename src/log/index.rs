@@ -2,7 +2,7 @@
 //! and a reader scans little.
 //!
 //! Invariants of a topic: entries ascend by offset and by place; the first record of the topic in each segment has one;
-//! every record between two entries lies less than [`BLOCK_BYTES`] behind the former.
+//! every record between two entries lies less than [`Index::BLOCK_BYTES`] behind the former.
 
 use std::collections::VecDeque;
 
@@ -31,6 +31,9 @@ struct Block {
 }
 
 impl Index {
+    /// How far a reader may have to scan from a block's place.
+    pub const BLOCK_BYTES: u32 = 64 << 10;
+
     /// The next topic, whose next record gets this offset.
     pub fn add_topic(&mut self, next: u64) {
         self.topics.push(TopicIndex { next, entries: VecDeque::new() });
@@ -42,7 +45,7 @@ impl Index {
         debug_assert_eq!(topic.next, offset);
         topic.next = offset + 1;
         match topic.entries.back_mut() {
-            Some(block) if block.segment == segment && at - block.at < BLOCK_BYTES => {
+            Some(block) if block.segment == segment && at - block.at < Self::BLOCK_BYTES => {
                 block.newest = block.newest.max(timestamp);
             }
             last => {
@@ -60,7 +63,7 @@ impl Index {
     }
 
     /// Segment and place of the block that holds this record; `None` if there is no such record. The record is one of
-    /// the topic's that begin less than [`BLOCK_BYTES`] behind the place.
+    /// the topic's that begin less than [`Index::BLOCK_BYTES`] behind the place.
     #[must_use]
     pub fn find(&self, topic: u16, offset: u64) -> Option<(u64, u32)> {
         let topic = &self.topics[usize::from(topic)];
@@ -86,6 +89,3 @@ impl Index {
         }
     }
 }
-
-/// How far a reader may have to scan.
-pub const BLOCK_BYTES: u32 = 64 << 10;
