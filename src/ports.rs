@@ -110,3 +110,37 @@ pub trait Bus: Send {
     /// This reader has dealt with every record of the topic below `offset`: they may be evicted.
     fn done(&mut self, topic: &str, offset: u64);
 }
+
+impl<B: Bus + ?Sized> Bus for Box<B> {
+    fn durability(&self) -> Durability {
+        (**self).durability()
+    }
+
+    fn epoch(&self, topic: &str) -> u64 {
+        (**self).epoch(topic)
+    }
+
+    fn append(&mut self, now: WallMillis, append: &Append) -> Result<Accepted, ErrorCode> {
+        (**self).append(now, append)
+    }
+
+    fn completed(&mut self, out: &mut Vec<Completed>) {
+        (**self).completed(out);
+    }
+
+    fn range(&self, topic: &str) -> (u64, u64) {
+        (**self).range(topic)
+    }
+
+    fn since(&self, topic: &str, since: WallMillis) -> u64 {
+        (**self).since(topic, since)
+    }
+
+    fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
+        (**self).read(topic, offset, max, out)
+    }
+
+    fn done(&mut self, topic: &str, offset: u64) {
+        (**self).done(topic, offset);
+    }
+}

@@ -74,7 +74,7 @@ struct Reading {
     /// Read and not yet looked at, the last first.
     page: Vec<Record>,
     /// Looked at, and not yet taken by the mesh.
-    held: Option<Event>,
+    held: Option<Box<Event>>,
     poison_logged: bool,
 }
 
@@ -201,14 +201,14 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         source.offset = record.offset;
         match parse_event(&record.value, source, rules, json) {
             Ok(Some(event)) if duplicates.is_repeat(record.timestamp, &event) => stats.duplicates_total.add(1),
-            Ok(event) => *held = event,
+            Ok(event) => *held = event.map(Box::new),
             Err(error) => self.bury(at, wall, &record, &error),
         }
         true
     }
 
     /// Gives the event back if the mesh does not take it now.
-    fn give(&mut self, event: Event) -> Result<(), Event> {
+    fn give(&mut self, event: Box<Event>) -> Result<(), Box<Event>> {
         let home = event.scope.home(self.nodes.shards);
         let kicked = match (&event.effect, &event.scope) {
             (Some(Effect::Kick), Scope::User(user)) => Some(Arc::clone(user)),
@@ -222,7 +222,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             let kick = Request::Presence(Box::new(PresenceRequest::Kick { user }));
             self.port.request(self.nodes.presence, kick);
         }
-        self.port.request(home, Request::Event(Box::new(event)));
+        self.port.request(home, Request::Event(event));
         self.stats.events_total.add(1);
         Ok(())
     }

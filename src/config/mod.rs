@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::auth::{KeyError, Verifier};
+use crate::bus::WriterChoice;
 use crate::limits;
 
 pub use keys::{KEYS, Key, Kind};
@@ -31,6 +32,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// The bus on disk.
+    pub bus: Bus,
     /// Between shards.
     pub mesh: Mesh,
     /// What is logged.
@@ -62,6 +65,8 @@ pub struct Server {
     pub gateway_id: Option<String>,
     /// Origins allowed beside the same host and localhost.
     pub origins: Vec<String>,
+    /// Where the bus's log lies; without it the bus is in memory.
+    pub data_dir: Option<String>,
 }
 
 /// Which I/O driver to use (DESIGN §6).
@@ -115,6 +120,16 @@ pub struct Timeouts {
     pub close: Duration,
     pub drain: Duration,
     pub pause: Duration,
+}
+
+/// The bus on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Bus {
+    pub retention: Duration,
+    pub retention_bytes: u64,
+    pub segment_bytes: u32,
+    pub writer: WriterChoice,
 }
 
 /// Between shards.
@@ -216,6 +231,7 @@ impl Default for Server {
             max_connections: 0,
             gateway_id: None,
             origins: Vec::new(),
+            data_dir: None,
         }
     }
 }
@@ -249,6 +265,17 @@ impl Default for Timeouts {
             close: limits::CLOSE_TIMEOUT,
             drain: limits::DRAIN_TIMEOUT,
             pause: limits::PAUSE_TIMEOUT,
+        }
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            retention: limits::LOG_RETENTION,
+            retention_bytes: limits::LOG_RETENTION_BYTES,
+            segment_bytes: limits::LOG_SEGMENT_BYTES,
+            writer: WriterChoice::Auto,
         }
     }
 }

@@ -115,7 +115,10 @@ impl Recovery {
             }
             Some(_) if header.number != self.records => {
                 let records = self.records;
-                return wrong(format!("it begins behind record {}, the segments before it end at {records}", header.number));
+                return wrong(format!(
+                    "it begins behind record {}, the segments before it end at {records}",
+                    header.number
+                ));
             }
             Some(_) => {
                 // Topics whose first records still waited when it was made come last.

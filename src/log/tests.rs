@@ -260,12 +260,8 @@ fn a_broken_chain_is_refused() {
 fn batches_are_made_one_at_a_time() {
     let mut commit: Commit<u32> = Commit::new(CommitBounds { records: 4, bytes: 4000, batch_bytes: 600 });
     commit.add_topic(10);
-    let record = |bytes: usize| Record {
-        offset: 0,
-        timestamp: WallMillis(0),
-        key: (*b"").into(),
-        value: vec![0; bytes].into(),
-    };
+    let record =
+        |bytes: usize| Record { offset: 0, timestamp: WallMillis(0), key: (*b"").into(), value: vec![0; bytes].into() };
     let offsets = |items: &[Item<u32>]| items.iter().map(|item| (item.tag, item.record.offset)).collect::<Vec<_>>();
     commit.push(0, record(9000), 1).expect("a single record always fits");
     assert_eq!(commit.push(0, record(1), 2), Err(Refused), "the bytes are used up");

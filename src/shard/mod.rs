@@ -21,8 +21,9 @@ use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
 use crate::limits;
-use crate::message::Request;
+use crate::message::{Event, Request};
 use crate::protocol::envelope::Json;
+use crate::protocol::frames::FramesEncoder;
 use crate::router::Port;
 use crate::session::{Output, Settings};
 use crate::stats::{Ledger, ShardStats};
@@ -145,6 +146,18 @@ impl<D: Driver> Shard<D> {
             json: Json::default(),
             driver,
         }
+    }
+
+    /// Puts what a log kept into the homes. Call it before the first turn: nobody is served yet, so nobody is told.
+    pub fn rebuild(&mut self, events: impl Iterator<Item = Event>) {
+        for event in events {
+            if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
+                tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
+            }
+            while self.homes.output().is_some() {}
+        }
+        self.homes.seal(self.now);
+        while self.homes.output().is_some() {}
     }
 
     /// Turns until the node is drained.

@@ -21,7 +21,9 @@ impl Folder {
         let path = data_dir.join("log");
         let refuse = |what: &str, error: io::Error| {
             let dir = data_dir.display();
-            format!("data_dir {dir}: {what} {dir}/log: {error}; give a folder that this user may write to with --data-dir")
+            format!(
+                "data_dir {dir}: {what} {dir}/log: {error}; give a folder that this user may write to with --data-dir"
+            )
         };
         fs::create_dir_all(&path).map_err(|error| refuse("cannot make", error))?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(path.join("lock"));
@@ -30,7 +32,9 @@ impl Folder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let dir = data_dir.display();
-                return Err(format!("data_dir {dir}: another process uses it; stop that one or give another --data-dir"));
+                return Err(format!(
+                    "data_dir {dir}: another process uses it; stop that one or give another --data-dir"
+                ));
             }
             Err(TryLockError::Error(error)) => return Err(refuse("cannot lock", error)),
         }
@@ -57,7 +61,8 @@ impl Folder {
 
     /// Opens a segment and reads all of it.
     pub fn read(&self, number: u64, bytes: &mut Vec<u8>) -> Result<Arc<File>, String> {
-        let refuse = |error: io::Error| format!("{}: {error}; make it readable and writable", self.file(number).display());
+        let refuse =
+            |error: io::Error| format!("{}: {error}; make it readable and writable", self.file(number).display());
         let mut file = OpenOptions::new().read(true).write(true).open(self.file(number)).map_err(refuse)?;
         bytes.clear();
         file.read_to_end(bytes).map_err(refuse)?;
