@@ -158,6 +158,7 @@ impl<D: Driver> Shard<D> {
         }
         self.homes.seal(self.now);
         while self.homes.output().is_some() {}
+        self.show_homes();
     }
 
     /// Turns until the node is drained.
@@ -272,7 +273,7 @@ impl<D: Driver> Shard<D> {
                 self.driver.wake(peer);
             }
         }
-        let (history_bytes, streams) = self.homes.sizes();
+        self.show_homes();
         self.busy = std::mem::take(&mut self.busy_next)
             || self.waiting.iter().any(|slot| self.can_go_on(*slot))
             || !self.dirty.is_empty()
@@ -288,9 +289,13 @@ impl<D: Driver> Shard<D> {
         stats.mesh_depth.record(self.port.depth().0 as u64 + self.port.depth().1 as u64);
         stats.connections.set(self.slots.len() as u64);
         stats.sessions.set(self.members.sizes().0 as u64);
-        stats.history_bytes.set(history_bytes as u64);
-        stats.streams.set(streams as u64);
         stats.paused_connections.set(self.waiting.len() as u64);
+    }
+
+    fn show_homes(&self) {
+        let (history_bytes, streams) = self.homes.sizes();
+        self.stats.history_bytes.set(history_bytes as u64);
+        self.stats.streams.set(streams as u64);
     }
 
     /// Checks what must hold between turns: conservation (D5), seats; for tests, simulations and debug builds.

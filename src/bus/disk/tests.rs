@@ -206,6 +206,47 @@ fn a_full_disk_refuses_and_the_log_goes_on() {
     assert_eq!(values(&mut open(&config), "t"), expected);
 }
 
+/// A disk that syncs when it is told to.
+struct Slow {
+    inner: ThreadSink,
+    begun: crossbeam_channel::Sender<()>,
+    go_on: crossbeam_channel::Receiver<()>,
+}
+
+impl Sink for Slow {
+    fn write(&mut self, file: &Arc<File>, at: u64, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        self.begun.send(()).unwrap();
+        self.go_on.recv().unwrap();
+        self.inner.write(file, at, bytes)
+    }
+}
+
+/// Nothing is acknowledged and nothing is read before the sync has returned; what came meanwhile is one batch.
+#[test]
+fn nothing_is_acknowledged_before_the_sync() {
+    let scratch = Scratch::new();
+    let (begun, begins) = crossbeam_channel::bounded(0);
+    let (go, go_on) = crossbeam_channel::bounded(0);
+    let slow = move || Ok((Box::new(Slow { inner: ThreadSink, begun, go_on }) as Box<dyn Sink>, String::new()));
+    let (mut bus, _) = DiskBus::open_with(&disk_config(&scratch, WriterChoice::Thread), Box::new(slow)).unwrap();
+    let mut ends = Vec::new();
+    bus.append(WallMillis(5), &append("t", b"0")).unwrap();
+    begins.recv().unwrap();
+    for n in 1..10u8 {
+        bus.append(WallMillis(5), &append("t", &[n])).unwrap();
+    }
+    bus.completed(&mut ends);
+    assert_eq!((ends.len(), bus.range("t"), offsets(&mut bus, "t", 0, 9)), (0, (0, 0), (vec![], 0)));
+    go.send(()).unwrap();
+    begins.recv().unwrap();
+    bus.completed(&mut ends);
+    assert_eq!((ends.len(), bus.range("t")), (1, (0, 1)), "the first batch is one record, the second has not synced");
+    go.send(()).unwrap();
+    until("the second batch ends", || bus.range("t") == (0, 10));
+    bus.completed(&mut ends);
+    assert_eq!(ends.len(), 10);
+}
+
 /// A handle that has not been told of its failure appends nothing behind it.
 #[test]
 fn a_failure_comes_before_the_next_append() {
