@@ -15,6 +15,8 @@
 //! |---|---|
 //! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`packed`] [`ports`] [`time`] [`limits`] [`stats`] |
 //! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle |
+//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`time`] [`limits`] [`stats`] |
+//! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle · [`log`] the log on disk as bytes |
 //! | L1b | [`session`] the life of one connection |
 //! | L2 | [`router`] mesh of rings and doorbells · [`shard`] the loop and its drivers uring, monoio, simulated |
 //! | L3 peers on their own threads | [`bus`] · [`presence`] · [`workers`] · [`admin`] |
@@ -36,6 +38,7 @@ pub mod time;
 // --- L1 core
 pub mod auth;
 pub mod delivery;
+pub mod log;
 pub mod protocol;
 pub mod services;
 pub mod streams;

@@ -135,6 +135,27 @@ pub const BUS_TOPIC_BYTES: usize = 64 << 20;
 pub const BUS_TOPICS: usize = 64;
 /// Records a peer or worker takes from a topic per turn, so that it comes back to its mailbox.
 pub const BUS_READ_RECORDS: usize = 256;
+/// Appends of one thread that may be on their way to the bus; then it takes no more commands, which pauses who sends
+/// them (DELIVERY §5).
+pub const BUS_PENDING: usize = 4096;
+/// Events whose ids the bus peer remembers, to drop a repeated one (DELIVERY §7).
+pub const SEEN_EVENTS: usize = 65_536;
+/// Bytes of a topic's name (Kafka allows 249).
+pub const TOPIC_BYTES_MAX: usize = 255;
+/// Bytes of records that one write and one fdatasync of the log on disk take: few milliseconds of a plain disk.
+pub const LOG_BATCH_BYTES: usize = 4 << 20;
+/// Records that may wait for the log's disk: those of the bus peer, and of services.
+pub const LOG_PENDING_RECORDS: usize = 4 * BUS_PENDING;
+/// Bytes that may wait for the log's disk.
+pub const LOG_PENDING_BYTES: usize = 64 << 20;
+/// Bytes of a segment of the log; retention drops whole ones.
+pub const LOG_SEGMENT_BYTES: u32 = 64 << 20;
+/// How long the log on disk keeps records: a day to look back on, far more than any session can lack.
+pub const LOG_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Bytes the log on disk keeps; reading them all once is what a start costs.
+pub const LOG_RETENTION_BYTES: u64 = 1 << 30;
+/// How long a log that cannot be written waits before it tries again.
+pub const LOG_RETRY: Duration = Duration::from_millis(500);
 /// Commands whose ids a service remembers, to do a repeated one once (DELIVERY §7).
 pub const SEEN_COMMANDS: usize = 65_536;
 
@@ -150,6 +171,8 @@ pub const BATTLE_INTERVAL_MS: u64 = 60_000;
 pub const HISTORY_TIME: Duration = Duration::from_secs(RESUME_WINDOW.as_secs() + IDLE_TIMEOUT.as_secs() + 30);
 
 const _: () = assert!(HISTORY_TIME.as_secs() == 390);
+const _: () = assert!(LOG_RETENTION.as_secs() >= HISTORY_TIME.as_secs(), "histories are rebuilt from the log");
+const _: () = assert!(LOG_BATCH_BYTES <= LOG_PENDING_BYTES && LOG_BATCH_BYTES < LOG_SEGMENT_BYTES as usize);
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
 const _: () = assert!(2 * (MAX_FRAME + 64) <= QUEUE_BYTES, "a queue's half holds the largest frame");
 const _: () = assert!(MAX_FRAME + 64 <= ANSWER_BYTES, "an echo of the largest frame fits the answers' share");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::{Audience, Batch, FrameKind, SentRun};
-use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle, TokenHash};
+use crate::id::{ConnAddr, ConnKey, EventId, NodeId, Scope, SessionId, StreamHandle, TokenHash};
 
 /// What a client is told went wrong. The wire index of dialect D is `as u16 + 1`; append only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -343,6 +343,8 @@ pub enum PublishTo {
 /// An event of the bus on its way to the home of its scope.
 #[derive(Debug)]
 pub struct Event {
+    /// The envelope's `event_id`, if it is a UUID.
+    pub id: Option<EventId>,
     /// Event topic, e.g. `games.events`.
     pub topic: Arc<str>,
     /// Partition of the topic.
@@ -466,7 +468,7 @@ pub enum PresenceRequest {
         /// The session.
         session: SessionId,
         /// The token's roles.
-        roles: Box<[Box<str>]>,
+        roles: Arc<[Box<str>]>,
         /// The token's `exp`, seconds since the Unix epoch.
         expires_at: u64,
     },

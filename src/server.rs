@@ -6,6 +6,7 @@
 //! the end: shards first, since everything else serves them.
 
 mod announce;
+mod bus;
 mod reload;
 mod threads;
 
@@ -57,8 +58,10 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let health = SocketAddr::new(config.server.health_host, config.server.health_port);
     let health = TcpListener::bind(health)
         .map_err(|error| format!("health port {health}: {error}; choose another with --health-port"))?;
+    let (log, bus_words) = bus::NodeBus::open(&config, &mut entropy)?;
+    let durability = log.durability();
     let node = Arc::new(node_state(&config, descriptors));
-    let settings = Latest::new(settings(&config, &keys, shards, &mut entropy));
+    let settings = Latest::new(settings(&config, &keys, shards, durability, &mut entropy));
     let rules = Latest::new(Arc::clone(&config.routes));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
@@ -75,14 +78,18 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
         node: Arc::clone(&node),
         seed,
     });
-    let state = Arc::new(AdminState::new(stats.clone(), Durability::Memory, driver.name()));
+    let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
     let admin = admin::spawn(health, Arc::clone(&state)).map_err(|error| format!("admin side: {error}"))?;
-    let peers = threads::Peers::start(&config, shards, presence_port, bus_port, (epoch, seed), rules.clone());
-    let running =
-        threads::Shards::start(&driver, shard_configs.collect(), listeners, config.server.pin && cores > 1, &peers)?;
+    let (to_homes, events) = bus::ways(shards);
+    let ports = [presence_port, bus_port];
+    let peers = threads::Peers::start(&config, shards, ports, log, to_homes, rules.clone(), seed);
+    let (configs, pin) = (shard_configs.collect(), config.server.pin && cores > 1);
+    let running = threads::Shards::start(&driver, configs, listeners, pin, &peers, events)?;
     peers.connect(running.wakers());
+    running.await_histories();
     state.ready.store(true, Ordering::Release);
-    announce::ready(&config, &keys, address, admin.address(), shards, &driver);
+    let words = format!("shards {shards}, {}, bus {bus_words}", driver.words());
+    announce::ready(&config, &keys, address, admin.address(), &words);
     let drain = config.timeouts.drain;
     let reloader = Reloader::new(read, config, settings, rules);
     threads::obey_signals(signals, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
@@ -113,6 +120,14 @@ impl Chosen {
             Self::Uring => "uring",
             Self::Monoio(_) => "monoio",
         }
+    }
+
+    fn words(&self) -> String {
+        let why = match self {
+            Self::Uring => "a trial ring worked",
+            Self::Monoio(why) => why,
+        };
+        format!("driver {} ({why})", self.name())
     }
 }
 
@@ -162,7 +177,7 @@ fn node_state(config: &Config, descriptors: u64) -> NodeState {
     }
 }
 
-fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) -> Settings {
+fn settings(config: &Config, keys: &Keys, shards: u16, durability: Durability, entropy: &mut Entropy) -> Settings {
     let (delivery, timeouts) = (&config.delivery, &config.timeouts);
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Settings {
@@ -178,7 +193,7 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
         shards,
         presence: NodeId(shards),
         bus: NodeId(shards + 1),
-        durability: Durability::Memory.name(),
+        durability: durability.name(),
         queue: delivery::Limits {
             frames: delivery.queue_frames,
             bytes: delivery.queue_bytes,
@@ -206,7 +221,7 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
 }
 
 fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u64) -> HomeConfig {
-    let (delivery, timeouts) = (&config.delivery, &config.timeouts);
+    let delivery = &config.delivery;
     HomeConfig {
         shard,
         shards,
@@ -216,9 +231,14 @@ fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u6
         history_events: delivery.history_events,
         history_bytes: delivery.history_bytes,
         history_total_bytes: delivery.history_total_bytes,
-        history_time: delivery.resume_window + timeouts.idle + Duration::from_secs(30),
+        history_time: history_time(config),
         resume_window: delivery.resume_window,
     }
+}
+
+/// See `limits::HISTORY_TIME`.
+fn history_time(config: &Config) -> Duration {
+    config.delivery.resume_window + config.timeouts.idle + Duration::from_secs(30)
 }
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.

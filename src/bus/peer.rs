@@ -3,17 +3,21 @@
 //!
 //! Laws: events of a topic reach their homes in the topic's order, each once. The peer pulls: it reads on only while the
 //! mesh takes what it has read, so that what waits stays in the log; one event per topic is held, and one page of
-//! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`.
+//! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`. A command
+//! is answered when the bus has accepted it, however late that is; while too many are on their way no more are taken.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::DEAD_TOPIC;
+use super::duplicates::Duplicates;
+use super::rebuild::Rebuilt;
 use crate::id::{ConnAddr, NodeId, Scope};
 use crate::limits;
-use crate::message::{Append, Deliver, Effect, Event, PresenceRequest, Request};
-use crate::ports::{Bus, Record};
+use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, Request};
+use crate::ports::{Accepted, Bus, Completed, Record, Ticket};
 use crate::protocol::envelope::{EnvelopeError, EventRules, EventSource, Json, parse_event};
 use crate::router::peer::Peer;
 use crate::router::{Latest, Port};
@@ -28,6 +32,10 @@ pub struct BusPeer<B, R> {
     rules: Latest<R>,
     nodes: Nodes,
     topics: Vec<Reading>,
+    /// Who waits for an answer, in the order of the tickets.
+    pending: VecDeque<(Ticket, ConnAddr, u64)>,
+    completed: Vec<Completed>,
+    duplicates: Duplicates,
     json: Json,
     stats: Arc<BusStats>,
     /// The broken policy to run instead.
@@ -66,6 +74,8 @@ pub struct BusStats {
     pub events_total: Counter,
     /// Events that nobody can use.
     pub poison_total: Counter,
+    /// Events that repeat one of the window, which are dropped.
+    pub duplicates_total: Counter,
 }
 
 /// Where the peer stands in a topic.
@@ -101,6 +111,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             rules,
             nodes,
             topics,
+            pending: VecDeque::new(),
+            completed: Vec::new(),
+            duplicates: Duplicates::default(),
             json: Json::default(),
             stats: Arc::default(),
             #[cfg(feature = "mutants")]
@@ -114,6 +127,18 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         self.mutant = mutant;
     }
 
+    /// The peer reads on where the histories' rebuild ended.
+    #[must_use]
+    pub fn after(mut self, rebuilt: Rebuilt) -> Self {
+        for (name, next) in &rebuilt.next {
+            if let Some(reading) = self.topics.iter_mut().find(|reading| reading.source.topic == *name) {
+                reading.next = *next;
+                self.bus.done(name, *next);
+            }
+        }
+        Self { duplicates: rebuilt.duplicates, ..self }
+    }
+
     /// Its counters, for the admin side.
     #[must_use]
     pub fn stats(&self) -> Arc<BusStats> {
@@ -123,6 +148,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     /// Returns whether there may be more.
     fn take_commands(&mut self, wall: WallMillis) -> bool {
         for _ in 0..limits::RING_SLOTS {
+            if !self.takes_input() {
+                return false;
+            }
             let Some((from, request)) = self.port.take_request() else { return false };
             match request {
                 Request::Append(append) => self.append(wall, &append),
@@ -133,11 +161,34 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     fn append(&mut self, wall: WallMillis, append: &Append) {
-        let outcome = self.bus.append(wall, append);
+        match self.bus.append(wall, append) {
+            Ok(Accepted::Now) => self.answer(append.from, append.correlation, Ok(())),
+            Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, append.from, append.correlation)),
+            Err(code) => self.answer(append.from, append.correlation, Err(code)),
+        }
+    }
+
+    /// Answers those whose appends have ended.
+    fn answer_completed(&mut self) {
+        let mut completed = std::mem::take(&mut self.completed);
+        self.bus.completed(&mut completed);
+        for Completed { ticket, outcome } in completed.drain(..) {
+            let Some((expected, from, correlation)) = self.pending.pop_front() else { break };
+            debug_assert_eq!(expected, ticket, "a handle's appends are completed in order");
+            if from == ConnAddr::NOBODY && outcome.is_err() {
+                tracing::warn!(topic = DEAD_TOPIC, "a poison event is lost: the topic could not be written");
+            } else if from != ConnAddr::NOBODY {
+                self.answer(from, correlation, outcome);
+            }
+        }
+        self.completed = completed;
+    }
+
+    fn answer(&mut self, from: ConnAddr, correlation: u64, outcome: Result<(), ErrorCode>) {
         let counter = if outcome.is_ok() { &self.stats.commands_total } else { &self.stats.refused_total };
         counter.add(1);
-        if append.correlation != 0 {
-            let Append { from: ConnAddr { shard, conn }, correlation, .. } = *append;
+        if correlation != 0 {
+            let ConnAddr { shard, conn } = from;
             self.port.deliver(shard, Deliver::Answered { to: conn, correlation, outcome });
             if mutant!(self, DoubledAnswer) {
                 self.port.deliver(shard, Deliver::Answered { to: conn, correlation, outcome });
@@ -164,7 +215,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     /// Reads a record into `held`, or past it if it is not for clients; `false` if there is none.
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
         let reversed = mutant!(self, ReversedEvents);
-        let Self { bus, json, rules, topics, .. } = self;
+        let Self { bus, json, rules, topics, duplicates, stats, .. } = self;
         let Reading { source, next, page, held, .. } = &mut topics[at];
         if page.is_empty() {
             // All before `next` was taken by the mesh.
@@ -177,6 +228,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         let Some(record) = page.pop() else { return false };
         source.offset = record.offset;
         match parse_event(&record.value, source, &**rules, json) {
+            Ok(Some(event)) if duplicates.is_repeat(record.timestamp, &event) => stats.duplicates_total.add(1),
             Ok(event) => *held = event.map(Box::new),
             Err(error) => self.bury(at, wall, &record, &error),
         }
@@ -225,8 +277,12 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             key: record.key.as_ref().into(),
             value: simd_json::to_vec(&dead).expect("plain text is always JSON").into(),
         };
-        if let Err(code) = self.bus.append(wall, &dead) {
-            tracing::warn!(topic = DEAD_TOPIC, code = code.name(), "a poison event is lost: the topic refused it");
+        match self.bus.append(wall, &dead) {
+            Ok(Accepted::Now) => {}
+            Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, ConnAddr::NOBODY, 0)),
+            Err(code) => {
+                tracing::warn!(topic = DEAD_TOPIC, code = code.name(), "a poison event is lost: the topic refused it");
+            }
         }
     }
 }
@@ -236,6 +292,7 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         self.port.flush_outboxes();
         // Nobody answers a peer; what comes all the same must not fill a ring.
         while self.port.take_deliver().is_some() {}
+        self.answer_completed();
         let mut more = self.take_commands(wall);
         // Behind the commands: the events of one that a new row allowed find that table's rows here.
         self.rules.refresh();
@@ -247,6 +304,10 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
 
     fn port(&mut self) -> &mut Port {
         &mut self.port
+    }
+
+    fn takes_input(&self) -> bool {
+        self.pending.len() < limits::BUS_PENDING
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Config, DriverChoice, LogFormat, LogLevel};
+use super::{Config, DriverChoice, LogFormat, LogLevel, WriterChoice};
 use crate::auth::{Cidr, is_origin};
 use crate::limits;
 
@@ -270,6 +270,9 @@ pub static KEYS: &[Key] = &[
         "Connections of one client address and shard that have not authenticated; another gets 429. An IPv6 /64 counts \
          as one address.",
         number!(server.newcomers_max: u32, "connections", 1, 16_777_216)),
+    known_as("DATA_DIR", row("server.data_dir", "data-dir",
+        "Folder for what must survive the process: the bus's log. Unset: all is kept in memory and gone with the process.",
+        text!(server.data_dir, "a path", "/var/lib/ringgate", secret: false))),
 
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
         "PEM file of the public key that tokens are checked with; the key fixes the algorithm: RS256, ES256, EdDSA.",
@@ -348,6 +351,20 @@ pub static KEYS: &[Key] = &[
     row("timeouts.pause_ms", "pause-ms",
         "How long a paused publisher waits before its command is refused or it is closed 1013.",
         duration!(timeouts.pause, 1, HOUR_MS)),
+
+    row("bus.retention_s", "bus-retention-s",
+        "How long the log in data_dir keeps records; nothing that a service has not read is removed.",
+        duration!(bus.retention, "seconds", as_secs, from_secs, 60, 31_536_000)),
+    row("bus.retention_bytes", "bus-retention-bytes",
+        "Bytes the log in data_dir keeps; a start reads them all once.",
+        number!(bus.retention_bytes: u64, "bytes", 1 << 20, 1024 * GIB)),
+    row("bus.segment_bytes", "bus-segment-bytes",
+        "Bytes of a file of the log; whole files are removed.",
+        number!(bus.segment_bytes: u32, "bytes", 64 << 10, GIB)),
+    row("bus.writer", "bus-writer",
+        "What writes the log. auto tries tokio-uring and falls back to a thread; tokio-uring is used or the start fails.",
+        choice!(bus.writer, "auto, tokio-uring or thread", "auto",
+            "auto" => WriterChoice::Auto, "tokio-uring" => WriterChoice::Uring, "thread" => WriterChoice::Thread)),
 
     row("mesh.ring_slots", "mesh-ring-slots",
         "Messages of one ring between two shards.",

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Cidr, KeyError, Verifier};
+use crate::bus::WriterChoice;
 use crate::limits;
 use crate::protocol::routes::Routes;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// The bus on disk.
+    pub bus: Bus,
     /// Between shards.
     pub mesh: Mesh,
     /// What is logged.
@@ -75,6 +78,8 @@ pub struct Server {
     pub trusted_proxies: Vec<Cidr>,
     /// Connections of one address and shard that have not authenticated.
     pub newcomers_max: u32,
+    /// Where the bus's log lies; without it the bus is in memory.
+    pub data_dir: Option<String>,
 }
 
 /// Which I/O driver to use (DESIGN §6).
@@ -130,6 +135,16 @@ pub struct Timeouts {
     pub close: Duration,
     pub drain: Duration,
     pub pause: Duration,
+}
+
+/// The bus on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Bus {
+    pub retention: Duration,
+    pub retention_bytes: u64,
+    pub segment_bytes: u32,
+    pub writer: WriterChoice,
 }
 
 /// Between shards.
@@ -233,6 +248,7 @@ impl Default for Server {
             origins: Vec::new(),
             trusted_proxies: Vec::new(),
             newcomers_max: limits::NEWCOMERS,
+            data_dir: None,
         }
     }
 }
@@ -268,6 +284,17 @@ impl Default for Timeouts {
             close: limits::CLOSE_TIMEOUT,
             drain: limits::DRAIN_TIMEOUT,
             pause: limits::PAUSE_TIMEOUT,
+        }
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            retention: limits::LOG_RETENTION,
+            retention_bytes: limits::LOG_RETENTION_BYTES,
+            segment_bytes: limits::LOG_SEGMENT_BYTES,
+            writer: WriterChoice::Auto,
         }
     }
 }

@@ -41,7 +41,7 @@ fn the_key_table_is_consistent() {
             sections.push(key.section());
         }
     }
-    assert_eq!(sections, ["server", "auth", "delivery", "timeouts", "mesh", "log"]);
+    assert_eq!(sections, ["server", "auth", "delivery", "timeouts", "bus", "mesh", "log"]);
 }
 
 /// Defaults are within their own ranges, and what is read back is what was written.

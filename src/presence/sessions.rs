@@ -253,8 +253,8 @@ impl Sessions {
     }
 
     /// Gives the session another token's roles and end.
-    pub(super) fn refresh(&mut self, slot: Slot, roles: Box<[Box<str>]>, expires_at: u64) {
-        let roles = self.role_sets.take(roles.into());
+    pub(super) fn refresh(&mut self, slot: Slot, roles: Arc<[Box<str>]>, expires_at: u64) {
+        let roles = self.role_sets.take(roles);
         let kept = self.kept_mut(slot);
         kept.expires_at = expires_at;
         let old = std::mem::replace(&mut kept.roles, roles);

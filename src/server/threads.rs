@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
+use super::bus::NodeBus;
 use super::reload::Reloader;
 use crate::admin::AdminState;
-use crate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
+use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits;
+use crate::message::Event;
 use crate::presence::{EmbeddedPresence, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
@@ -32,6 +34,7 @@ pub struct Shards {
     threads: Vec<JoinHandle<()>>,
     wakers: Vec<Arc<dyn Wake>>,
     ended: Receiver<Result<(), String>>,
+    rebuilt: Receiver<()>,
 }
 
 /// What a shard thread tells while it starts.
@@ -48,15 +51,25 @@ impl Shards {
         listeners: Vec<OwnedFd>,
         pin: bool,
         peers: &Peers,
+        events: Vec<Receiver<Event>>,
     ) -> Result<Self, String> {
         let count = configs.len();
+        let (rebuilding, rebuilt) = bounded(count);
         let (started, starting) = bounded::<Started>(count);
         let (ending, ended) = bounded(count);
         let all_wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>> = Arc::default();
         let (go, gate) = bounded::<()>(count);
-        let threads = configs.into_iter().zip(listeners).enumerate().map(|(index, (config, listener))| {
-            let life =
-                Life { index, pin, started: started.clone(), gate: gate.clone(), wakers: Arc::clone(&all_wakers) };
+        let parts = configs.into_iter().zip(listeners).zip(events);
+        let threads = parts.enumerate().map(|(index, ((config, listener), events))| {
+            let life = Life {
+                index,
+                pin,
+                started: started.clone(),
+                gate: gate.clone(),
+                wakers: Arc::clone(&all_wakers),
+                events,
+                rebuilding: rebuilding.clone(),
+            };
             let (ending, uring) = (ending.clone(), matches!(driver, Chosen::Uring));
             let body = move || {
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -84,7 +97,13 @@ impl Shards {
         for _ in 0..count {
             let _ = go.send(());
         }
-        Ok(Self { threads, wakers, ended })
+        Ok(Self { threads, wakers, ended, rebuilt })
+    }
+
+    /// Waits until all homes have what the bus kept of their streams.
+    pub fn await_histories(&self) {
+        // One that ended instead is reported by `join`.
+        (0..self.threads.len()).take_while(|_| self.rebuilt.recv().is_ok()).for_each(drop);
     }
 
     /// The doorbells of all nodes.
@@ -122,29 +141,33 @@ struct Life {
     started: Sender<Started>,
     gate: Receiver<()>,
     wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>>,
+    /// What the bus kept for this shard's homes.
+    events: Receiver<Event>,
+    /// Told once the homes have it.
+    rebuilding: Sender<()>,
 }
 
 impl Life {
-    fn run_uring(&self, config: ShardConfig, listener: OwnedFd) {
+    fn run_uring(self, config: ShardConfig, listener: OwnedFd) {
         self.pin();
         match UringDriver::new(UringConfig { listener: Some(listener) }) {
             Ok(mut driver) => {
                 if let Some(wakers) = self.meet(driver.waker()) {
                     driver.set_wakers(wakers);
-                    turn(driver, config);
+                    self.turn(driver, config);
                 }
             }
             Err(error) => self.refuse(&error),
         }
     }
 
-    fn run_monoio(&self, config: ShardConfig, listener: OwnedFd) {
+    fn run_monoio(self, config: ShardConfig, listener: OwnedFd) {
         self.pin();
         match MonoioDriver::new(MonoioConfig { listener: Some(listener) }) {
             Ok(mut driver) => {
                 if let Some(wakers) = self.meet(driver.waker()) {
                     driver.set_wakers(wakers);
-                    turn(driver, config);
+                    self.turn(driver, config);
                 }
             }
             Err(error) => self.refuse(&error),
@@ -166,14 +189,21 @@ impl Life {
         self.wakers.get().cloned()
     }
 
+    /// Histories first: whoever asks a home, from whatever shard, waits in its mailbox until they are there.
+    fn turn<D: Driver>(self, driver: D, config: ShardConfig) {
+        let Self { events, rebuilding, .. } = self;
+        let mut shard = Shard::new(driver, config);
+        shard.rebuild(events.iter());
+        // The main thread may have given up meanwhile.
+        let _ = rebuilding.send(());
+        drop((events, rebuilding));
+        shard.run();
+    }
+
     fn refuse(&self, error: &std::io::Error) {
         // The main thread reports the first refusal.
         let _ = self.started.send(Err(format!("shard {}: {error}", self.index)));
     }
-}
-
-fn turn<D: Driver>(driver: D, config: ShardConfig) {
-    Shard::new(driver, config).run();
 }
 
 /// The threads that are no shards: presence, bus, services.
@@ -184,15 +214,18 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Starts them; they wait for [`Peers::connect`] before they touch the mesh.
+    /// Starts them; they wait for [`Peers::connect`] before they touch the mesh. `events` are the ways to the shards'
+    /// homes, by which histories are rebuilt.
     pub fn start(
         config: &Config,
         shards: u16,
-        presence: Port,
-        bus: Port,
-        (epoch, seed): (u64, u64),
+        ports: [Port; 2],
+        log: NodeBus,
+        events: Vec<Sender<Event>>,
         rules: Latest<Arc<Routes>>,
+        seed: u64,
     ) -> Self {
+        let [presence, bus] = ports;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
@@ -205,19 +238,26 @@ impl Peers {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
-        let log = EmbeddedBus::new(epoch, TopicBounds::default());
-        let bus_log = log.handle();
+        let bus_log = log.share();
+        let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
-            let reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            drop(bus_log);
+            let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+            let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
+            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            drop(events);
+            tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS);
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt);
             if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
         let services_thread = spawn("services", &stop, move |stop| {
             let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-            workers::run(&mut ServiceWorker::new(reader, seed), clock, stop);
+            drop(log);
+            workers::run(&mut ServiceWorker::new(reader, seed).recover(syscall::wall(), seed), clock, stop);
         });
         let threads = vec![presence_thread, bus_thread, services_thread];
         Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] }

@@ -22,8 +22,9 @@ use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
 use crate::limits;
-use crate::message::Request;
+use crate::message::{Event, Request};
 use crate::protocol::envelope::Json;
+use crate::protocol::frames::FramesEncoder;
 use crate::protocol::gateway::Fields;
 use crate::router::{Latest, Port};
 use crate::session::{Output, Settings};
@@ -163,6 +164,19 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Puts what a log kept into the homes. Call it before the first turn: nobody is served yet, so nobody is told.
+    pub fn rebuild(&mut self, events: impl Iterator<Item = Event>) {
+        for event in events {
+            if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
+                tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
+            }
+            while self.homes.output().is_some() {}
+        }
+        self.homes.seal(self.now);
+        while self.homes.output().is_some() {}
+        self.show_homes();
+    }
+
     /// Turns until the node is drained.
     pub fn run(&mut self) {
         while self.turn() == Turn::Next {}
@@ -276,7 +290,7 @@ impl<D: Driver> Shard<D> {
                 self.driver.wake(peer);
             }
         }
-        let (history_bytes, streams) = self.homes.sizes();
+        self.show_homes();
         self.busy = std::mem::take(&mut self.busy_next)
             || self.waiting.iter().any(|slot| self.can_go_on(*slot))
             || !self.dirty.is_empty()
@@ -292,9 +306,13 @@ impl<D: Driver> Shard<D> {
         stats.mesh_depth.record(self.port.depth().0 as u64 + self.port.depth().1 as u64);
         stats.connections.set(self.slots.len() as u64);
         stats.sessions.set(self.members.sizes().0 as u64);
-        stats.history_bytes.set(history_bytes as u64);
-        stats.streams.set(streams as u64);
         stats.paused_connections.set(self.waiting.len() as u64);
+    }
+
+    fn show_homes(&self) {
+        let (history_bytes, streams) = self.homes.sizes();
+        self.stats.history_bytes.set(history_bytes as u64);
+        self.stats.streams.set(streams as u64);
     }
 
     /// Checks what must hold between turns: conservation (D5), seats; for tests, simulations and debug builds.

@@ -241,6 +241,7 @@ fn rooms_open_and_end() {
 
 fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option<Audience>) {
     let event = Event {
+        id: None,
         topic: "games.events".into(),
         partition: 0,
         epoch: 4,

@@ -11,6 +11,8 @@ mod raw;
 
 /// RFC 6455, section by section.
 mod conformance;
+/// `data_dir`: kill -9, restarts, folders that cannot be used.
+mod disk;
 /// Signals, exit codes, what a failed start says.
 mod drain;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.

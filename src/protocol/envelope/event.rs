@@ -115,7 +115,9 @@ pub fn parse_event(
     }
     let scope = scope.ok_or_else(|| EnvelopeError::NoTarget { event_type: super::cut(&event_type) })?;
     let (key, forgets) = key(&rule, fields)?;
+    let id = member(envelope, "event_id").and_then(text).and_then(|id| EventId::parse(&id));
     Ok(Some(Event {
+        id,
         topic: Arc::clone(&source.topic),
         partition: source.partition,
         epoch: source.epoch,
