@@ -39,7 +39,10 @@ class Game {
       this.lobby.list();
     });
     client.on("client.lost", ({ rooms }) => rooms.forEach((room) => this.fetchHistory(room)));
-    client.on("client.closed", (closed) => closed.label === "unauthorized" && this.end("Your session has ended. Sign in again."));
+    client.on(
+      "client.closed",
+      (closed) => closed.label === "unauthorized" && this.end("Your session has ended. Sign in again."),
+    );
     for (const type of ["games.event.room_created", "games.event.lobby_joined"]) {
       client.on(type, (frame, about) => about.replayed || this.fetchHistory(frame.room_id));
     }

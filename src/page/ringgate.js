@@ -121,7 +121,17 @@ export class Ringgate {
   session = null;
   lastClose = null;
   roundTripMs = null;
-  stats = { connections: 0, resumed: 0, lost: 0, frames: 0, replayed: 0, deltas: 0, skipped: 0, duplicates: 0, gaps: 0 };
+  stats = {
+    connections: 0,
+    resumed: 0,
+    lost: 0,
+    frames: 0,
+    replayed: 0,
+    deltas: 0,
+    skipped: 0,
+    duplicates: 0,
+    gaps: 0,
+  };
 
   get state() {
     return this.#state;

@@ -9,7 +9,10 @@ const read = (path) => readFileSync(new URL(`../../${path}`, import.meta.url), "
 test("every row is a row of src/close.rs, in its order", () => {
   const row = /^\s*row\(R::\w+, (\d+), "([^"]*)", (\w+), "([^"]*)"\),$/gm;
   const rows = [...read("src/close.rs").matchAll(row)].map(([, code, text, reconnect, label]) => ({
-    code: Number(code), text, reconnect: reconnect.toLowerCase(), label,
+    code: Number(code),
+    text,
+    reconnect: reconnect.toLowerCase(),
+    label,
   }));
   assert.ok(rows.length > 20, "the pattern still finds the server's rows");
   assert.deepEqual(CLOSE_TABLE, rows);

@@ -12,12 +12,13 @@ async function open({ gateway, client, next }, answer) {
 }
 
 /** The delay the client chooses behind a close, null if it stays away. */
-const delayAfter = (code, reason, dice = 0.5) => withClientResult(async (t) => {
-  t.environment.dice = dice;
-  const connection = await open(t);
-  connection.close(code, reason);
-  return (await t.next("client.closed")).delay_ms;
-});
+const delayAfter = (code, reason, dice = 0.5) =>
+  withClientResult(async (t) => {
+    t.environment.dice = dice;
+    const connection = await open(t);
+    connection.close(code, reason);
+    return (await t.next("client.closed")).delay_ms;
+  });
 
 async function withClientResult(act, options = {}) {
   let result;
@@ -57,53 +58,62 @@ test("codes no row names are told by their range", () => {
   assert.equal(closeRow(4401, "token expired").label, "token_expired");
 });
 
-test("the backoff doubles up to its bound, jitter takes any part of it, and a lasting connection resets it", withClient({ backoffMaxMs: 4000 }, async (t) => {
-  t.environment.dice = 1;
-  t.client.connect();
-  for (const delay of [500, 1000, 2000, 4000, 4000]) {
-    (await t.gateway.connection()).terminate();
-    assert.equal((await t.next("client.closed")).delay_ms, delay);
-    t.clock.advance(delay - 1);
-    assert.equal(t.client.state, "waiting");
+test(
+  "the backoff doubles up to its bound, jitter takes any part of it, and a lasting connection resets it",
+  withClient({ backoffMaxMs: 4000 }, async (t) => {
     t.environment.dice = 1;
-    t.clock.advance(1);
-    assert.equal(t.client.state, "connecting");
-  }
-  t.environment.dice = 0;
-  (await t.gateway.connection()).terminate();
-  assert.equal((await t.next("client.closed")).delay_ms, 0);
-  t.environment.dice = 1;
-  t.clock.advance(0);
-  const { connection } = await t.gateway.authenticated();
-  await t.next("system.authenticated");
-  t.clock.advance(5000);
-  connection.terminate();
-  assert.equal((await t.next("client.closed")).delay_ms, 500);
-}));
+    t.client.connect();
+    for (const delay of [500, 1000, 2000, 4000, 4000]) {
+      (await t.gateway.connection()).terminate();
+      assert.equal((await t.next("client.closed")).delay_ms, delay);
+      t.clock.advance(delay - 1);
+      assert.equal(t.client.state, "waiting");
+      t.environment.dice = 1;
+      t.clock.advance(1);
+      assert.equal(t.client.state, "connecting");
+    }
+    t.environment.dice = 0;
+    (await t.gateway.connection()).terminate();
+    assert.equal((await t.next("client.closed")).delay_ms, 0);
+    t.environment.dice = 1;
+    t.clock.advance(0);
+    const { connection } = await t.gateway.authenticated();
+    await t.next("system.authenticated");
+    t.clock.advance(5000);
+    connection.terminate();
+    assert.equal((await t.next("client.closed")).delay_ms, 500);
+  }),
+);
 
-test("a client that is always too slow backs off", withClient({}, async (t) => {
-  const first = await open(t);
-  first.close(4408, "slow_consumer");
-  assert.equal((await t.next("client.closed")).delay_ms, 0);
-  t.clock.advance(0);
-  const { connection } = await t.gateway.authenticated({ recovered: true });
-  await t.next("system.authenticated");
-  connection.close(4408, "slow_consumer");
-  assert.equal((await t.next("client.closed")).delay_ms, 500);
-}));
+test(
+  "a client that is always too slow backs off",
+  withClient({}, async (t) => {
+    const first = await open(t);
+    first.close(4408, "slow_consumer");
+    assert.equal((await t.next("client.closed")).delay_ms, 0);
+    t.clock.advance(0);
+    const { connection } = await t.gateway.authenticated({ recovered: true });
+    await t.next("system.authenticated");
+    connection.close(4408, "slow_consumer");
+    assert.equal((await t.next("client.closed")).delay_ms, 500);
+  }),
+);
 
-test("a replaced client stays away until it is told to connect", withClient({}, async (t) => {
-  const first = await open(t);
-  first.close(4409, "replaced");
-  assert.equal((await t.next("client.closed")).label, "replaced");
-  assert.equal(t.client.state, "closed");
-  t.page.awake();
-  t.clock.advance(1e6);
-  assert.equal(t.client.state, "closed");
-  t.client.connect();
-  const { hello } = await t.gateway.authenticated({ recovered: true });
-  assert.equal(hello.resume, "r");
-}));
+test(
+  "a replaced client stays away until it is told to connect",
+  withClient({}, async (t) => {
+    const first = await open(t);
+    first.close(4409, "replaced");
+    assert.equal((await t.next("client.closed")).label, "replaced");
+    assert.equal(t.client.state, "closed");
+    t.page.awake();
+    t.clock.advance(1e6);
+    assert.equal(t.client.state, "closed");
+    t.client.connect();
+    const { hello } = await t.gateway.authenticated({ recovered: true });
+    assert.equal(hello.resume, "r");
+  }),
+);
 
 test("behind 4401 only a new token helps, and it is tried once", async () => {
   const tokens = ["old", "new", "never"];
@@ -144,11 +154,17 @@ test("a refused session asks for a token, then goes without the session, then en
   })();
 });
 
-test("a fixed token that has ended is left out of a resume", withClient(() => ({ token: jwt({ exp: 1 }), resume: { token: "r" } }), async (t) => {
-  t.client.connect();
-  const { hello } = await t.gateway.authenticating();
-  assert.deepEqual([hello.token, hello.resume], [undefined, "r"]);
-}));
+test(
+  "a fixed token that has ended is left out of a resume",
+  withClient(
+    () => ({ token: jwt({ exp: 1 }), resume: { token: "r" } }),
+    async (t) => {
+      t.client.connect();
+      const { hello } = await t.gateway.authenticating();
+      assert.deepEqual([hello.token, hello.resume], [undefined, "r"]);
+    },
+  ),
+);
 
 test("a token is refreshed on the living connection before it ends", async () => {
   let fetched = 0;
@@ -181,51 +197,63 @@ test("a token that cannot be fetched is told and tried again", async () => {
   })();
 });
 
-test("heartbeats measure the round trip, and without an answer the connection is dead", withClient({}, async (t) => {
-  const connection = await open(t);
-  t.clock.advance(20_000);
-  await connection.receive("system.heartbeat");
-  t.clock.advance(30);
-  connection.send({ type: "system.heartbeat_ack", timestamp: "" });
-  await t.next("system.heartbeat_ack");
-  assert.equal(t.client.roundTripMs, 30);
-  t.clock.advance(19_970);
-  await connection.receive("system.heartbeat");
-  t.clock.advance(10_000);
-  assert.equal((await t.next("client.closed")).reason, "no sign of life");
-}));
+test(
+  "heartbeats measure the round trip, and without an answer the connection is dead",
+  withClient({}, async (t) => {
+    const connection = await open(t);
+    t.clock.advance(20_000);
+    await connection.receive("system.heartbeat");
+    t.clock.advance(30);
+    connection.send({ type: "system.heartbeat_ack", timestamp: "" });
+    await t.next("system.heartbeat_ack");
+    assert.equal(t.client.roundTripMs, 30);
+    t.clock.advance(19_970);
+    await connection.receive("system.heartbeat");
+    t.clock.advance(10_000);
+    assert.equal((await t.next("client.closed")).reason, "no sign of life");
+  }),
+);
 
-test("a server that does not answer the attempt is given up", withClient({}, async (t) => {
-  t.client.connect();
-  await t.gateway.connection(); // and says nothing
-  t.clock.advance(15_000);
-  assert.equal((await t.next("client.closed")).reason, "no answer");
-}));
+test(
+  "a server that does not answer the attempt is given up",
+  withClient({}, async (t) => {
+    t.client.connect();
+    await t.gateway.connection(); // and says nothing
+    t.clock.advance(15_000);
+    assert.equal((await t.next("client.closed")).reason, "no answer");
+  }),
+);
 
-test("a page that comes back retries at once, unless the server asked for a delay", withClient({}, async (t) => {
-  const first = await open(t);
-  first.terminate();
-  await t.next("client.closed");
-  t.page.awake();
-  const { connection } = await t.gateway.authenticated({ recovered: true });
-  await t.next("system.authenticated");
-  t.page.awake(); // while connected: asks for a sign of life
-  await connection.receive("system.heartbeat");
-  connection.close(1012, "reconnect in 4000 ms");
-  await t.next("client.closed");
-  t.page.awake();
-  assert.equal(t.client.state, "waiting");
-}));
+test(
+  "a page that comes back retries at once, unless the server asked for a delay",
+  withClient({}, async (t) => {
+    const first = await open(t);
+    first.terminate();
+    await t.next("client.closed");
+    t.page.awake();
+    const { connection } = await t.gateway.authenticated({ recovered: true });
+    await t.next("system.authenticated");
+    t.page.awake(); // while connected: asks for a sign of life
+    await connection.receive("system.heartbeat");
+    connection.close(1012, "reconnect in 4000 ms");
+    await t.next("client.closed");
+    t.page.awake();
+    assert.equal(t.client.state, "waiting");
+  }),
+);
 
-test("a cut connection is resumed; nothing of the old one is heard any more", withClient({}, async (t) => {
-  const first = await open(t);
-  t.client.dropConnection();
-  assert.equal((await t.next("client.closed")).label, "connection_lost");
-  await first.ended;
-  t.clock.advance(500);
-  assert.equal((await t.gateway.authenticated({ recovered: true })).hello.resume, "r");
-  assert.equal((await t.next("system.authenticated")).recovered, true);
-}));
+test(
+  "a cut connection is resumed; nothing of the old one is heard any more",
+  withClient({}, async (t) => {
+    const first = await open(t);
+    t.client.dropConnection();
+    assert.equal((await t.next("client.closed")).label, "connection_lost");
+    await first.ended;
+    t.clock.advance(500);
+    assert.equal((await t.gateway.authenticated({ recovered: true })).hello.resume, "r");
+    assert.equal((await t.next("system.authenticated")).recovered, true);
+  }),
+);
 
 /** What a tab keeps. */
 function tab() {
@@ -283,7 +311,13 @@ test("a reload of a page that keeps nothing starts where the session began", asy
 
 test("a storage that holds nonsense or throws does not matter", async () => {
   const gateway = await Gateway.start();
-  const storage = { getItem: () => "{cut off", setItem: () => { throw new Error("full"); }, removeItem: () => {} };
+  const storage = {
+    getItem: () => "{cut off",
+    setItem: () => {
+      throw new Error("full");
+    },
+    removeItem: () => {},
+  };
   const t = clientOf(gateway, { storage });
   await open({ gateway, ...t });
   t.clock.advance(250);
@@ -293,20 +327,28 @@ test("a storage that holds nonsense or throws does not matter", async () => {
   await gateway.stop();
 });
 
-test("an error in a handler of something that has no place is reported and changes nothing", withClient({}, async (t) => {
-  t.client.on("system.welcome", () => { throw new Error("mine"); });
-  await open(t);
-  assert.equal(t.environment.reported[0].message, "mine");
-}));
+test(
+  "an error in a handler of something that has no place is reported and changes nothing",
+  withClient({}, async (t) => {
+    t.client.on("system.welcome", () => {
+      throw new Error("mine");
+    });
+    await open(t);
+    assert.equal(t.environment.reported[0].message, "mine");
+  }),
+);
 
-test("handlers come off, and the seed's shape works: on, connect, send", withClient({}, async (t) => {
-  const seen = [];
-  const off = t.client.on("event", (frame) => seen.push(frame.n));
-  const connection = await open(t);
-  connection.send({ type: "event", n: 1 });
-  await t.next("event");
-  off();
-  connection.send({ type: "event", n: 2 });
-  await t.next("event");
-  assert.deepEqual(seen, [1]);
-}));
+test(
+  "handlers come off, and the seed's shape works: on, connect, send",
+  withClient({}, async (t) => {
+    const seen = [];
+    const off = t.client.on("event", (frame) => seen.push(frame.n));
+    const connection = await open(t);
+    connection.send({ type: "event", n: 1 });
+    await t.next("event");
+    off();
+    connection.send({ type: "event", n: 2 });
+    await t.next("event");
+    assert.deepEqual(seen, [1]);
+  }),
+);

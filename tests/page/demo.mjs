@@ -14,11 +14,25 @@ const [url, pictures = "pictures"] = process.argv.slice(2);
 const run = Date.now().toString(36);
 const ROOM = `Table ${run}`;
 const PASSWORD = "open sesame";
-const CUT_EVERY = 9; // rolls
+const CUT_EVERY = 5; // rolls, so that it is each one's turn at some cut; no game of two is over in less than 17
 const ROLLS_MAX = 400;
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 const DESKTOP = { viewport: { width: 1440, height: 900 }, colorScheme: "light" };
-const PHONE = { viewport: { width: 390, height: 844 }, colorScheme: "dark", isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+const PHONE = {
+  viewport: { width: 390, height: 844 },
+  colorScheme: "dark",
+  isMobile: true,
+  hasTouch: true,
+  deviceScaleFactor: 2,
+};
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
 const complaints = [];
@@ -39,16 +53,23 @@ async function open(name, options) {
 async function signIn(page, name) {
   await page.getByLabel("Your name").fill(name);
   await page.keyboard.press("Enter");
-  await page.getByRole("status").filter({ hasText: /^Connected$/ }).waitFor();
+  await page
+    .getByRole("status")
+    .filter({ hasText: /^Connected$/ })
+    .waitFor();
   await page.evaluate(() => {
     globalThis.told = [];
     globalThis.ringgate.on("*", (frame, { stream }) => {
-      if (stream?.includes("/room:") && frame.type !== "system.advance") globalThis.told.push([stream, frame.at[1], frame.type, frame.roll ?? frame.content ?? ""]);
+      if (stream?.includes("/room:") && frame.type !== "system.advance")
+        globalThis.told.push([stream, frame.at[1], frame.type, frame.roll ?? frame.content ?? ""]);
     });
   });
 }
 
-const shot = (page, name, fullPage = false) => page.screenshot({ path: join(pictures, `${name}.png`), fullPage, animations: "disabled" });
+async function shot(page, name, fullPage = false) {
+  if (fullPage) await page.evaluate(() => scrollTo(0, 0));
+  await page.screenshot({ path: join(pictures, `${name}.png`), fullPage, animations: "disabled" });
+}
 const rollButton = (page) => page.locator("#roll");
 const mayRoll = async (page) => (await rollButton(page).getAttribute("aria-disabled")) === "false";
 const ended = (page) => page.locator("#turn[data-kind=won]").isVisible();
@@ -78,10 +99,13 @@ async function play(ann, bob) {
   for (; rolls < ROLLS_MAX; rolls += 1) {
     const page = await whoseTurn([ann, bob]);
     if (page === null) break;
-    if (rolls % CUT_EVERY === CUT_EVERY - 1 && page === ann) {
+    if (rolls % CUT_EVERY === 0 && rolls > 0) {
       await bob.getByRole("button", { name: "Cut my connection" }).click();
       cuts += 1;
-      for (const [who, name] of [[ann, "Ann"], [bob, "Bob"]]) {
+      for (const [who, name] of [
+        [ann, "Ann"],
+        [bob, "Bob"],
+      ]) {
         said.push(`${name} during cut ${cuts}`);
         await say(who, said.at(-1)); // Bob's waits for his connection
       }
@@ -90,7 +114,7 @@ async function play(ann, bob) {
     const before = await page.evaluate(() => globalThis.told.length);
     await rollButton(page).click();
     await page.waitForFunction((n) => globalThis.told.length > n, before);
-    if (rolls === 12) await Promise.all([shot(ann, "desktop-game"), shot(bob, "phone-game", true)]);
+    if (rolls === 14) await Promise.all([shot(ann, "desktop-game"), shot(bob, "phone-game", true)]);
   }
   assert.ok(cuts >= 2, `only ${cuts} cuts`);
   return { said, rolls, cuts };
@@ -103,8 +127,16 @@ async function compare(ann, bob) {
   for (const stream of new Set(of_bob.map(([name]) => name))) {
     const [a, b] = [of_ann, of_bob].map((told) => told.filter(([name]) => name === stream));
     const places = b.map(([, place]) => place);
-    assert.deepEqual(places, [...new Set(places)].sort((x, y) => x - y), `${stream}: doubled or out of order`);
-    assert.deepEqual(a.filter(([, place]) => place >= places[0]), b, `${stream}: the windows differ`);
+    assert.deepEqual(
+      places,
+      [...new Set(places)].sort((x, y) => x - y),
+      `${stream}: doubled or out of order`,
+    );
+    assert.deepEqual(
+      a.filter(([, place]) => place >= places[0]),
+      b,
+      `${stream}: the windows differ`,
+    );
   }
   return of_bob.length;
 }
@@ -112,6 +144,7 @@ async function compare(ann, bob) {
 try {
   mkdirSync(pictures, { recursive: true });
   const [ann, bob] = [await open("ann", DESKTOP), await open("bob", PHONE)];
+  for (const page of [ann, bob]) await page.locator("#show .replayed").nth(4).waitFor();
   await Promise.all([shot(ann, "desktop-signin"), shot(bob, "phone-signin")]);
   await signIn(ann, `Ann ${run}`);
   await ann.getByLabel("Room name").fill(ROOM);
@@ -132,6 +165,7 @@ try {
   }
   await bob.getByRole("heading", { name: ROOM }).waitFor();
   await bob.getByText("First!").waitFor(); // from the room's history
+  await shot(bob, "phone-table");
   await ann.getByText(`Bob ${run}`).first().waitFor();
 
   const { said, rolls, cuts } = await play(ann, bob);

@@ -11,7 +11,8 @@ import { fileURLToPath } from "node:url";
 const { WebSocketServer } = createRequire(import.meta.url)("ws"); // by NODE_PATH
 const PAGE = new URL("../../src/page/", import.meta.url);
 const TYPES = { html: "text/html", js: "text/javascript", css: "text/css", svg: "image/svg+xml" };
-const POLICY = "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+const POLICY =
+  "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 const TARGET = 50;
 const SEATS = 6;
 
@@ -24,7 +25,8 @@ class World {
   place = 0;
 
   stream(name) {
-    if (!this.streams.has(name)) this.streams.set(name, { handle: this.streams.size + 1, name, frames: [], members: new Set() });
+    if (!this.streams.has(name))
+      this.streams.set(name, { handle: this.streams.size + 1, name, frames: [], members: new Set() });
     return this.streams.get(name);
   }
 
@@ -40,7 +42,11 @@ class World {
   }
 
   toRoom(room, type, payload) {
-    return this.publish(`games.events.0/room:${room.room_id}`, { type: `games.event.${type}`, room_id: room.room_id, ...payload });
+    return this.publish(`games.events.0/room:${room.room_id}`, {
+      type: `games.event.${type}`,
+      room_id: room.room_id,
+      ...payload,
+    });
   }
 }
 
@@ -83,14 +89,22 @@ class Session {
   }
   leave(room) {
     this.rooms.delete(room.room_id);
-    for (const kind of ["games", "chat"]) this.world.stream(`${kind}.events.0/room:${room.room_id}`).members.delete(this);
+    for (const kind of ["games", "chat"])
+      this.world.stream(`${kind}.events.0/room:${room.room_id}`).members.delete(this);
   }
   attach(socket, positions, recovered, last_close) {
     this.socket?.close(4409, "replaced");
     this.socket = socket;
     this.send({
-      type: "system.authenticated", user_id: this.user.user_id, username: this.user.username, roles: ["user"],
-      session_id: this.id, resume: this.token, recovered, rooms: [...this.rooms], last_close,
+      type: "system.authenticated",
+      user_id: this.user.user_id,
+      username: this.user.username,
+      roles: ["user"],
+      session_id: this.id,
+      resume: this.token,
+      recovered,
+      rooms: [...this.rooms],
+      last_close,
     });
     this.introduce(this.names());
     if (!recovered) return;
@@ -107,19 +121,38 @@ const player = (user, room) => ({ ...user, score: room.scores.get(user.user_id) 
 const COMMANDS = {
   "games.command.list_rooms"(world, session) {
     const rooms = [...world.rooms.values()].map((room) => ({
-      room_id: room.room_id, room_name: room.room_name, game_type: "bigger_dice", host_id: room.host.user_id,
-      host_name: room.host.username, players: room.players.length, max_players: SEATS,
-      is_password_protected: room.password !== null, started: room.turn !== null,
+      room_id: room.room_id,
+      room_name: room.room_name,
+      game_type: "bigger_dice",
+      host_id: room.host.user_id,
+      host_name: room.host.username,
+      players: room.players.length,
+      max_players: SEATS,
+      is_password_protected: room.password !== null,
+      started: room.turn !== null,
     }));
     session.tell("rooms_listed", { rooms });
   },
   "games.command.create_room"(world, session, { room_name, password }) {
-    if ([...world.rooms.values()].some((room) => room.room_name === room_name)) throw ["room_exists", "A room of this name is open"];
+    if ([...world.rooms.values()].some((room) => room.room_name === room_name))
+      throw ["room_exists", "A room of this name is open"];
     const host = session.user;
-    const room = { room_id: randomUUID(), room_name, password: password || null, host, players: [host], scores: new Map(), turn: null };
+    const room = {
+      room_id: randomUUID(),
+      room_name,
+      password: password || null,
+      host,
+      players: [host],
+      scores: new Map(),
+      turn: null,
+    };
     world.rooms.set(room.room_id, room);
     session.tell("room_created", {
-      room_id: room.room_id, room_name, game_type: "bigger_dice", host_id: host.user_id, host_name: host.username,
+      room_id: room.room_id,
+      room_name,
+      game_type: "bigger_dice",
+      host_id: host.user_id,
+      host_name: host.username,
       is_password_protected: room.password !== null,
     });
     session.join(room);
@@ -127,13 +160,19 @@ const COMMANDS = {
   "games.command.join_room"(world, session, { room_name, password }) {
     const room = [...world.rooms.values()].find((other) => other.room_name === room_name);
     if (!room) throw ["room_not_found", "No room has this name"];
-    if (room.password !== null && room.password !== password) throw ["wrong_password", "This is not the room's password"];
+    if (room.password !== null && room.password !== password)
+      throw ["wrong_password", "This is not the room's password"];
     if (room.players.length >= SEATS) throw ["room_full", "All six seats are taken"];
     room.players.push(session.user);
     world.toRoom(room, "player_joined", { player: session.user });
     session.tell("lobby_joined", {
-      room_id: room.room_id, room_name, host_id: room.host.user_id, player: session.user,
-      players: room.players.map((user) => player(user, room)), started: room.turn !== null, turn: room.turn,
+      room_id: room.room_id,
+      room_name,
+      host_id: room.host.user_id,
+      player: session.user,
+      players: room.players.map((user) => player(user, room)),
+      started: room.turn !== null,
+      turn: room.turn,
     });
     session.join(room);
   },
@@ -169,8 +208,12 @@ const COMMANDS = {
   "chat.command.send_lobby_message"(world, session, { lobby_id, content }) {
     inRoom(world, session, lobby_id);
     world.publish(`chat.events.0/room:${lobby_id}`, {
-      type: "chat.event.message_received", sender_id: session.user.user_id, sender_name: session.user.username,
-      content, timestamp: new Date().toISOString(), lobby_id,
+      type: "chat.event.message_received",
+      sender_id: session.user.user_id,
+      sender_name: session.user.username,
+      content,
+      timestamp: new Date().toISOString(),
+      lobby_id,
     });
   },
 };
@@ -182,13 +225,15 @@ function inRoom(world, session, id) {
 
 function command(world, session, message) {
   const { type, correlation_id } = message;
-  if (type === "system.heartbeat") return session.send({ type: "system.heartbeat_ack", timestamp: new Date().toISOString() });
+  if (type === "system.heartbeat")
+    return session.send({ type: "system.heartbeat_ack", timestamp: new Date().toISOString() });
   if (type === "rooms.command.history") {
     const names = [`games.events.0/room:${message.room_id}`, `chat.events.0/room:${message.room_id}`];
     const events = names.flatMap((name) => world.stream(name).frames).slice(-50);
     return session.send({ type: "rooms.event.history", room_id: message.room_id, events, correlation_id });
   }
-  if (!COMMANDS[type]) return session.send({ type: "system.error", code: "unknown_type", message: type, correlation_id });
+  if (!COMMANDS[type])
+    return session.send({ type: "system.error", code: "unknown_type", message: type, correlation_id });
   if (correlation_id) session.send({ type: "system.ack", correlation_id });
   if (session.seen.has(correlation_id)) return undefined;
   if (correlation_id) session.seen.add(correlation_id);
@@ -210,7 +255,12 @@ function userOf(token) {
 function connection(world, socket) {
   let session = null;
   const send = (frame) => socket.send(JSON.stringify(frame));
-  send({ type: "system.welcome", connection_id: randomUUID(), timestamp: new Date().toISOString(), durability: "memory" });
+  send({
+    type: "system.welcome",
+    connection_id: randomUUID(),
+    timestamp: new Date().toISOString(),
+    durability: "memory",
+  });
   socket.on("message", (data) => {
     const message = JSON.parse(String(data));
     if (session) return command(world, session, message);
@@ -236,7 +286,11 @@ function serve(request, response) {
   try {
     const body = readFileSync(fileURLToPath(new URL(path, PAGE)));
     const type = TYPES[path.split(".").at(-1)];
-    response.writeHead(200, { "content-type": `${type}; charset=utf-8`, "content-security-policy": POLICY, "cache-control": "no-cache" });
+    response.writeHead(200, {
+      "content-type": `${type}; charset=utf-8`,
+      "content-security-policy": POLICY,
+      "cache-control": "no-cache",
+    });
     return response.end(body);
   } catch {
     response.writeHead(404);
@@ -247,4 +301,6 @@ function serve(request, response) {
 const world = new World();
 const server = createServer(serve);
 new WebSocketServer({ server, path: "/ws" }).on("connection", (socket) => connection(world, socket));
-server.listen(Number(process.argv[2] ?? 0), "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/`));
+server.listen(Number(process.argv[2] ?? 0), "127.0.0.1", () =>
+  console.log(`http://127.0.0.1:${server.address().port}/`),
+);

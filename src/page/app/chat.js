@@ -40,14 +40,22 @@ export class ChatView {
     const room = state.here && state.rooms[state.here];
     byId("chat").hidden = !room;
     const waits = this.#waiting > 0 && client.state !== "open";
-    setText(byId("chat-waiting"), waits ? `${count(this.#waiting, "message")} will be sent when the connection is back` : "");
+    setText(
+      byId("chat-waiting"),
+      waits ? `${count(this.#waiting, "message")} will be sent when the connection is back` : "",
+    );
     if (!room) return;
     const list = byId("lines");
     if (this.#room !== state.here) list.replaceChildren();
     this.#room = state.here;
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
     const before = list.lastElementChild;
-    keyed(list, room.lines, ({ key }) => key, (line) => row(line, state.me.user_id));
+    keyed(
+      list,
+      room.lines,
+      ({ key }) => key,
+      (line) => row(line, state.me.user_id),
+    );
     if (list.lastElementChild !== before && (atEnd || before === null)) list.scrollTop = list.scrollHeight;
   }
 }

@@ -54,7 +54,8 @@ export class ConnectionView {
     if (!this.#resumed) return;
     this.#resumed = false;
     const { last } = this;
-    if (last && this.#replayed > 0) last.textContent = `Resumed: ${count(this.#replayed, "frame")} came late, none is missing`;
+    if (last && this.#replayed > 0)
+      last.textContent = `Resumed: ${count(this.#replayed, "frame")} came late, none is missing`;
   }
 
   connected({ recovered, reason }) {
@@ -68,7 +69,9 @@ export class ConnectionView {
   closed({ reason, label, delay_ms }) {
     this.#ring.add("cut");
     this.#told();
-    const why = { connection_lost: "The connection was lost", replaced: "This session goes on in another window" }[label];
+    const why = { connection_lost: "The connection was lost", replaced: "This session goes on in another window" }[
+      label
+    ];
     const then = delay_ms === null ? "" : `; again in ${delay_ms} ms`;
     this.note(`${why ?? `Closed: ${reason || label}`}${then}`, "bad");
   }
@@ -90,7 +93,8 @@ export class ConnectionView {
     setText(status, STATES[client.state]);
     status.dataset.state = client.state;
     const cut = byId("cut");
-    setText(cut, client.state === "open" || client.state === "closed" ? (client.state === "open" ? "Cut my connection" : "Connect again") : "Retry now");
+    setText(cut, { open: "Cut my connection", closed: "Connect again" }[client.state] ?? "Retry now");
+    cut.className = client.state === "open" ? "danger" : "";
     const frames = client.streams.reduce((sum, stream) => sum + stream.frames, 0);
     this.#ring.say(String(frames), frames === 1 ? "frame, in order" : "frames, in order");
     this.#drawFacts(client);
@@ -108,15 +112,27 @@ export class ConnectionView {
       ["Session", session?.session_id?.slice(0, 8) ?? "–"],
       ["Last close", lastClose ? `${lastClose.code} ${lastClose.reason}` : "–"],
     ];
-    keyed(byId("facts"), facts, ([name]) => name, fact, (element, [, value]) => setText(element.lastElementChild, String(value)));
+    keyed(
+      byId("facts"),
+      facts,
+      ([name]) => name,
+      fact,
+      (element, [, value]) => setText(element.lastElementChild, String(value)),
+    );
   }
 
   #drawStreams({ streams }) {
     const byName = streams.sort((a, b) => a.stream.localeCompare(b.stream));
-    keyed(byId("streams"), byName, ({ stream }) => stream, streamRow, (element, { offset, frames, skipped }) => {
-      const [, ...cells] = element.children;
-      [offset, frames, skipped].forEach((value, n) => setText(cells[n], String(value)));
-    });
+    keyed(
+      byId("streams"),
+      byName,
+      ({ stream }) => stream,
+      streamRow,
+      (element, { offset, frames, skipped }) => {
+        const [, ...cells] = element.children;
+        [offset, frames, skipped].forEach((value, n) => setText(cells[n], String(value)));
+      },
+    );
   }
 }
 
@@ -140,7 +156,7 @@ function streamRow({ stream }) {
   // Ids are long; their ends tell little, their beginnings enough.
   const [topic, scope] = stream.split("/");
   const short = scope?.replace(/^(\w+:)(.{8}).+$/, "$1$2…") ?? "";
-  const name = h("th", { scope: "row", title: stream }, h("span", {}, `${topic}/`), h("b", {}, short));
+  const name = h("th", { scope: "row", title: stream }, h("b", {}, short), h("span", {}, topic));
   return h("tr", {}, name, h("td"), h("td"), h("td"));
 }
 

@@ -63,15 +63,21 @@ export class LobbyView {
     const listed = state.listed ?? [];
     const mine = Object.values(state.rooms).filter((room) => !listed.some(({ room_id }) => room_id === room.room_id));
     const rooms = [...mine, ...listed];
-    keyed(byId("rooms"), rooms, (room) => room.room_id, (room) => this.#row(room), (element, room) => {
-      const here = state.rooms[room.room_id] !== undefined;
-      setText(element.querySelector(".name"), room.room_name);
-      setText(element.querySelector(".about"), aboutRoom(room));
-      const button = element.querySelector("button");
-      setText(button, here ? "Return" : "Join");
-      button.setAttribute("aria-label", `${here ? "Return to" : "Join"} ${room.room_name}`);
-      element.querySelector(".lock").hidden = !room.is_password_protected;
-    });
+    keyed(
+      byId("rooms"),
+      rooms,
+      (room) => room.room_id,
+      (room) => this.#row(room),
+      (element, room) => {
+        const here = state.rooms[room.room_id] !== undefined;
+        setText(element.querySelector(".name"), room.room_name);
+        setText(element.querySelector(".about"), aboutRoom(room));
+        const button = element.querySelector("button");
+        setText(button, here ? "Return" : "Join");
+        button.setAttribute("aria-label", `${here ? "Return to" : "Join"} ${room.room_name}`);
+        element.querySelector(".lock").hidden = !room.is_password_protected;
+      },
+    );
     byId("rooms-empty").hidden = state.listed === null || rooms.length > 0;
   }
 

@@ -15,7 +15,26 @@ export class Ring {
     for (let n = 0; n < MARKS; n += 1) {
       this.#marks.push(svg("line", { x1: 100, y1: 12, x2: 100, y2: 28, transform: `rotate(${n * DEGREES} 100 100)` }));
     }
-    parent.replaceChildren(svg("svg", { viewBox: "0 0 200 200", class: "ring" }, ...this.#marks, this.#number, this.#caption));
+    parent.replaceChildren(
+      svg("svg", { viewBox: "0 0 200 200", class: "ring" }, ...this.#marks, this.#number, this.#caption),
+    );
+  }
+
+  /** A show of what happens: frames, a cut, and those that were missed. Returns what ends it. */
+  play() {
+    const script = [...Array(34).fill("live"), "cut", ...Array(9).fill(null), ...Array(7).fill("replayed")];
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+      script.forEach((kind) => kind && this.add(kind));
+      return () => {};
+    }
+    let at = 28; // it begins in the middle of the story
+    for (const kind of script.slice(0, at)) this.add(kind);
+    const timer = setInterval(() => {
+      const kind = script[at];
+      if (kind) this.add(kind);
+      at = (at + 1) % script.length;
+    }, 110);
+    return () => clearInterval(timer);
   }
 
   /** `live`, `replayed` or `cut`. The next marks are cleared, so that one sees where the ring is written. */

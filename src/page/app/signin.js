@@ -1,11 +1,14 @@
 // Signing in: as a guest, for whom the server in dev mode makes a token, or with a token. The tab remembers which.
 
 import { byId, hue, initial } from "./dom.js";
+import { Ring } from "./ring.js";
 
 const KEPT = "ringgate.demo";
 
 export class SignIn {
   #enter;
+  #ring = new Ring(byId("show"));
+  #endShow = () => {};
 
   constructor({ enter }) {
     this.#enter = enter;
@@ -40,10 +43,13 @@ export class SignIn {
     byId("desk").hidden = true;
     byId("who").hidden = true;
     document.title = "ringgate";
+    this.#endShow();
+    this.#endShow = this.#ring.play();
     byId("guest-name").focus();
   }
 
   hide({ user_id, username }) {
+    this.#endShow();
     byId("signin").hidden = true;
     byId("desk").hidden = false;
     byId("who").hidden = false;

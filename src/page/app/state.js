@@ -3,6 +3,7 @@
 
 export const TARGET = 50;
 const LINES_MAX = 200;
+const RECENT_MAX = 7;
 
 export function newState() {
   return { me: null, listed: null, here: null, rooms: {} };
@@ -27,7 +28,8 @@ export function rollOf(room, me) {
     return { may: mine, label: "Roll", hint: mine ? "Your turn" : `${nameOf(room, room.turn)} is to roll` };
   }
   if (room.players.length < 2) return { may: false, label: "Roll", hint: "Waiting for a second player" };
-  if (room.host_id === me) return { may: true, label: "Start with a roll", hint: "Everybody here? The first roll starts the game" };
+  if (room.host_id === me)
+    return { may: true, label: "Start with a roll", hint: "Everybody here? The first roll starts the game" };
   return { may: false, label: "Roll", hint: `${nameOf(room, room.host_id) || "The host"} starts the game` };
 }
 
@@ -94,7 +96,7 @@ const ACTS = {
 
   "games.event.game_started": inRoom((room, frame, fresh) => {
     if (!fresh) return undefined;
-    Object.assign(room, { started: true, winner: null, rolled: null });
+    Object.assign(room, { started: true, winner: null, recent: [] });
     for (const player of frame.players ?? []) seat(room, player);
     for (const player of room.players) player.score = 0;
     const first = frame.player_id ?? frame.turn ?? room.players[0]?.user_id;
@@ -114,8 +116,9 @@ const ACTS = {
     const id = String(frame.player_id);
     const player = room.players.find((other) => other.user_id === id);
     if (player) player.score = frame.new_score;
-    room.rolled = { player_id: id, roll: frame.roll, place: frame.at?.[1] ?? 0 };
     room.rolls += 1;
+    room.recent.push({ n: room.rolls, player_id: id, roll: frame.roll });
+    if (room.recent.length > RECENT_MAX) room.recent.shift();
     const who = id === me ? "You" : nameOf(room, id) || "A player";
     return `${who} rolled ${frame.roll}, ${frame.new_score} points`;
   }),
@@ -173,7 +176,7 @@ function roomOf(state, id) {
     started: false,
     turn: null,
     winner: null,
-    rolled: null,
+    recent: [], // the last rolls, newest last
     rolls: 0,
     place: 0, // of the last event of the game that is in this record
     lines: [],

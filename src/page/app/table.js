@@ -2,7 +2,7 @@
 
 import { avatar, byId, h, keyed, Listeners, setText } from "./dom.js";
 import { die } from "./dice.js";
-import { rollOf, TARGET, turnOf } from "./state.js";
+import { nameOf, rollOf, TARGET, turnOf } from "./state.js";
 
 export class TableView {
   #game;
@@ -57,6 +57,7 @@ export class TableView {
     setText(roll, this.#rolling ? "Rolling …" : label);
     // Not `disabled`: the button keeps the focus from turn to turn.
     roll.setAttribute("aria-disabled", String(!may || this.#rolling));
+    roll.hidden = room.winner !== null;
     this.#drawDie(room);
     this.#drawPlayers(room, me);
   }
@@ -64,25 +65,41 @@ export class TableView {
   #drawDie(room) {
     const shown = `${room.room_id} ${room.rolls}`;
     if (shown === this.#shown) return;
-    const rolled = this.#shown.startsWith(`${room.room_id} `) && room.rolled;
+    const inPlay = this.#shown.startsWith(`${room.room_id} `);
     this.#shown = shown;
-    const face = die(room.rolled?.roll ?? 0);
-    if (rolled) face.classList.add("thrown");
+    const newest = room.recent.at(-1);
+    const face = die(newest?.roll ?? 0);
+    if (inPlay && newest) face.classList.add("thrown");
     byId("dice").replaceChildren(face);
+    keyed(
+      byId("recent"),
+      room.recent,
+      ({ n, player_id }) => `${room.room_id} ${n} ${player_id}`,
+      ({ player_id, roll }) => {
+        const name = nameOf(room, player_id);
+        return h("li", { title: `${name}: ${roll}` }, avatar(player_id, name), die(roll));
+      },
+    );
   }
 
   #drawPlayers(room, me) {
     const turn = turnOf(room);
-    keyed(byId("players"), room.players, ({ user_id }) => user_id, player, (element, { user_id, username, score }) => {
-      element.classList.toggle("turn-now", user_id === turn);
-      element.classList.toggle("winner", user_id === room.winner);
-      setText(element.querySelector(".name"), user_id === me ? `${username} (you)` : username);
-      setText(element.querySelector(".tag"), tagOf(room, user_id, turn));
-      setText(element.querySelector(".score"), String(score));
-      const bar = element.querySelector("progress");
-      bar.value = Math.min(score, TARGET);
-      bar.setAttribute("aria-label", `${username}: ${score} of ${TARGET} points`);
-    });
+    keyed(
+      byId("players"),
+      room.players,
+      ({ user_id }) => user_id,
+      player,
+      (element, { user_id, username, score }) => {
+        element.classList.toggle("turn-now", user_id === turn);
+        element.classList.toggle("winner", user_id === room.winner);
+        setText(element.querySelector(".name"), user_id === me ? `${username} (you)` : username);
+        setText(element.querySelector(".tag"), tagOf(room, user_id, turn));
+        setText(element.querySelector(".score"), String(score));
+        const bar = element.querySelector("progress");
+        bar.value = Math.min(score, TARGET);
+        bar.setAttribute("aria-label", `${username}: ${score} of ${TARGET} points`);
+      },
+    );
   }
 }
 
