@@ -12,7 +12,7 @@ function palette(text) {
 const [light, dark] = [...sheet.matchAll(/:root \{([^}]*)\}/g)].map(([, block]) => palette(block));
 
 const TEXT = [
-  ...["bg", "surface", "sunken", "accent-soft", "late-soft"].map((ground) => ["text", ground]),
+  ...["bg", "surface", "sunken", "accent-soft"].map((ground) => ["text", ground]),
   ...["bg", "surface", "sunken"].map((ground) => ["muted", ground]),
   ...["bg", "surface", "accent-soft"].map((ground) => ["accent", ground]),
   ["accent-text", "accent"],

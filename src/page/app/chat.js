@@ -45,10 +45,10 @@ export class ChatView {
       waits ? `${count(this.#waiting, "message")} will be sent when the connection is back` : "",
     );
     if (!room) return;
-    const list = byId("lines");
+    const [list, log] = [byId("lines"), byId("chat-log")];
     if (this.#room !== state.here) list.replaceChildren();
     this.#room = state.here;
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
     const before = list.lastElementChild;
     keyed(
       list,
@@ -56,7 +56,7 @@ export class ChatView {
       ({ key }) => key,
       (line) => row(line, state.me.user_id),
     );
-    if (list.lastElementChild !== before && (atEnd || before === null)) list.scrollTop = list.scrollHeight;
+    if (list.lastElementChild !== before && (atEnd || before === null)) log.scrollTop = log.scrollHeight;
   }
 }
 

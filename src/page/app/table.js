@@ -58,6 +58,7 @@ export class TableView {
     // Not `disabled`: the button keeps the focus from turn to turn.
     roll.setAttribute("aria-disabled", String(!may || this.#rolling));
     roll.hidden = room.winner !== null;
+    byId("invite").hidden = room.started || room.players.length > 1;
     this.#drawDie(room);
     this.#drawPlayers(room, me);
   }
