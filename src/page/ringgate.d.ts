@@ -54,7 +54,7 @@ export const CLOSE_TABLE: CloseRow[];
 /** The row of a close frame. */
 export function closeRow(code: number, text?: string): CloseRow;
 
-/** `connecting`, `authenticating`, `open`; `waiting` for the next attempt; `closed`: no further one without `connect`. */
+/** `waiting` for the next attempt; `closed`: there is none without `connect`. */
 export type State = "idle" | "connecting" | "authenticating" | "open" | "waiting" | "closed";
 
 /** What the client itself tells. */
@@ -219,8 +219,8 @@ export class Ringgate {
   /** What `keep` gave before the page was loaded. */
   readonly restored: any;
 
-  /** Handlers run in the order of the frames, before the place advances: one that throws gets the frame again. A
-   * promise that a handler returns is not waited for. Returns what takes the handler off. */
+  /** `*` is every type. Handlers run in the order of the frames, before the place advances: one that throws gets the
+   * frame again. A promise that a handler returns is not waited for. Returns what takes the handler off. */
   on<T extends keyof (ClientEvents & ServerEvents)>(
     type: T,
     handler: (event: (ClientEvents & ServerEvents)[T], about: About) => void,
@@ -229,8 +229,8 @@ export class Ringgate {
 
   connect(options?: { token?: string }): this;
 
-  /** With `ack`: resolves with the answer, rejects with CommandError. Waits for a connection, and asks again on the next
-   * one with the same correlation id, by which the server does the command once. */
+  /** With `ack`: resolves with the answer, rejects with CommandError. Waits for a connection, and asks again on the
+   * next one with the same correlation id, by which the server does the command once. */
   send(type: string, fields: object | undefined, options: SendOptions & { ack: true }): Acknowledged;
   /** Without: whether it was handed to an open connection. */
   send(type: string, fields?: object, options?: SendOptions): boolean;

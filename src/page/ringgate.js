@@ -45,6 +45,7 @@ const LOST = CLOSE_TABLE.find((row) => row.label === "connection_lost");
 const SLOW = 4408;
 const TRY_AGAIN_LATER = 1013;
 const UNAUTHORIZED = 4401;
+const POSITIONS_MAX = 1024; // of one `system.authenticate`
 
 /** What every time means is in ringgate.d.ts; all in milliseconds. */
 const DEFAULTS = {
@@ -435,6 +436,7 @@ export class Ringgate {
     } else if (this.#handle(frame, verdict)) {
       // Only now: what a handler has not seen is sent again after a resume.
       this.#streams.advance(verdict.at, offset);
+      if (frame.type === "games.event.room_left") this.#streams.leave(frame.room_id);
       if (verdict.replayed) this.stats.replayed += 1;
       this.#touch();
     }
@@ -704,13 +706,18 @@ class Streams {
     at.entry.frames += 1;
   }
 
+  /** The session has left the room: no place to resume from. What is still under way has its handle. */
+  leave(room) {
+    for (const name of [...this.#byName.keys()]) if (name.endsWith(`/room:${room}`)) this.#byName.delete(name);
+  }
+
   skipped(handle, count) {
     const at = this.#byHandle.get(handle);
     if (at) at.entry.skipped += count;
   }
 
   positions() {
-    const known = [...this.#byName.values()].filter(({ offset }) => offset > 0);
+    const known = [...this.#byName.values()].filter(({ offset }) => offset > 0).slice(-POSITIONS_MAX);
     return Object.fromEntries(known.map(({ stream, epoch, offset }) => [stream, { epoch, offset }]));
   }
 

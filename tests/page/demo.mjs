@@ -177,6 +177,7 @@ try {
   assert.deepEqual(await scores(ann), await scores(bob), "the scores");
   const { resumed, gaps, lost, duplicates } = await bob.evaluate(() => globalThis.ringgate.stats);
   assert.deepEqual([resumed, gaps, lost], [cuts, 0, 0]);
+  await ann.getByRole("button", { name: "Play again" }).waitFor(); // Ann is the host
   await Promise.all([shot(ann, "desktop-end"), shot(bob, "phone-end", true)]);
 
   // A reload goes on in the room, with everything that was on the page.

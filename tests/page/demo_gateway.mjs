@@ -115,37 +115,29 @@ class Session {
   }
 }
 
-const player = (user, room) => ({ ...user, score: room.scores.get(user.user_id) ?? 0 });
+const scoresOf = (room) => Object.fromEntries(room.scores);
 
 /** What each command does; a throw of [code, message] refuses it. */
 const COMMANDS = {
   "games.command.list_rooms"(world, session) {
-    const rooms = [...world.rooms.values()].map((room) => ({
+    const rooms = [...world.rooms.values()].reverse().map((room) => ({
       room_id: room.room_id,
       room_name: room.room_name,
       game_type: "bigger_dice",
-      host_id: room.host.user_id,
-      host_name: room.host.username,
+      host: room.players[0],
       players: room.players.length,
       max_players: SEATS,
       is_password_protected: room.password !== null,
       started: room.turn !== null,
     }));
-    session.tell("rooms_listed", { rooms });
+    session.tell("rooms_listed", { rooms, more: false });
   },
   "games.command.create_room"(world, session, { room_name, password }) {
-    if ([...world.rooms.values()].some((room) => room.room_name === room_name))
-      throw ["room_exists", "A room of this name is open"];
+    const taken = [...world.rooms.values()].some((room) => room.room_name === room_name);
+    if (taken) throw ["room_exists", `there is a room named ${room_name}; choose another name`];
     const host = session.user;
-    const room = {
-      room_id: randomUUID(),
-      room_name,
-      password: password || null,
-      host,
-      players: [host],
-      scores: new Map(),
-      turn: null,
-    };
+    const room = { room_id: randomUUID(), room_name, password: password || null, players: [host] };
+    Object.assign(room, { scores: new Map(), turn: null });
     world.rooms.set(room.room_id, room);
     session.tell("room_created", {
       room_id: room.room_id,
@@ -154,25 +146,27 @@ const COMMANDS = {
       host_id: host.user_id,
       host_name: host.username,
       is_password_protected: room.password !== null,
+      max_players: SEATS,
     });
     session.join(room);
   },
   "games.command.join_room"(world, session, { room_name, password }) {
     const room = [...world.rooms.values()].find((other) => other.room_name === room_name);
-    if (!room) throw ["room_not_found", "No room has this name"];
-    if (room.password !== null && room.password !== password)
-      throw ["wrong_password", "This is not the room's password"];
-    if (room.players.length >= SEATS) throw ["room_full", "All six seats are taken"];
+    if (!room) throw ["room_not_found", "there is no such room"];
+    if (room.password !== null && room.password !== password) throw ["wrong_password", "this is not the password"];
+    if (room.players.length >= SEATS) throw ["room_full", "the room has its 6 players; join another"];
     room.players.push(session.user);
-    world.toRoom(room, "player_joined", { player: session.user });
+    world.toRoom(room, "player_joined", { player: session.user, host_id: room.players[0].user_id });
     session.tell("lobby_joined", {
       room_id: room.room_id,
       room_name,
-      host_id: room.host.user_id,
+      game_type: "bigger_dice",
+      host_id: room.players[0].user_id,
       player: session.user,
-      players: room.players.map((user) => player(user, room)),
-      started: room.turn !== null,
+      players: room.players,
+      max_players: SEATS,
       turn: room.turn,
+      scores: scoresOf(room),
     });
     session.join(room);
   },
@@ -182,27 +176,29 @@ const COMMANDS = {
     session.leave(room);
     room.players = room.players.filter((user) => user !== session.user);
     if (room.players.length === 0) world.rooms.delete(room_id);
-    else world.toRoom(room, "player_left", { player_id: session.user.user_id });
+    else world.toRoom(room, "player_left", { player: session.user, host_id: room.players[0].user_id, reason: "left" });
   },
   "games.command.bigger_dice.roll"(world, session, { room_id }) {
     const room = inRoom(world, session, room_id);
     const { user_id } = session.user;
     if (room.turn === null) {
-      if (room.host !== session.user || room.players.length < 2) throw ["game_not_started", "The host starts the game"];
-      room.turn = user_id;
-      world.toRoom(room, "game_started", { players: room.players, player_id: user_id });
+      const starts = room.players[0] === session.user && room.players.length > 1;
+      if (!starts) throw ["game_not_started", "the game starts with the first roll of the host"];
+      Object.assign(room, { turn: user_id, scores: new Map(room.players.map((user) => [user.user_id, 0])) });
+      world.toRoom(room, "game_started", { game_type: "bigger_dice", players: room.players });
     }
-    if (room.turn !== user_id) throw ["not_your_turn", "It is not your turn"];
+    if (room.turn !== user_id) throw ["not_your_turn", "it is another's turn; wait for yours"];
     const roll = 1 + Math.floor(Math.random() * 6);
-    const new_score = (room.scores.get(user_id) ?? 0) + roll;
+    const new_score = room.scores.get(user_id) + roll;
     room.scores.set(user_id, new_score);
     world.toRoom(room, "bigger_dice.rolled", { player_id: user_id, roll, new_score });
     if (new_score >= TARGET) {
-      world.toRoom(room, "game_ended", { winner_id: user_id, scores: Object.fromEntries(room.scores) });
+      world.toRoom(room, "game_ended", { winner_id: user_id, scores: scoresOf(room) });
+      room.turn = null;
       return;
     }
-    const at = room.players.findIndex((user) => user.user_id === user_id);
-    room.turn = room.players[(at + 1) % room.players.length].user_id;
+    const players = [...room.scores.keys()];
+    room.turn = players[(players.indexOf(user_id) + 1) % players.length];
     world.toRoom(room, "turn_changed", { player_id: room.turn });
   },
   "chat.command.send_lobby_message"(world, session, { lobby_id, content }) {

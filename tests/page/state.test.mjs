@@ -30,7 +30,7 @@ const OPENED = {
 };
 const GAME = [
   event(10, "player_joined", { player: BOB }),
-  event(11, "game_started", { players: [ANN, BOB], player_id: "1" }),
+  event(11, "game_started", { players: [ANN, BOB] }),
   rolled(12, "1", 6, 6),
   event(13, "turn_changed", { player_id: "2" }),
   rolled(14, "2", 3, 3),
@@ -128,8 +128,32 @@ test("only the one whose turn it is may roll, and the host starts", () => {
   assert.equal(rollOf(turn, "1").hint, "Bob is to roll");
 });
 
+test("behind the end the host may play again, with scores of zero", () => {
+  const over = [...GAME, event(20, "game_ended", { winner_id: "2", scores: { 1: 40, 2: 52 } })];
+  const room = after([OPENED, ...over]);
+  assert.deepEqual([rollOf(room, "1").label, rollOf(room, "2").label], ["Play again", ""]);
+  assert.equal(rollOf(room, "1").hint, "Bob wins!");
+  const again = after([OPENED, ...over, event(21, "game_started", { players: [ANN, BOB] }), rolled(22, "1", 2, 2)]);
+  assert.deepEqual(
+    [again.winner, scores(again)],
+    [
+      null,
+      [
+        ["Ann", 2],
+        ["Bob", 0],
+      ],
+    ],
+  );
+});
+
+test("who joins a running game sees whose turn it is and the scores", () => {
+  const joined = { type: "games.event.lobby_joined", room_id: ROOM, room_name: "Table", host_id: "1" };
+  const room = after([{ ...joined, player: BOB, players: [ANN, BOB], turn: "1", scores: { 1: 12 } }], signedIn(BOB));
+  assert.deepEqual([turnOf(room), scores(room)[0]], ["1", ["Ann", 12]]);
+});
+
 test("who leaves is gone, and names stay with what they did", () => {
-  const room = after([OPENED, ...GAME, event(16, "player_left", { player_id: "1" })]);
+  const room = after([OPENED, ...GAME, event(16, "player_left", { player: ANN, host_id: "2", reason: "left" })]);
   assert.deepEqual(scores(room), [["Bob", 3]]);
   assert.deepEqual([room.host_id, room.names["1"]], ["2", "Ann"]);
 });

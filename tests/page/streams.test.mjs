@@ -296,3 +296,21 @@ test(
     await connection.ended;
   }),
 );
+
+test(
+  "what comes of a room behind its leaving is no gap, and its places are not sent",
+  withClient({}, async (t) => {
+    const { gateway, client, clock, next } = t;
+    const first = await inRoom(t);
+    first.introduce(8, "games.events.0/session:s", 5, 0);
+    first.event(8, 3, 0, { type: "games.event.room_left", room_id: "a" });
+    first.event(7, 11, 10); // was under way
+    await next("event");
+    assert.equal(client.stats.gaps, 0);
+    first.terminate();
+    await next("client.closed");
+    clock.advance(500);
+    const { hello } = await gateway.authenticating();
+    assert.deepEqual(Object.keys(hello.positions), ["games.events.0/session:s"]);
+  }),
+);

@@ -96,10 +96,9 @@ export class LobbyView {
 }
 
 function aboutRoom(room) {
-  const players = Array.isArray(room.players) ? room.players.length : (room.player_count ?? room.players);
-  const parts = [];
-  if (Number.isFinite(players)) parts.push(`${players} of ${room.max_players ?? 6} players`);
-  if (room.host_name) parts.push(`opened by ${room.host_name}`);
+  const players = Array.isArray(room.players) ? room.players.length : room.players;
+  const parts = [`${players} of ${room.max_players ?? 6} players`];
+  if (room.host) parts.push(`opened by ${room.host.username}`);
   if (room.started) parts.push("playing");
   return parts.join(" · ");
 }

@@ -17,20 +17,23 @@ export function apply(state, frame, about = {}) {
 
 /** The player whose turn it is, if it can be told. */
 export function turnOf(room) {
-  return room.started && room.winner === null ? room.turn : null;
+  return room.started ? room.turn : null;
 }
 
-/** What the roll button means to this user now. */
+/** What the roll button means to this user now; without a label there is nothing to press. */
 export function rollOf(room, me) {
-  if (room.winner !== null) return { may: false, label: "Roll", hint: `${nameOf(room, room.winner)} wins!` };
   if (room.started) {
     const mine = room.turn === me;
     return { may: mine, label: "Roll", hint: mine ? "Your turn" : `${nameOf(room, room.turn)} is to roll` };
   }
-  if (room.players.length < 2) return { may: false, label: "Roll", hint: "Waiting for a second player" };
-  if (room.host_id === me)
-    return { may: true, label: "Start with a roll", hint: "Everybody here? The first roll starts the game" };
-  return { may: false, label: "Roll", hint: `${nameOf(room, room.host_id) || "The host"} starts the game` };
+  const host = room.host_id === me;
+  const may = host && room.players.length > 1;
+  if (room.winner !== null) {
+    return { may, label: may ? "Play again" : "", hint: `${nameOf(room, room.winner) || "Somebody"} wins!` };
+  }
+  if (room.players.length < 2) return { may, label: "Roll", hint: "Waiting for a second player" };
+  if (host) return { may, label: "Start with a roll", hint: "Everybody here? The first roll starts the game" };
+  return { may, label: "Roll", hint: `${nameOf(room, room.host_id) || "The host"} starts the game` };
 }
 
 export function nameOf(room, id) {
@@ -56,19 +59,20 @@ const ACTS = {
 
   "games.event.room_created"(state, frame, about) {
     const room = enter(state, frame, about);
-    room.host_id = String(frame.host_id);
+    room.host_id = asId(frame.host_id);
     seat(room, { user_id: frame.host_id, username: frame.host_name });
     return `You opened ${room.room_name}`;
   },
 
   "games.event.lobby_joined"(state, frame, about) {
     const room = enter(state, frame, about);
-    if (frame.host_id !== undefined) room.host_id = String(frame.host_id);
+    if (frame.host_id !== undefined) room.host_id = asId(frame.host_id);
     for (const player of frame.players ?? []) seat(room, player);
     if (frame.player) seat(room, frame.player);
     room.host_id ??= room.players[0]?.user_id ?? null;
-    if (frame.started !== undefined) room.started = frame.started;
-    if (frame.turn !== undefined && frame.turn !== null) room.turn = String(frame.turn);
+    setScores(room, frame.scores);
+    // Behind an event of the room we know more.
+    if (room.place === 0) Object.assign(room, { started: frame.turn != null, turn: asId(frame.turn) });
     return `You joined ${room.room_name}`;
   },
 
@@ -85,12 +89,11 @@ const ACTS = {
   }),
 
   "games.event.player_left": inRoom((room, frame, fresh) => {
-    const id = String(frame.player_id ?? frame.user_id ?? frame.player?.user_id);
+    const id = asId(frame.player?.user_id ?? frame.player_id);
     const name = nameOf(room, id);
     if (!fresh) return undefined;
     room.players = room.players.filter((player) => player.user_id !== id);
-    if (frame.host_id !== undefined) room.host_id = String(frame.host_id);
-    else if (room.host_id === id) room.host_id = room.players[0]?.user_id ?? null;
+    room.host_id = asId(frame.host_id ?? room.players[0]?.user_id);
     return `${name || "A player"} left`;
   }),
 
@@ -99,21 +102,19 @@ const ACTS = {
     Object.assign(room, { started: true, winner: null, recent: [] });
     for (const player of frame.players ?? []) seat(room, player);
     for (const player of room.players) player.score = 0;
-    const first = frame.player_id ?? frame.turn ?? room.players[0]?.user_id;
-    room.turn = first === undefined ? null : String(first);
+    room.turn = asId(frame.players?.[0]?.user_id ?? room.host_id);
     return "The game has started";
   }),
 
   "games.event.turn_changed": inRoom((room, frame, fresh, me) => {
     if (!fresh) return undefined;
-    room.turn = String(frame.player_id);
-    room.started = true;
+    Object.assign(room, { started: true, winner: null, turn: asId(frame.player_id) });
     return room.turn === me ? "Your turn" : undefined;
   }),
 
   "games.event.bigger_dice.rolled": inRoom((room, frame, fresh, me) => {
     if (!fresh) return undefined;
-    const id = String(frame.player_id);
+    const id = asId(frame.player_id);
     const player = room.players.find((other) => other.user_id === id);
     if (player) player.score = frame.new_score;
     room.rolls += 1;
@@ -125,11 +126,8 @@ const ACTS = {
 
   "games.event.game_ended": inRoom((room, frame, fresh) => {
     if (!fresh) return undefined;
-    room.winner = String(frame.winner_id);
-    for (const [id, score] of scoresOf(frame.scores)) {
-      const player = room.players.find((other) => other.user_id === id);
-      if (player) player.score = score;
-    }
+    Object.assign(room, { started: false, turn: null, winner: asId(frame.winner_id) });
+    setScores(room, frame.scores);
     return `${nameOf(room, room.winner) || "Somebody"} wins the game`;
   }),
 
@@ -199,10 +197,13 @@ function seat(room, { user_id, username, score }) {
   else room.players.push({ user_id: id, username: username ?? room.names[id] ?? id, score: score ?? 0 });
 }
 
-/** `{id: score}` or `[{user_id, score}]`. */
-function scoresOf(scores = {}) {
-  if (Array.isArray(scores)) return scores.map((entry) => [String(entry.user_id ?? entry.player_id), entry.score]);
-  return Object.entries(scores);
+function setScores(room, scores = {}) {
+  for (const player of room.players) player.score = scores[player.user_id] ?? player.score;
+}
+
+/** Ids are strings; a backend may send a number. */
+function asId(id) {
+  return id == null ? null : String(id);
 }
 
 function line(room, { at, sender_id, sender_name, content, timestamp }) {

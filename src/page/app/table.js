@@ -52,12 +52,12 @@ export class TableView {
     const { may, label, hint } = rollOf(room, me);
     setText(byId("table-title"), room.room_name);
     setText(byId("turn"), hint);
-    byId("turn").dataset.kind = room.winner !== null ? "won" : may ? "mine" : "";
+    byId("turn").dataset.kind = room.winner !== null && !room.started ? "won" : may ? "mine" : "";
     const roll = byId("roll");
     setText(roll, this.#rolling ? "Rolling …" : label);
     // Not `disabled`: the button keeps the focus from turn to turn.
     roll.setAttribute("aria-disabled", String(!may || this.#rolling));
-    roll.hidden = room.winner !== null;
+    roll.hidden = label === "";
     byId("invite").hidden = room.started || room.players.length > 1;
     this.#drawDie(room);
     this.#drawPlayers(room, me);
@@ -117,7 +117,7 @@ function player({ user_id, username }) {
 }
 
 function tagOf(room, id, turn) {
-  if (room.winner === id) return "won";
   if (turn === id) return "to roll";
+  if (room.winner === id) return "won";
   return !room.started && room.host_id === id ? "host" : "";
 }
