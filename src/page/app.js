@@ -8,6 +8,8 @@ import { SignIn } from "./app/signin.js";
 import { apply, newState } from "./app/state.js";
 import { TableView } from "./app/table.js";
 
+const UNAUTHORIZED = 4401;
+
 let game = null;
 
 /** Everything that lives as long as somebody is signed in. */
@@ -39,10 +41,10 @@ class Game {
       this.lobby.list();
     });
     client.on("client.lost", ({ rooms }) => rooms.forEach((room) => this.fetchHistory(room)));
-    client.on(
-      "client.closed",
-      (closed) => closed.label === "unauthorized" && this.end("Your session has ended. Sign in again."),
-    );
+    client.on("client.closed", ({ code, delay_ms }) => {
+      if (code !== UNAUTHORIZED || delay_ms !== null) return;
+      this.end(client.session ? "Your session has ended. Sign in again." : "The server did not accept the token.");
+    });
     for (const type of ["games.event.room_created", "games.event.lobby_joined"]) {
       client.on(type, (frame, about) => about.replayed || this.fetchHistory(frame.room_id));
     }
@@ -87,7 +89,6 @@ class Game {
   show(room) {
     this.state.here = room;
     this.draw();
-    (room ? byId("table-title") : byId("lobby-title")).focus?.();
     if (!room) this.lobby.list();
   }
 
@@ -105,6 +106,9 @@ class Game {
     for (const view of [this.lobby, this.table, this.chat, this.connection]) view.draw();
     const { here, rooms } = this.state;
     document.title = here && rooms[here] ? `${rooms[here].room_name} – ringgate` : "ringgate";
+    // What had the focus is gone with the view: go on at the top of the new one.
+    if (this.shown !== undefined && this.shown !== here) byId(here ? "table-title" : "lobby-title").focus();
+    this.shown = here;
   }
 
   end(why = "") {
@@ -118,6 +122,7 @@ class Game {
 
 const signIn = new SignIn({
   enter(credentials) {
+    game?.end();
     game = new Game(credentials);
   },
 });

@@ -372,6 +372,7 @@ export class Ringgate {
       this.#emit({ type: "client.lost", reason: frame.reason ?? "expired", lost: frame.lost ?? [], rooms });
     }
     for (const command of this.#pending.values()) this.#transmit(command);
+    this.#save(); // at once: a reload before the next save would begin a new session
   }
 
   #identity(frame) {

@@ -37,8 +37,8 @@ const PHONE = {
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
 const complaints = [];
 
-/** A window of its own, with everything the room's streams told it. */
-async function open(name, options) {
+/** A window of its own. */
+async function open(name, options, at = url) {
   const context = await browser.newContext(options);
   const page = await context.newPage();
   page.setDefaultTimeout(15_000);
@@ -46,17 +46,17 @@ async function open(name, options) {
   page.on("pageerror", (error) => complaints.push(`${name}: ${error.message}`));
   // The longest delays of the backoff, so that something happens while a window is away.
   await page.addInitScript(() => (Math.random = () => 0.999));
-  await page.goto(url);
+  await page.goto(at);
   return page;
 }
 
+const status = (page, text) => page.locator("#status", { hasText: text }).waitFor();
+
+/** As a guest; from now on the window keeps what the rooms' streams tell it. */
 async function signIn(page, name) {
   await page.getByLabel("Your name").fill(name);
   await page.keyboard.press("Enter");
-  await page
-    .getByRole("status")
-    .filter({ hasText: /^Connected$/ })
-    .waitFor();
+  await status(page, /^Connected$/);
   await page.evaluate(() => {
     globalThis.told = [];
     globalThis.ringgate.on("*", (frame, { stream }) => {
@@ -141,6 +141,28 @@ async function compare(ann, bob) {
   return of_bob.length;
 }
 
+/** A link with a token, as the server prints it; a token that is none; a second window that takes the session over. */
+async function waysIn() {
+  const { token } = await (await fetch(new URL("/dev/token?name=Cy", url))).json();
+  const cy = await open("cy", DESKTOP, new URL(`#token=${encodeURIComponent(token)}`, url).href);
+  await cy.keyboard.press("Enter"); // the form is filled in and its button has the focus
+  await status(cy, /^Connected$/);
+  assert.equal(new URL(cy.url()).hash, "", "the token is still in the address bar");
+
+  const [other] = await Promise.all([cy.context().waitForEvent("page"), cy.evaluate(() => void window.open("/"))]);
+  await status(other, /^Connected$/);
+  await status(cy, /^Disconnected$/);
+  await cy.getByRole("button", { name: "Connect again" }).click();
+  await status(cy, /^Connected$/);
+  await status(other, /^Disconnected$/);
+
+  await cy.getByRole("button", { name: "Sign out" }).click();
+  await cy.getByText("Sign in with a token").click();
+  await cy.getByLabel("JSON Web Token").fill("no token");
+  await cy.getByRole("button", { name: "Sign in", exact: true }).click();
+  await cy.getByText("The server did not accept the token.").waitFor();
+}
+
 try {
   mkdirSync(pictures, { recursive: true });
   const [ann, bob] = [await open("ann", DESKTOP), await open("bob", PHONE)];
@@ -189,6 +211,7 @@ try {
   await ann.getByRole("button", { name: "Leave room" }).click();
   await ann.getByRole("heading", { name: "Rooms" }).waitFor();
   await shot(ann, "desktop-lobby");
+  await waysIn();
   assert.deepEqual(complaints, []);
   console.log(JSON.stringify({ rolls, cuts, resumed, compared, duplicates }));
 } finally {

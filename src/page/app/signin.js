@@ -51,6 +51,8 @@ export class SignIn {
   hide({ user_id, username }) {
     this.#endShow();
     byId("signin").hidden = true;
+    byId("token").value = "";
+    byId("token-details").open = false;
     byId("desk").hidden = false;
     byId("who").hidden = false;
     byId("who-name").textContent = username;
@@ -72,8 +74,8 @@ export class SignIn {
   }
 
   #begin(who, token = who.token) {
-    sessionStorage.setItem(KEPT, JSON.stringify(who));
     this.#enter({ token, getToken: who.name ? () => guestToken(who.name) : undefined });
+    sessionStorage.setItem(KEPT, JSON.stringify(who));
   }
 }
 
