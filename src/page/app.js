@@ -16,7 +16,7 @@ let game = null;
 class Game {
   constructor(credentials) {
     const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
-    this.client = connect({ url, ...credentials, storage: sessionStorage, keep: () => this.state });
+    this.client = connect({ url, ...credentials, heartbeatMs: 5_000, storage: sessionStorage, keep: () => this.state });
     this.state = this.client.restored ?? newState();
     this.lobby = new LobbyView(this);
     this.table = new TableView(this);

@@ -107,9 +107,9 @@ export interface Stats {
   resumed: number;
   /** Resumes with one. */
   lost: number;
-  /** Messages of any kind. */
-  frames: number;
-  /** Reliable frames that came by a resume. */
+  /** Reliable frames that were handled. */
+  reliable: number;
+  /** Those of them that came by a resume. */
   replayed: number;
   deltas: number;
   /** Deltas that the server left out. */

@@ -126,12 +126,12 @@ export class Ringgate {
     connections: 0,
     resumed: 0,
     lost: 0,
-    frames: 0,
+    reliable: 0,
     replayed: 0,
-    deltas: 0,
-    skipped: 0,
     duplicates: 0,
     gaps: 0,
+    deltas: 0,
+    skipped: 0,
   };
 
   get state() {
@@ -222,9 +222,8 @@ export class Ringgate {
     }
     this.#socket = socket;
     this.#after("open", openMs, () => this.#lost(LOST, { code: 1006, text: "no answer" }));
-    const ours = (act) => (event) => socket === this.#socket && act(event);
-    socket.onmessage = ours((event) => this.#receive(event.data));
-    socket.onclose = ours((event) => this.#closed(event.code, event.reason));
+    socket.onmessage = (event) => this.#receive(event.data);
+    socket.onclose = (event) => this.#closed(event.code, event.reason);
     socket.onerror = () => {}; // a close follows and says as much
   }
 
@@ -416,7 +415,6 @@ export class Ringgate {
       return this.#fault({ type: "client.fault", what: "a message is not JSON" });
     }
     this.#clear("reply");
-    this.stats.frames += 1;
     if (Array.isArray(frame.at)) this.#placed(frame);
     else this.#control(frame);
   }
@@ -438,6 +436,7 @@ export class Ringgate {
       // Only now: what a handler has not seen is sent again after a resume.
       this.#streams.advance(verdict.at, offset);
       if (frame.type === "games.event.room_left") this.#streams.leave(frame.room_id);
+      this.stats.reliable += 1;
       if (verdict.replayed) this.stats.replayed += 1;
       this.#touch();
     }
@@ -656,12 +655,12 @@ class Streams {
 
   newConnection() {
     this.#byHandle.clear();
-    this.#resumed = null;
   }
 
   clear() {
     this.#byName.clear();
-    this.newConnection();
+    this.#byHandle.clear();
+    this.#resumed = null;
   }
 
   restore(positions) {

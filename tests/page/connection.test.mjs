@@ -181,6 +181,25 @@ test("a token is refreshed on the living connection before it ends", async () =>
   })();
 });
 
+test("a token that comes when its connection is gone is used on the next one", async () => {
+  const fetches = [];
+  const getToken = () => new Promise((fetched) => fetches.push(fetched));
+  await withClient({ token: undefined, getToken }, async (t) => {
+    t.client.connect();
+    const first = await t.gateway.connection();
+    first.send({ type: "system.welcome" });
+    await t.next("system.welcome");
+    t.client.dropConnection();
+    await t.next("client.closed");
+    t.clock.advance(500);
+    fetches[0]("t");
+    const { hello } = await t.gateway.authenticated();
+    assert.equal(hello.token, "t");
+    await t.next("system.authenticated");
+    assert.deepEqual([t.client.state, fetches.length], ["open", 1]);
+  })();
+});
+
 test("a token that cannot be fetched is told and tried again", async () => {
   let calls = 0;
   const getToken = async () => {
@@ -233,6 +252,8 @@ test(
     t.page.awake();
     const { connection } = await t.gateway.authenticated({ recovered: true });
     await t.next("system.authenticated");
+    t.clock.advance(1000);
+    assert.equal(t.client.state, "open"); // the retry that was planned is off
     t.page.awake(); // while connected: asks for a sign of life
     await connection.receive("system.heartbeat");
     connection.close(1012, "reconnect in 4000 ms");
@@ -305,6 +326,22 @@ test("a reload of a page that keeps nothing starts where the session began", asy
   assert.deepEqual([hello.resume, hello.positions], ["r", {}]);
   after.client.forget();
   assert.equal(storage.items.size, 0);
+  after.client.close();
+  await gateway.stop();
+});
+
+test("a session is kept from its first answer on, and places without the page's state count for nothing", async () => {
+  const gateway = await Gateway.start();
+  const storage = tab();
+  const before = clientOf(gateway, { storage });
+  await open({ gateway, ...before });
+  const [key, saved] = [...storage.items][0];
+  assert.equal(JSON.parse(saved).token, "r");
+  before.client.close();
+  storage.setItem(key, JSON.stringify({ token: "r", positions: { x: { epoch: 5, offset: 9 } } }));
+  const after = clientOf(gateway, { storage, keep: () => [] });
+  after.client.connect();
+  assert.deepEqual((await gateway.authenticating()).hello.positions, {});
   after.client.close();
   await gateway.stop();
 });

@@ -314,3 +314,59 @@ test(
     assert.deepEqual(Object.keys(hello.positions), ["games.events.0/session:s"]);
   }),
 );
+
+test(
+  "a room that a resumed session leaves and enters again starts at its introduction, not at the old place",
+  withClient({}, async (t) => {
+    const { gateway, client, clock, next } = t;
+    const first = await inRoom(t);
+    first.terminate();
+    await next("client.closed");
+    clock.advance(500);
+    const { connection } = await gateway.authenticated({ recovered: true, rooms: ["a"] });
+    connection.introduce(7, ROOM, 5, 10);
+    connection.introduce(7, ROOM, 5, 90);
+    connection.event(7, 91, 90);
+    assert.equal((await next("event")).n, 91);
+    assert.equal(client.stats.gaps, 0);
+  }),
+);
+
+test(
+  "no more places are sent than the server takes, the newest streams' first",
+  withClient({}, async (t) => {
+    const { gateway, clock, next } = t;
+    const first = await inRoom(t);
+    const streams = Array.from({ length: 1100 }, (_, n) => ({
+      handle: 100 + n,
+      stream: `s${n}/x`,
+      epoch: 5,
+      offset: 1,
+    }));
+    first.send({ type: "system.position", streams });
+    await next("system.position");
+    first.terminate();
+    await next("client.closed");
+    clock.advance(500);
+    const { hello } = await gateway.authenticating();
+    assert.equal(Object.keys(hello.positions).length, 1024);
+    assert.ok(hello.positions["s1099/x"]);
+  }),
+);
+
+test(
+  "behind a loss everything starts at the heads, also if the session was resumed well before",
+  withClient({}, async (t) => {
+    const { gateway, client, clock, next } = t;
+    let connection = await inRoom(t);
+    for (const recovered of [true, false]) {
+      connection.terminate();
+      await next("client.closed");
+      clock.advance(1000);
+      ({ connection } = await gateway.authenticated({ recovered, rooms: ["a"] }));
+      connection.introduce(7, ROOM, 5, recovered ? 10 : 2000);
+      await next("system.position");
+    }
+    assert.equal(client.positions[ROOM].offset, 2000);
+  }),
+);

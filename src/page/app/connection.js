@@ -72,7 +72,7 @@ export class ConnectionView {
     const why = { connection_lost: "The connection was lost", replaced: "This session goes on in another window" }[
       label
     ];
-    const then = delay_ms === null ? "" : `; again in ${delay_ms} ms`;
+    const then = delay_ms === null ? "" : `; again in ${duration(delay_ms)}`;
     this.note(`${why ?? `Closed: ${reason || label}`}${then}`, "bad");
   }
 
@@ -95,8 +95,8 @@ export class ConnectionView {
     const cut = byId("cut");
     setText(cut, { open: "Cut my connection", closed: "Connect again" }[client.state] ?? "Retry now");
     cut.className = client.state === "open" ? "danger" : "";
-    const frames = client.streams.reduce((sum, stream) => sum + stream.frames, 0);
-    this.#ring.say(String(frames), frames === 1 ? "frame, in order" : "frames, in order");
+    const { reliable } = client.stats;
+    this.#ring.say(String(reliable), reliable === 1 ? "frame, in order" : "frames, in order");
     this.#drawFacts(client);
     this.#drawStreams(client);
   }
@@ -149,6 +149,8 @@ const JOURNAL = {
     this.note(`Announcement: ${text ?? message ?? ""}`);
   },
 };
+
+const duration = (ms) => (ms < 1000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`);
 
 const fact = ([name]) => h("div", {}, h("dt", {}, name), h("dd"));
 
