@@ -18,7 +18,7 @@ test("every row is a row of src/close.rs, in its order", () => {
   assert.deepEqual(CLOSE_TABLE, rows);
 });
 
-test("the literal is JSON, as the server's own test reads it", () => {
+test("the literal is JSON", () => {
   const [, literal] = /export const CLOSE_TABLE = (\[[^]*?\n\]);/.exec(read("src/page/ringgate.js"));
   assert.deepEqual(JSON.parse(literal), CLOSE_TABLE);
 });
