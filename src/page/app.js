@@ -9,6 +9,9 @@ import { apply, newState } from "./app/state.js";
 import { TableView } from "./app/table.js";
 
 const UNAUTHORIZED = 4401;
+const TRIES = 10;
+const TRY_AGAIN_MS = 200;
+const ANSWERS_MAX = 100;
 
 let game = null;
 
@@ -53,20 +56,19 @@ class Game {
   #tell(frame, news) {
     if (frame.type === "system.error") {
       const show = this.answers.get(frame.correlation_id);
-      if (show) show(frame.message || frame.code);
-      else if (frame.code !== "auth_failed") this.connection.note(`Refused: ${frame.message || frame.code}`, "bad");
+      const later = Array.isArray(frame.at); // else the promise says it
+      if (show && later) show(frame.message || frame.code);
+      else if (!show && frame.code !== "auth_failed")
+        this.connection.note(`Refused: ${frame.message || frame.code}`, "bad");
     }
     if (news) this.table.tell(news);
   }
 
   /** Sends a command. `show` gets the text of a refusal, whether it comes instead of the acknowledgement or later. */
   async command(type, fields, show) {
-    const answer = this.client.send(type, fields, { ack: true });
-    this.answers.set(answer.correlationId, show);
     show("");
-    this.#schedule();
     try {
-      return await answer;
+      return await this.#ask(type, fields, show);
     } catch (error) {
       show(error.code === "timeout" || error.code === "session_gone" ? "No answer came; try again." : error.message);
       return null;
@@ -78,11 +80,27 @@ class Game {
   /** What a room that is new to us, or whose frames are missing, was about. */
   async fetchHistory(room) {
     try {
-      const answer = await this.client.send("rooms.command.history", { room_id: room }, { ack: true });
-      apply(this.state, answer);
+      apply(this.state, await this.#ask("rooms.command.history", { room_id: room }));
       this.#schedule();
     } catch {
       // The room goes on without its past.
+    }
+  }
+
+  /** The gateway lets us in a moment after the event that says so; what it refuses meanwhile is asked again. */
+  async #ask(type, fields, show = () => {}) {
+    for (let tries = 1; ; tries += 1) {
+      const answer = this.client.send(type, fields, { ack: true });
+      this.answers.set(answer.correlationId, show);
+      if (this.answers.size > ANSWERS_MAX) this.answers.delete(this.answers.keys().next().value);
+      this.#schedule();
+      try {
+        return await answer;
+      } catch (error) {
+        const ours = this.state.rooms[fields.room_id ?? fields.lobby_id] !== undefined;
+        if (error.code !== "not_in_room" || !ours || tries === TRIES) throw error;
+        await new Promise((wake) => setTimeout(wake, TRY_AGAIN_MS));
+      }
     }
   }
 

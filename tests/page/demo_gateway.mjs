@@ -15,6 +15,7 @@ const POLICY =
   "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 const TARGET = 50;
 const SEATS = 6;
+const JOIN_MS = 100;
 
 /** The server's state: users, sessions, rooms and their streams. */
 class World {
@@ -74,18 +75,27 @@ class Session {
   refuse(code, message, correlation_id) {
     this.world.publish(`games.events.0/session:${this.id}`, { type: "system.error", code, message, correlation_id });
   }
-  introduce(names) {
-    const streams = names.map((name) => {
+  introduce(names, entered = []) {
+    const streams = names.map((name, n) => {
       const { handle, frames } = this.world.stream(name);
-      return { handle, stream: name, epoch: this.world.epoch, offset: frames.at(-1)?.at[1] ?? 0 };
+      const head = frames.slice(0, entered[n]).at(-1);
+      return { handle, stream: name, epoch: this.world.epoch, offset: head?.at[1] ?? 0 };
     });
     this.send({ type: "system.position", streams });
   }
+  /** Takes a moment, as a request to the room's home does; what happens meanwhile is not missed. */
   join(room) {
-    this.rooms.add(room.room_id);
     const names = [`games.events.0/room:${room.room_id}`, `chat.events.0/room:${room.room_id}`];
-    this.introduce(names);
-    for (const name of names) this.world.stream(name).members.add(this);
+    const entered = names.map((name) => this.world.stream(name).frames.length);
+    setTimeout(() => {
+      this.rooms.add(room.room_id);
+      this.introduce(names, entered);
+      names.forEach((name, n) => {
+        const stream = this.world.stream(name);
+        for (const frame of stream.frames.slice(entered[n])) this.send(frame);
+        stream.members.add(this);
+      });
+    }, JOIN_MS);
   }
   leave(room) {
     this.rooms.delete(room.room_id);
@@ -171,7 +181,7 @@ const COMMANDS = {
     session.join(room);
   },
   "games.command.leave_room"(world, session, { room_id }) {
-    const room = inRoom(world, session, room_id);
+    const room = world.rooms.get(room_id);
     session.tell("room_left", { room_id });
     session.leave(room);
     room.players = room.players.filter((user) => user !== session.user);
@@ -179,7 +189,7 @@ const COMMANDS = {
     else world.toRoom(room, "player_left", { player: session.user, host_id: room.players[0].user_id, reason: "left" });
   },
   "games.command.bigger_dice.roll"(world, session, { room_id }) {
-    const room = inRoom(world, session, room_id);
+    const room = world.rooms.get(room_id);
     const { user_id } = session.user;
     if (room.turn === null) {
       const starts = room.players[0] === session.user && room.players.length > 1;
@@ -202,7 +212,6 @@ const COMMANDS = {
     world.toRoom(room, "turn_changed", { player_id: room.turn });
   },
   "chat.command.send_lobby_message"(world, session, { lobby_id, content }) {
-    inRoom(world, session, lobby_id);
     world.publish(`chat.events.0/room:${lobby_id}`, {
       type: "chat.event.message_received",
       sender_id: session.user.user_id,
@@ -214,15 +223,18 @@ const COMMANDS = {
   },
 };
 
-function inRoom(world, session, id) {
-  if (!session.rooms.has(id)) throw ["not_in_room", "You are not in this room"];
-  return world.rooms.get(id);
-}
-
 function command(world, session, message) {
   const { type, correlation_id } = message;
   if (type === "system.heartbeat")
     return session.send({ type: "system.heartbeat_ack", timestamp: new Date().toISOString() });
+  const room_id = message.room_id ?? message.lobby_id;
+  if (room_id !== undefined && !session.rooms.has(room_id))
+    return session.send({
+      type: "system.error",
+      code: "not_in_room",
+      message: "you are not in this room",
+      correlation_id,
+    });
   if (type === "rooms.command.history") {
     const names = [`games.events.0/room:${message.room_id}`, `chat.events.0/room:${message.room_id}`];
     const events = names.flatMap((name) => world.stream(name).frames).slice(-50);
