@@ -448,10 +448,10 @@ impl Scanner<'_> {
 }
 
 /// Bytes before the first quote, backslash or control character.
+#[inline]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let mut at = 0;
-    loop {
-        let Some(chunk) = bytes[at..].first_chunk() else { break };
+    while let Some(chunk) = bytes[at..].first_chunk() {
         let word = u64::from_le_bytes(*chunk);
         // Of each word only the lowest hit is exact, and only that is used: a borrow runs upwards.
         let below = |word: u64, least: u64| word.wrapping_sub(ONES * least) & !word;
