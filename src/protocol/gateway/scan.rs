@@ -15,8 +15,6 @@ pub const FIELDS_MAX: usize = 64;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of a number; a double's shortest form has at most 24.
 pub const NUMBER_BYTES_MAX: usize = 64;
-/// JSON's white space (RFC 8259 §2).
-pub(super) const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Scratch space of [`parse`](super::parse): the fields of the message read last.
 #[derive(Clone, Default, Debug)]
