@@ -209,7 +209,13 @@ impl Peers {
         });
         let services_thread = spawn("services", &stop, move |stop| {
             let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-            workers::run(&mut ServiceWorker::new(reader, seed), clock, stop);
+            match services(reader, window, seed, secret) {
+                Ok(mut worker) => workers::run(&mut worker, clock, stop),
+                Err(error) => {
+                    tracing::error!("the services cannot start: {error}");
+                    std::process::exit(1);
+                }
+            }
         });
         let threads = vec![presence_thread, bus_thread, services_thread];
         Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] }
