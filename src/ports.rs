@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::id::EventId;
-use crate::message::{Append, ErrorCode, PresenceReply, PresenceRequest};
+use crate::message::{Append, ErrorCode, PresenceChange, PresenceReply, PresenceRequest};
 use crate::time::{Monotonic, WallMillis};
 
 /// Presence and session records. Requests of one sender are carried out in order; a remote store answers later,
@@ -15,6 +15,9 @@ pub trait Presence: Send {
 
     /// Does what time has brought (expiry, answers of a remote store); returns when to call again.
     fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic;
+
+    /// Takes what has changed since it was asked last, in order, if it was told to keep that.
+    fn changes(&mut self, out: &mut Vec<PresenceChange>);
 }
 
 /// How long an accepted command survives; named in the welcome and in `/ready`.

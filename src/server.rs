@@ -51,6 +51,7 @@ pub fn run(config: Config) -> Result<(), String> {
         .map_err(|error| format!("health port {health}: {error}; choose another with --health-port"))?;
     let node = Arc::new(node_state(&config, descriptors));
     let settings = Arc::new(settings(&config, &keys, shards, &mut entropy));
+    let (nonce, gateway_id) = (settings.nonce, settings.gateway_id.clone());
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
     let mut ports: Vec<Port> = mesh::build(usize::from(shards) + 2, bounds);
@@ -68,7 +69,11 @@ pub fn run(config: Config) -> Result<(), String> {
     });
     let state = Arc::new(AdminState::new(stats.clone(), Durability::Memory, driver.name()));
     let admin = admin::spawn(health, Arc::clone(&state)).map_err(|error| format!("admin side: {error}"))?;
-    let peers = threads::Peers::start(&config, shards, presence_port, bus_port, epoch, seed);
+    let mut secret = [0; 16];
+    secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    let names = threads::Names { epoch, seed, secret, nonce, gateway_id };
+    let peers = threads::Peers::start(&config, shards, presence_port, bus_port, names);
     let running =
         threads::Shards::start(&driver, shard_configs.collect(), listeners, config.server.pin && cores > 1, &peers)?;
     peers.connect(running.wakers());

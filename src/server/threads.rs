@@ -15,7 +15,7 @@ use crate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits;
-use crate::presence::{EmbeddedPresence, PresencePeer};
+use crate::presence::{Announcer, EmbeddedPresence, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Port, ThreadWaker, Wake, peer};
 use crate::shard::driver::Driver;
@@ -23,8 +23,9 @@ use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
 use crate::shard::driver::uring::{UringConfig, UringDriver};
 use crate::shard::{NodeState, Shard, ShardConfig};
+use crate::store::{SqliteStore, StoreSettings};
 use crate::time::{Monotonic, WallMillis};
-use crate::workers::{self, COMMAND_TOPICS, ServiceWorker};
+use crate::workers::{self, COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings};
 
 /// The shard threads.
 pub struct Shards {
@@ -184,20 +185,24 @@ pub struct Peers {
 
 impl Peers {
     /// Starts them; they wait for [`Peers::connect`] before they touch the mesh.
-    pub fn start(config: &Config, shards: u16, presence: Port, bus: Port, epoch: u64, seed: u64) -> Self {
+    pub fn start(config: &Config, shards: u16, presence: Port, bus: Port, names: Names) -> Self {
+        let Names { epoch, seed, .. } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
+        let log = EmbeddedBus::new(epoch, TopicBounds::default());
+        let announced = Box::new(log.handle());
+        let Names { gateway_id, nonce, secret, .. } = names;
         let presence_thread = spawn("presence", &stop, move |stop| {
-            let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed);
-            let mut peer = PresencePeer::new(presence, embedded);
+            let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
+            let announcer = Announcer::new(announced, gateway_id, nonce, epoch, seed);
+            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer);
             if let Ok(wakes) = presence_gate.recv() {
                 let wakes: Vec<Arc<dyn Wake>> = wakes;
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
-        let log = EmbeddedBus::new(epoch, TopicBounds::default());
         let bus_log = log.handle();
         let bus_thread = spawn("bus", &stop, move |stop| {
             let reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
@@ -246,6 +251,32 @@ impl Peers {
             }
         }
     }
+}
+
+/// What a node is called by itself and others, and the entropy of its peers.
+pub struct Names {
+    /// Of the log: its numbering; of the gateway: this life of it.
+    pub epoch: u64,
+    /// Of all hashes.
+    pub seed: u64,
+    /// Of the dice, where the store has none.
+    pub secret: [u8; 16],
+    /// Names connections.
+    pub nonce: u64,
+    /// Names the gateway.
+    pub gateway_id: String,
+}
+
+type Services = ServiceWorker<EmbeddedBus, SqliteStore, PasswordPool>;
+
+/// The services of this node, on the calling thread.
+fn services(bus: EmbeddedBus, resume_window: Duration, seed: u64, secret: [u8; 16]) -> Result<Services, String> {
+    let store = SqliteStore::open(&StoreSettings { file: None, messages_max: limits::MESSAGES_IN_MEMORY });
+    let store = store.map_err(|error| error.to_string())?;
+    let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+    let passwords = PasswordPool::start(1, &wake).map_err(|error| format!("password thread: {error}"))?;
+    let settings = WorkerSettings { resume_window, seed, secret, restarted: Some(syscall::wall()) };
+    ServiceWorker::open(bus, store, passwords, &settings).map_err(|error| error.to_string())
 }
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {

@@ -117,8 +117,7 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         worker.remember(settings.resume_window);
         worker.recover(plan.filter(|_| same));
         if let Some(at) = settings.restarted {
-            worker.services.rooms.doubt_all(at);
-            worker.services.hubs.doubt_all(at);
+            worker.services.restarted(at);
         }
         Ok(worker)
     }

@@ -21,6 +21,8 @@ pub struct Services {
     pub hubs: Hubs,
     pub battles: Battles,
     pub seen: SeenCommands,
+    /// What presence said before that, of connections there are no more, holds for a resume window.
+    pub restarted: WallMillis,
 }
 
 /// A record of a command topic.
@@ -38,6 +40,7 @@ impl Services {
             hubs: Hubs::new(resume_window),
             battles: Battles::new(seed),
             seen: SeenCommands::new(resume_window, limits::SEEN_COMMANDS, seed),
+            restarted: WallMillis(0),
         }
     }
 
@@ -202,8 +205,23 @@ impl Services {
         let user = record.user_id.as_deref().unwrap_or_default();
         let name = record.username.as_deref().unwrap_or_default();
         let sighting = Sighting { id: record.event_id, session, user, name, kind };
-        self.rooms.sighted(now, &sighting, out);
-        self.hubs.sighted(now, &sighting, out);
+        self.see(now, &sighting, out);
+        if now < self.restarted && matches!(kind, SightingKind::Connected | SightingKind::Joined { .. }) {
+            let gone = Sighting { kind: SightingKind::Disconnected { kicked: false }, ..sighting };
+            self.see(self.restarted, &gone, out);
+        }
+    }
+
+    fn see(&mut self, now: WallMillis, sighting: &Sighting<'_>, out: &mut Outbox) {
+        self.rooms.sighted(now, sighting, out);
+        self.hubs.sighted(now, sighting, out);
+    }
+
+    /// The gateways were started anew: nobody whom presence said to be there is.
+    pub fn restarted(&mut self, at: WallMillis) {
+        self.restarted = at;
+        self.rooms.doubt_all(at);
+        self.hubs.doubt_all(at);
     }
 
     /// A password was hashed.
