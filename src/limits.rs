@@ -110,6 +110,8 @@ pub const TAKEOVER_WAIT: Duration = Duration::from_secs(1);
 pub const BUS_TOPIC_RECORDS: usize = 65_536;
 /// Bytes an embedded topic keeps in memory, keys and values: 1 KiB for each of its records.
 pub const BUS_TOPIC_BYTES: usize = 64 << 20;
+/// Records of `gateway.presence` an embedded bus keeps, about 1 MiB; what does not fit waits as state.
+pub const PRESENCE_TOPIC_RECORDS: usize = 2048;
 /// Topics of an embedded bus: the built-in ones and those that the type table names.
 pub const BUS_TOPICS: usize = 64;
 /// Records a peer or worker takes from a topic per turn, so that it comes back to its mailbox.
@@ -176,6 +178,8 @@ const _: () =
 const _: () =
     assert!(QUEUE_FRAMES <= HISTORY_EVENTS, "a connection closed 4408 finds in the history what its queue lost");
 const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
+const _: () = assert!(SERVICE_BATCH_RECORDS * 2 <= PRESENCE_TOPIC_RECORDS);
+const _: () = assert!(PASSWORD_QUEUE * 2 <= BUS_TOPIC_RECORDS, "what waits for its password stays on the bus");
 const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10, "hyper takes no smaller buffer");

@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn commands_are_remembered_for_a_while() {
         let mut seen = SeenCommands::new(Duration::from_secs(10), 3, 1);
-        let second = |n| WallMillis(1000 * n);
+        let second = |n: u64| WallMillis(1000 * n);
         let id = |n: u8| EventId([n; 16]);
         assert!(seen.first(second(0), id(1)));
         assert!(!seen.first(second(9), id(1)));

@@ -51,7 +51,7 @@ pub struct ServiceWorker<B, S, P> {
     pending: VecDeque<Append>,
     /// What the records tell of the batches whose events are accepted; not yet written.
     writes: Vec<Write>,
-    /// Whether a batch was carried out since the last transaction.
+    /// Whether the places written down are not these.
     behind: bool,
     event_topics: [Arc<str>; 3],
     json: Json,
@@ -108,7 +108,8 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             out: Outbox::default(),
             pending: VecDeque::new(),
             writes: if known.is_none() { vec![own_record(SECRET, &secret)] } else { Vec::new() },
-            behind: false,
+            // A plan means nothing without the places it goes on from.
+            behind: !same,
             event_topics: SERVICE_EVENT_TOPICS.map(Arc::from),
             json: Json::default(),
             poison_logged: false,

@@ -6,7 +6,7 @@ use crate::id::{EventId, Scope, SessionId, is_room_id};
 use crate::limits;
 use crate::message::ErrorCode;
 use crate::services::bigger_dice::{GAME_TYPE, PLAYERS_MAX};
-use crate::services::{Caller, Outbox, Refused, clean};
+use crate::services::{Caller, NEVER, Outbox, Refused, clean};
 use crate::time::WallMillis;
 
 impl Rooms {
@@ -52,7 +52,7 @@ impl Rooms {
         self.may_create(by.caller.user, &room_name)?;
         let id = EventId::v5(&by.caller.sender.command.0, &[b"room"]).to_string();
         let Some(password) = password else {
-            let room = Room::new(&id, self.number(), &room_name, game_type, capacity);
+            let room = Room::new(&id, by.now, &room_name, game_type, capacity);
             let host = by.pending(Goal::Join { room: id.into() });
             self.open(by.now, room, &host, out);
             return Ok(());
@@ -178,10 +178,10 @@ impl Rooms {
         let most = limits::ROOMS_LISTED + 1;
         let ids: Vec<_> = match game_type {
             Some(game_type) => {
-                let all = (game_type.into(), 0)..=(game_type.into(), u64::MAX);
-                self.by_type.range(all).rev().take(most).map(|(_, id)| id).collect()
+                let all = (game_type.into(), WallMillis(0), "".into())..(game_type.into(), NEVER, "".into());
+                self.by_type.range(all).rev().take(most).map(|(_, _, id)| id).collect()
             }
-            None => self.by_number.values().rev().take(most).collect(),
+            None => self.by_age.iter().rev().take(most).map(|(_, id)| id).collect(),
         };
         let more = ids.len() > limits::ROOMS_LISTED;
         let rooms = ids.iter().take(limits::ROOMS_LISTED).map(|id| self.rooms[*id].listed()).collect();

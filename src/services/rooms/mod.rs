@@ -28,17 +28,16 @@ use room::{LobbyJoined, Person, PlayerMoved, Room, RoomCreated};
 pub struct Rooms {
     rooms: BTreeMap<Box<str>, Room>,
     by_name: BTreeMap<Box<str>, Box<str>>,
-    /// Room ids in the order in which rooms were made.
-    by_number: BTreeMap<u64, Box<str>>,
+    /// In the order in which they were made.
+    by_age: BTreeSet<(WallMillis, Box<str>)>,
     /// The same by game type.
-    by_type: BTreeMap<(Box<str>, u64), Box<str>>,
+    by_type: BTreeSet<(Box<str>, WallMillis, Box<str>)>,
     by_user: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
     whereabouts: Whereabouts,
     deadlines: Deadlines,
     /// By ticket.
     pending: BTreeMap<u64, Pending>,
     late: BTreeMap<(WallMillis, EventId), Late>,
-    next_number: u64,
     resume_window: Duration,
     secret: [u8; 16],
     /// Records that are behind, by service and key.
@@ -170,14 +169,13 @@ impl Rooms {
         Self {
             rooms: BTreeMap::new(),
             by_name: BTreeMap::new(),
-            by_number: BTreeMap::new(),
-            by_type: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            by_type: BTreeSet::new(),
             by_user: BTreeMap::new(),
             whereabouts: Whereabouts::default(),
             deadlines: Deadlines::default(),
             pending: BTreeMap::new(),
             late: BTreeMap::new(),
-            next_number: 0,
             resume_window,
             secret,
             changed: BTreeSet::new(),
@@ -277,7 +275,7 @@ impl Rooms {
         let sender = pending.sender();
         match (&pending.goal, outcome) {
             (Goal::Create { room, room_name, game_type, capacity }, Outcome::Hashed(hash)) => {
-                let mut made = Room::new(room, self.number(), room_name, game_type, *capacity);
+                let mut made = Room::new(room, pending.at, room_name, game_type, *capacity);
                 made.password = Some(hash);
                 self.open(now, made, &pending, out);
             }
@@ -366,8 +364,8 @@ impl Rooms {
     fn end(&mut self, id: &str, out: &mut Outbox) {
         let Some(room) = self.rooms.remove(id) else { return };
         self.by_name.remove(&room.name);
-        self.by_number.remove(&room.number);
-        self.by_type.remove(&(room.game_type, room.number));
+        self.by_age.remove(&(room.made, room.id.clone()));
+        self.by_type.remove(&(room.game_type, room.made, room.id));
         self.deadlines.set(id, NEVER);
         self.touch(ROOMS, id);
         out.writes.push(Write::RemoveRoom { room: id.into() });
@@ -481,21 +479,15 @@ impl Rooms {
     }
 
     fn index(&mut self, room: Room) {
-        self.next_number = self.next_number.max(room.number + 1);
         self.by_name.insert(room.name.clone(), room.id.clone());
-        self.by_number.insert(room.number, room.id.clone());
-        self.by_type.insert((room.game_type.clone(), room.number), room.id.clone());
+        self.by_age.insert((room.made, room.id.clone()));
+        self.by_type.insert((room.game_type.clone(), room.made, room.id.clone()));
         for player in &room.players {
             self.by_user.entry(player.user.clone()).or_default().insert(room.id.clone());
             player.sessions().for_each(|session| self.whereabouts.add(session, &room.id));
         }
         self.deadlines.set(&room.id, room.deadline());
         self.rooms.insert(room.id.clone(), room);
-    }
-
-    fn number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number - 1
     }
 
     /// The room's record is behind, and its deadline may be another.
@@ -543,5 +535,3 @@ const ROOMS: &str = "rooms";
 const PENDING: &str = "rooms.pending";
 const LATE: &str = "rooms.late";
 
-#[cfg(test)]
-mod tests;

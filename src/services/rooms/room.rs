@@ -15,8 +15,8 @@ use crate::time::WallMillis;
 #[derive(Serialize, Deserialize, Debug)]
 pub(super) struct Room {
     pub(super) id: Box<str>,
-    /// Rooms are listed in this order.
-    pub(super) number: u64,
+    /// When its creation was asked for.
+    pub(super) made: WallMillis,
     pub(super) name: Box<str>,
     pub(super) game_type: Box<str>,
     pub(super) capacity: u32,
@@ -39,10 +39,10 @@ struct Guesses {
 }
 
 impl Room {
-    pub(super) fn new(id: &str, number: u64, name: &str, game_type: &str, capacity: u32) -> Self {
+    pub(super) fn new(id: &str, made: WallMillis, name: &str, game_type: &str, capacity: u32) -> Self {
         Self {
             id: id.into(),
-            number,
+            made,
             name: name.into(),
             game_type: game_type.into(),
             capacity,
