@@ -106,7 +106,10 @@ impl Battles {
             Ok((room, events, interval_ms)) => {
                 let command = start.sender.command;
                 let id = EventId::v5(&command.0, &[b"battle"]);
-                self.by_room.insert(room.clone(), Battle { command, id, events, next: 1, due: now, interval_ms, turn: (now, 0) });
+                self.by_room.insert(
+                    room.clone(),
+                    Battle { command, id, events, next: 1, due: now, interval_ms, turn: (now, 0) },
+                );
                 self.schedule(now, room);
             }
             Err((code, message)) => out.extend(start.sender.error(now, start.room, code, &message)),

@@ -60,7 +60,7 @@ fn lobby(
     let room = room.ok_or_else(|| Refused::bad("lobby_id is missing or no room id; send the room to speak in"))?;
     let content = clean("content", content, limits::CHAT_CHARS)?;
     let said = Said { lobby_id: Some(room), ..Said::new(now, caller, &content) };
-    out.to_room(MESSAGE_RECEIVED, room, &said);
+    out.tell(MESSAGE_RECEIVED, room, &said);
     out.writes.push(stored(now, caller, room, &content));
     Ok(())
 }

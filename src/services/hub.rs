@@ -148,12 +148,14 @@ impl Hubs {
         let hub = self.hubs.get(room);
         let hub = hub.ok_or_else(|| Refused(ErrorCode::RoomNotFound, "there is no such hub; make one".into()))?;
         let name = hub.enrolled.get(caller.user);
-        let name = name.ok_or_else(|| Refused(ErrorCode::NotInRoom, "you are no player of this room; join it".into()))?;
+        let name =
+            name.ok_or_else(|| Refused(ErrorCode::NotInRoom, "you are no player of this room; join it".into()))?;
         match *command {
             Command::Chat { message } => {
                 let message = clean("message", message, limits::CHAT_CHARS)?;
-                let said = Said { player_id: caller.user, display_name: name, message: &message, sent_at: now.rfc3339() };
-                out.to_room("rooms.event.chat", room, &said);
+                let said =
+                    Said { player_id: caller.user, display_name: name, message: &message, sent_at: now.rfc3339() };
+                out.tell("rooms.event.chat", room, &said);
                 out.writes.push(Write::Message(Box::new(ChatMessage {
                     id: caller.sender.command,
                     room: room.into(),
@@ -163,8 +165,8 @@ impl Hubs {
                     at: now,
                 })));
             }
-            Command::Vote { fields } => tell(caller, room, name, "rooms.event.vote", fields, out),
-            Command::Action { fields } => tell(caller, room, name, "rooms.event.action", fields, out),
+            Command::Vote { fields } => hand_on(caller, room, name, "rooms.event.vote", fields, out),
+            Command::Action { fields } => hand_on(caller, room, name, "rooms.event.action", fields, out),
         }
         Ok(())
     }
@@ -179,8 +181,8 @@ impl Hubs {
         };
         for room in rooms {
             let Some(hub) = self.hubs.get_mut(&room) else { continue };
-            if matches!(sighting.kind, SightingKind::Joined { .. }) && hub.arrive(&room, sighting, out) {
-                self.whereabouts.add(sighting.session, &room);
+            if matches!(sighting.kind, SightingKind::Joined { .. }) {
+                hub.arrive(&room, sighting, &mut self.whereabouts, out);
             }
             let seated = hub.present.iter_mut().find(|player| player.sessions().any(|it| it == sighting.session));
             let Some(player) = seated else { continue };
@@ -245,26 +247,27 @@ impl Hubs {
 }
 
 impl Hub {
-    /// A session is here; whether it is an enrolled player's.
-    fn arrive(&mut self, room: &str, sighting: &Sighting<'_>, out: &mut Outbox) -> bool {
-        let Some(name) = self.enrolled.get(sighting.user) else { return false };
+    /// A session is here; if it is an enrolled player's, it sits down.
+    fn arrive(&mut self, room: &str, sighting: &Sighting<'_>, whereabouts: &mut Whereabouts, out: &mut Outbox) {
+        let Some(name) = self.enrolled.get(sighting.user) else { return };
         self.empty_until = None;
         let known = self.present.iter().position(|player| *player.user == *sighting.user);
         let at = known.unwrap_or_else(|| {
-            out.to_room("rooms.event.player_joined", room, &Who { player_id: sighting.user, display_name: name });
+            out.tell("rooms.event.player_joined", room, &Who { player_id: sighting.user, display_name: name });
             self.present.push(Player::new(sighting.user, name));
             self.present.len() - 1
         });
-        // A former session that has to give its seat up is only remembered for nothing until it ends.
-        self.present[at].sit(sighting.session, NEVER);
-        true
+        if let Some(former) = self.present[at].sit(sighting.session, NEVER) {
+            whereabouts.remove(former, room);
+        }
+        whereabouts.add(sighting.session, room);
     }
 
     /// Players without a seat are gone.
     fn depart(&mut self, now: WallMillis, resume_window: Duration, room: &str, out: &mut Outbox) {
         for player in self.present.extract_if(.., |player| player.is_gone()) {
             let who = Who { player_id: &player.user, display_name: &player.name };
-            out.to_room("rooms.event.player_left", room, &who);
+            out.tell("rooms.event.player_left", room, &who);
         }
         if self.present.is_empty() && self.empty_until.is_none() {
             self.empty_until = Some(after(now, resume_window));
@@ -278,15 +281,8 @@ impl Hub {
 }
 
 /// Hands a command's fields to the members, with who sent them.
-fn tell(
-    caller: &Caller<'_>,
-    room: &str,
-    name: &str,
-    event_type: &'static str,
-    fields: &str,
-    out: &mut Outbox,
-) {
-    out.to_room(event_type, room, &Who { player_id: caller.user, display_name: name });
+fn hand_on(caller: &Caller<'_>, room: &str, name: &str, event_type: &'static str, fields: &str, out: &mut Outbox) {
+    out.tell(event_type, room, &Who { player_id: caller.user, display_name: name });
     let event = out.events.last_mut().expect("it has just been made");
     if fields.len() > "{}".len() {
         event.payload.pop();

@@ -173,7 +173,7 @@ impl Outbox {
     }
 
     /// An event for the members of the room.
-    fn to_room(&mut self, event_type: &'static str, room: &str, payload: &impl Serialize) {
+    fn tell(&mut self, event_type: &'static str, room: &str, payload: &impl Serialize) {
         self.emit(event_type, Scope::Room(room.into()), room, payload);
     }
 

@@ -114,11 +114,8 @@ fn open_file(file: &Path) -> rusqlite::Result<Connection> {
 fn change(db: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::Put { service, key, value } => {
-            db.prepare_cached("INSERT OR REPLACE INTO records VALUES (?, ?, ?)")?.execute(params![
-                service,
-                &**key,
-                &**value
-            ])?;
+            db.prepare_cached("INSERT OR REPLACE INTO records VALUES (?, ?, ?)")?
+                .execute(params![service, &**key, &**value])?;
         }
         Write::Remove { service, key } => {
             db.prepare_cached("DELETE FROM records WHERE service = ? AND key = ?")?.execute([*service, &**key])?;

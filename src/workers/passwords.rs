@@ -79,9 +79,8 @@ fn hasher() -> Argon2<'static> {
 fn carry_out(hasher: &Argon2<'_>, task: Task) -> Outcome {
     match task {
         Task::Hash { salt, password } => {
-            let hash = SaltString::encode_b64(&salt).and_then(|salt| {
-                hasher.hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string())
-            });
+            let hash = SaltString::encode_b64(&salt)
+                .and_then(|salt| hasher.hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string()));
             hash.map_or(Outcome::Failed, |hash| Outcome::Hashed(hash.into()))
         }
         Task::Verify { hash, password } => match PasswordHash::new(&hash) {
@@ -110,7 +109,8 @@ mod tests {
     /// A password fits its own hash and no other does; the same salt gives the same hash; the hash names its cost.
     #[test]
     fn passwords_fit_their_hashes() {
-        let hash = |ticket, salt| Work { ticket, task: Task::Hash { salt: [salt; 16], password: "open sesame".into() } };
+        let hash =
+            |ticket, salt| Work { ticket, task: Task::Hash { salt: [salt; 16], password: "open sesame".into() } };
         let made = all(&[hash(1, 1), hash(2, 1), hash(3, 2)]);
         let Outcome::Hashed(first) = &made[0].1 else { panic!("{made:?}") };
         assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{first}");

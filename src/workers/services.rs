@@ -170,7 +170,7 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             records.push(page);
         }
         let idle = outcomes.is_empty() && to == self.next && self.services.next() > until;
-        (!idle).then(|| Batch { plan: Plan { until, outcomes, to }, records })
+        (!idle).then_some(Batch { plan: Plan { until, outcomes, to }, records })
     }
 
     /// Writes down what was done, and what is to be done next.

@@ -11,7 +11,14 @@ use crate::time::WallMillis;
 
 impl Rooms {
     /// Carries a command out. `ticket` names it, should it have to wait for its password.
-    pub fn handle(&mut self, now: WallMillis, ticket: u64, caller: &Caller<'_>, command: &Command<'_>, out: &mut Outbox) {
+    pub fn handle(
+        &mut self,
+        now: WallMillis,
+        ticket: u64,
+        caller: &Caller<'_>,
+        command: &Command<'_>,
+        out: &mut Outbox,
+    ) {
         out.begin(caller.sender.command, now);
         // Without a session nobody could be told, and nobody would sit there.
         let Some(session) = caller.sender.session else { return };

@@ -27,7 +27,7 @@ pub(super) fn roll(room: &mut Room, caller: &Caller<'_>, secret: &[u8; 16], out:
         new_score: rolled.score,
         correlation_id: caller.sender.correlation,
     };
-    out.to_room("games.event.bigger_dice.rolled", &room.id, &shown);
+    out.tell("games.event.bigger_dice.rolled", &room.id, &shown);
     if rolled.won {
         end(room, caller.user, out);
     } else {
@@ -61,7 +61,7 @@ fn start(room: &mut Room, caller: &Caller<'_>, out: &mut Outbox) -> Result<(), R
     let game = Dice::start(room.players.iter().map(|player| &*player.user));
     let game = game.ok_or_else(|| not_yet("a game needs two players; wait for another".into()))?;
     let started = GameStarted { room_id: &room.id, game_type: GAME_TYPE, players: room.people() };
-    out.to_room("games.event.game_started", &room.id, &started);
+    out.tell("games.event.game_started", &room.id, &started);
     room.game = Some(game);
     Ok(())
 }
@@ -69,11 +69,11 @@ fn start(room: &mut Room, caller: &Caller<'_>, out: &mut Outbox) -> Result<(), R
 fn turn_changed(room: &Room, out: &mut Outbox) {
     let Some(game) = &room.game else { return };
     let changed = TurnChanged { room_id: &room.id, player_id: game.turn() };
-    out.to_room("games.event.turn_changed", &room.id, &changed);
+    out.tell("games.event.turn_changed", &room.id, &changed);
 }
 
 fn end(room: &mut Room, winner_id: &str, out: &mut Outbox) {
     let ended = GameEnded { room_id: &room.id, winner_id, scores: room.scores() };
-    out.to_room("games.event.game_ended", &room.id, &ended);
+    out.tell("games.event.game_ended", &room.id, &ended);
     room.game = None;
 }

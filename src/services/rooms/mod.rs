@@ -228,7 +228,9 @@ impl Rooms {
     pub fn save(&mut self, out: &mut Vec<Write>) {
         for (service, key) in std::mem::take(&mut self.changed) {
             let kept = match service {
-                PENDING => key.parse().ok().and_then(|ticket| self.pending.get(&ticket)).map(|it| record(service, &key, it)),
+                PENDING => {
+                    key.parse().ok().and_then(|ticket| self.pending.get(&ticket)).map(|it| record(service, &key, it))
+                }
                 LATE => self.late.values().find(|it| it.key() == *key).map(|it| record(service, &key, it)),
                 _ => self.rooms.get(&key).map(|room| record(service, &key, room)),
             };
@@ -404,11 +406,7 @@ impl Rooms {
             self.by_user.entry(who.user.clone()).or_default().insert(id.into());
             let player = Person { user_id: &who.user, username: &who.name };
             let host_id = room.players.first().map(|host| &*host.user);
-            out.to_room(
-                "games.event.player_joined",
-                id,
-                &PlayerMoved { room_id: id, player, host_id, reason: None },
-            );
+            out.tell("games.event.player_joined", id, &PlayerMoved { room_id: id, player, host_id, reason: None });
         }
         let player = room.player_mut(&who.user).expect("the player has just joined, or was there");
         if let Some(former) = player.sit(who.session, until) {
@@ -440,7 +438,7 @@ impl Rooms {
         let player = room.players.remove(at);
         let host_id = room.players.first().map(|host| &*host.user);
         let left = PlayerMoved { room_id: id, player: Person::of(&player), host_id, reason: Some(reason) };
-        out.to_room("games.event.player_left", id, &left);
+        out.tell("games.event.player_left", id, &left);
         for session in player.sessions() {
             self.whereabouts.remove(session, id);
         }
@@ -534,4 +532,3 @@ pub const SERVICES: [&str; 3] = [ROOMS, PENDING, LATE];
 const ROOMS: &str = "rooms";
 const PENDING: &str = "rooms.pending";
 const LATE: &str = "rooms.late";
-

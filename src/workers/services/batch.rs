@@ -63,7 +63,8 @@ impl Places {
 
     /// The places behind these offsets.
     pub fn at(bus: &impl Bus, until: WallMillis, next: &[u64]) -> Self {
-        let place = |(topic, next): (&&str, &u64)| ((*topic).to_owned(), Place { epoch: bus.epoch(topic), next: *next });
+        let place =
+            |(topic, next): (&&str, &u64)| ((*topic).to_owned(), Place { epoch: bus.epoch(topic), next: *next });
         Self { until, topics: COMMAND_TOPICS.iter().zip(next).map(place).collect() }
     }
 }

@@ -114,7 +114,14 @@ impl Services {
         Ok(())
     }
 
-    fn call(&mut self, input: &Input<'_>, verb: Verb, caller: &Caller<'_>, command: &ServiceCommand<'_>, out: &mut Outbox) {
+    fn call(
+        &mut self,
+        input: &Input<'_>,
+        verb: Verb,
+        caller: &Caller<'_>,
+        command: &ServiceCommand<'_>,
+        out: &mut Outbox,
+    ) {
         let field = |name| member(command.payload, name).and_then(text);
         let (room_id, room_name, password) = (field("room_id"), field("room_name"), field("password"));
         let (game_type, max_players) = (field("game_type"), field("max_players"));
@@ -140,7 +147,14 @@ impl Services {
         self.rooms.handle(input.at, input.offset, caller, &command, out);
     }
 
-    fn talk(&mut self, now: WallMillis, verb: Verb, caller: &Caller<'_>, command: &ServiceCommand<'_>, out: &mut Outbox) {
+    fn talk(
+        &mut self,
+        now: WallMillis,
+        verb: Verb,
+        caller: &Caller<'_>,
+        command: &ServiceCommand<'_>,
+        out: &mut Outbox,
+    ) {
         let field = |name| member(command.payload, name).and_then(text);
         let room = field("room_id");
         let fields = || own_fields(command.payload, &OURS);

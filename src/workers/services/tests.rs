@@ -130,7 +130,8 @@ fn shown(events: &[String]) -> Vec<String> {
 /// Create and join a room: each event with its target, the members before the session that joins.
 #[test]
 fn a_room_is_created_and_joined() {
-    let shared = games(vec![create(1, 1, "My Room", "null"), join(2, 2, "My Room", "null"), join(3, 3, "None", "null")]);
+    let shared =
+        games(vec![create(1, 1, "My Room", "null"), join(2, 2, "My Room", "null"), join(3, 3, "None", "null")]);
     spin(&mut worker(&shared), 0);
     let (room, all) = (room_of(1), events(&shared));
     let session = |n| format!("session_id:00000000-0000-0000-0000-00000000000{n}");
@@ -189,9 +190,8 @@ fn sighting(id: u32, kind: &str, user: u8, room: Option<&str>) -> Vec<u8> {
 #[test]
 fn seats_are_held_for_the_resume_window() {
     let room = room_of(1);
-    let roll = |id, user| {
-        command(id, "games.command.bigger_dice.roll", user, user, &format!(r#"{{"room_id":"{room}"}}"#))
-    };
+    let roll =
+        |id, user| command(id, "games.command.bigger_dice.roll", user, user, &format!(r#"{{"room_id":"{room}"}}"#));
     let shared = games(vec![create(1, 1, "a", "null"), join(2, 2, "a", "null"), join(3, 3, "a", "null"), roll(4, 1)]);
     let mut worker = worker(&shared);
     spin(&mut worker, 0);
@@ -215,6 +215,73 @@ fn seats_are_held_for_the_resume_window() {
     assert_eq!((shown(&events(&shared)).len(), worker.rooms()), (all.len() + 3, 1), "two leave, one wins");
     spin(&mut worker, 1_000_000);
     assert_eq!(worker.rooms(), 0);
+}
+
+/// A whole game: everybody rolls in turn until one has 50, who has won; then the host may start another.
+#[test]
+fn a_game_is_played_to_its_end() {
+    let room = room_of(1);
+    let roll =
+        |id, user| command(id, "games.command.bigger_dice.roll", user, user, &format!(r#"{{"room_id":"{room}"}}"#));
+    let shared = games(vec![create(1, 1, "a", "null"), roll(2, 1), join(3, 2, "a", "null"), roll(4, 2)]);
+    let mut worker = worker(&shared);
+    spin(&mut worker, 0);
+    let refused = events(&shared).iter().filter(|event| event.contains("game_not_started")).count();
+    assert_eq!(refused, 2, "alone, and not the host");
+    let mut rolls = 0;
+    while !events(&shared).iter().any(|event| event.contains("game_ended")) {
+        shared.0.lock().unwrap().put(GAMES, 0, roll(100 + rolls, (rolls % 2) as u8 + 1));
+        rolls += 1;
+        assert!(rolls <= 99, "one has 50 by then");
+        spin(&mut worker, 0);
+    }
+    let rolled = events(&shared).iter().filter(|event| event.contains("bigger_dice.rolled")).count();
+    assert!(rolled == rolls as usize && rolls >= 17, "{rolls}");
+    assert!(events(&shared).iter().all(|event| !event.contains("not_your_turn")));
+    shared.0.lock().unwrap().put(GAMES, 0, roll(500, 1));
+    spin(&mut worker, 0);
+    assert_eq!(events(&shared).iter().filter(|event| event.contains("game_started")).count(), 2);
+}
+
+/// With the records on disk a worker that is started anew goes on where the former was: the room is there, its password
+/// and its game, and its dice go on; who does not come back leaves after a window.
+#[test]
+fn a_file_brings_the_rooms_back() {
+    use crate::store::{SqliteStore, StoreSettings};
+    let file = std::env::temp_dir().join(format!("ringgate-services-{}.sqlite", std::process::id()));
+    let room = room_of(1);
+    let roll =
+        |id, user| command(id, "games.command.bigger_dice.roll", user, user, &format!(r#"{{"room_id":"{room}"}}"#));
+    let shared = games(vec![create(1, 1, "a", "\"open sesame\"")]);
+    let open = |restarted| {
+        let store = SqliteStore::open(&StoreSettings { file: Some(file.clone()), messages_max: 10 }).unwrap();
+        let settings = WorkerSettings { resume_window: rig::WINDOW, seed: 1, secret: [7; 16], restarted };
+        ServiceWorker::open(shared.clone(), store, rig::Hasher::default(), &settings).unwrap()
+    };
+    let put = |command| shared.0.lock().unwrap().put(GAMES, 10, command);
+    let spin = |worker: &mut ServiceWorker<_, _, _>, wall| while worker.turn(NOW, WallMillis(wall)) <= NOW {};
+    let mut first = open(None);
+    spin(&mut first, 0);
+    put(join(2, 2, "a", "\"open sesame\""));
+    spin(&mut first, 10);
+    put(roll(3, 1));
+    spin(&mut first, 10);
+    drop(first);
+    let mut second = open(Some(WallMillis(20)));
+    put(roll(4, 2));
+    put(join(5, 3, "a", "\"open sesame\""));
+    spin(&mut second, 10);
+    let count = |text: &str| events(&shared).iter().filter(|event| event.contains(text)).count();
+    assert_eq!(
+        (count("bigger_dice.rolled"), count("lobby_joined"), count("game_started"), count("error")),
+        (2, 2, 1, 0)
+    );
+    spin(&mut second, 300_020);
+    assert_eq!(count("player_left"), 3);
+    for suffix in ["", "-wal", "-shm"] {
+        // SQLite has removed those that it needs no more.
+        let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+    }
 }
 
 /// A hub hears its players only, tells who comes and goes, keeps what is said, and is entered by token alone.
