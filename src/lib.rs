@@ -13,7 +13,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`time`] [`limits`] [`stats`] |
+//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`seen`] [`time`] [`limits`] [`stats`] |
 //! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle |
 //! | L1b | [`session`] the life of one connection |
 //! | L2 | [`router`] mesh of rings and doorbells · [`shard`] the loop and its drivers uring, monoio, simulated |
@@ -30,6 +30,7 @@ pub mod message;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 pub mod ports;
+pub mod seen;
 pub mod stats;
 pub mod time;
 // --- L1 core

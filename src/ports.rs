@@ -1,6 +1,7 @@
 //! The traits that peers meet in: a peer's thread owns an implementation and knows nothing of the others.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::message::{Append, ErrorCode, PresenceReply, PresenceRequest};
 use crate::time::{Monotonic, WallMillis};
@@ -70,4 +71,20 @@ pub trait Bus: Send {
 
     /// This reader has dealt with every record of the topic below `offset`: they may be evicted.
     fn done(&mut self, topic: &str, offset: u64);
+}
+
+/// A log looked at by somebody whom nothing waits for: what they have not seen may be evicted. Nothing here blocks for
+/// longer than it takes to copy what is asked for.
+pub trait LogView: Send + Sync {
+    /// The numbering of a topic; < 2^53.
+    fn epoch(&self, topic: &str) -> u64;
+
+    /// The offset of the oldest record kept, and the offset that the next record gets.
+    fn range(&self, topic: &str) -> (u64, u64);
+
+    /// Copies out at most `max` records of the topic from `offset` on, from the oldest one kept if that is later.
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>);
+
+    /// Wakes once, when the topic gets its next record; a waker that is known already is kept once.
+    fn watch(&self, topic: &str, waker: &Waker);
 }

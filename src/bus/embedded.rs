@@ -11,10 +11,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
 
 use crate::limits;
 use crate::message::{Append, ErrorCode};
-use crate::ports::{Bus, Durability, Record};
+use crate::ports::{Bus, Durability, LogView, Record};
 use crate::router::Wake;
 use crate::time::WallMillis;
 
@@ -86,8 +87,9 @@ impl Bus for EmbeddedBus {
     fn append(&mut self, now: WallMillis, append: &Append) -> Result<(), ErrorCode> {
         let record =
             Record { offset: 0, timestamp: now, key: append.key.as_ref().into(), value: append.value.as_ref().into() };
-        let wakes = self.lock().append(&append.topic, record)?;
+        let (wakes, watchers) = self.lock().append(&append.topic, record)?;
         wakes.iter().for_each(|wake| wake.wake());
+        watchers.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
@@ -99,6 +101,31 @@ impl Bus for EmbeddedBus {
         let Some(reader) = self.reader else { return };
         let wakes = self.lock().done(reader, topic, offset);
         wakes.iter().for_each(|wake| wake.wake());
+    }
+}
+
+impl LogView for EmbeddedBus {
+    fn epoch(&self, _topic: &str) -> u64 {
+        self.lock().epoch
+    }
+
+    fn range(&self, topic: &str) -> (u64, u64) {
+        EmbeddedBus::range(self, topic)
+    }
+
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) {
+        if let Some(topic) = self.lock().topic(topic) {
+            topic.read(offset, max, out);
+        }
+    }
+
+    fn watch(&self, topic: &str, waker: &Waker) {
+        // A topic beyond the bound never gets a record.
+        if let Some(topic) = self.lock().topic_or_new(topic)
+            && !topic.watchers.iter().any(|known| known.will_wake(waker))
+        {
+            topic.watchers.push(waker.clone());
+        }
     }
 }
 
@@ -142,6 +169,8 @@ struct Topic {
     cursors: Vec<(ReaderId, u64)>,
     /// Whom an append wakes; shared, so that it costs an append one count.
     wakes: Wakes,
+    /// Whom the next append wakes, once.
+    watchers: Vec<Waker>,
     /// Whether an append was refused since there was room last.
     refused: bool,
 }
@@ -202,7 +231,7 @@ impl Log {
         self.readers.iter().flatten().cloned().collect()
     }
 
-    fn append(&mut self, topic: &str, record: Record) -> Result<Wakes, ErrorCode> {
+    fn append(&mut self, topic: &str, record: Record) -> Result<(Wakes, Vec<Waker>), ErrorCode> {
         let bounds = self.bounds;
         if record.key.len() + record.value.len() > bounds.bytes / 2 {
             return Err(ErrorCode::TooLong);
@@ -214,7 +243,7 @@ impl Log {
         }
         topic.push(record);
         topic.evict(bounds);
-        Ok(Arc::clone(&topic.wakes))
+        Ok((Arc::clone(&topic.wakes), std::mem::take(&mut topic.watchers)))
     }
 
     fn done(&mut self, reader: ReaderId, topic: &str, offset: u64) -> Wakes {
@@ -243,6 +272,7 @@ impl Topic {
             end: 0,
             cursors: Vec::new(),
             wakes: Arc::default(),
+            watchers: Vec::new(),
             refused: false,
         }
     }

@@ -1,7 +1,8 @@
 //! The bus peer: puts commands of shards into the log and answers them, reads the event topics and gives every event to
 //! the home shard of its scope.
 //!
-//! Laws: events of a topic reach their homes in the topic's order, each once. The peer pulls: it reads on only while the
+//! Laws: events of a topic reach their homes in the topic's order, each once, also one that was appended twice under one
+//! id within the resume window. The peer pulls: it reads on only while the
 //! mesh takes what it has read, so that what waits stays in the log; one event per topic is held, and one page of
 //! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`.
 
@@ -14,9 +15,10 @@ use crate::id::{ConnAddr, NodeId, Scope};
 use crate::limits;
 use crate::message::{Append, Deliver, Effect, Event, PresenceRequest, Request};
 use crate::ports::{Bus, Record};
-use crate::protocol::envelope::{EnvelopeError, EventRules, EventSource, Json, parse_event};
+use crate::protocol::envelope::{EnvelopeError, EventRules, EventSource, Json, event_id, parse_event};
 use crate::router::Port;
 use crate::router::peer::Peer;
+use crate::seen::SeenIds;
 use crate::stats::Counter;
 use crate::time::{Monotonic, WallMillis};
 
@@ -28,6 +30,7 @@ pub struct BusPeer<B, R> {
     rules: R,
     nodes: Nodes,
     topics: Vec<Reading>,
+    seen: SeenIds,
     json: Json,
     stats: Arc<BusStats>,
 }
@@ -50,6 +53,8 @@ pub struct BusStats {
     pub refused_total: Counter,
     /// Events given to homes.
     pub events_total: Counter,
+    /// Events that were given to homes before, under the same id.
+    pub repeated_total: Counter,
     /// Events that nobody can use.
     pub poison_total: Counter,
 }
@@ -80,8 +85,11 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             held: None,
             poison_logged: false,
         };
-        let topics = topics.iter().map(reading).collect();
-        Self { port, bus, rules, nodes, topics, json: Json::default(), stats: Arc::default() }
+        let topics: Vec<_> = topics.iter().map(reading).collect();
+        // Ids are made by those who may publish; the seed need only be unknown to others.
+        let seed = topics.first().map_or(0, |reading| reading.source.epoch);
+        let seen = SeenIds::new(limits::RESUME_WINDOW, limits::SEEN_EVENTS, seed);
+        Self { port, bus, rules, nodes, topics, seen, json: Json::default(), stats: Arc::default() }
     }
 
     /// Its counters, for the admin side.
@@ -113,9 +121,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     /// Gives a topic's events to their homes; returns whether there may be more that the mesh would take.
-    fn pump(&mut self, at: usize, wall: WallMillis) -> bool {
+    fn pump(&mut self, at: usize, now: Monotonic, wall: WallMillis) -> bool {
         for _ in 0..limits::BUS_READ_RECORDS {
-            if self.topics[at].held.is_none() && !self.look_at_next(at, wall) {
+            if self.topics[at].held.is_none() && !self.look_at_next(at, now, wall) {
                 return false;
             }
             if let Some(event) = self.topics[at].held.take()
@@ -129,8 +137,8 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     /// Reads a record into `held`, or past it if it is not for clients; `false` if there is none.
-    fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
-        let Self { bus, json, rules, topics, .. } = self;
+    fn look_at_next(&mut self, at: usize, now: Monotonic, wall: WallMillis) -> bool {
+        let Self { bus, json, rules, topics, seen, stats, .. } = self;
         let Reading { source, next, page, held, .. } = &mut topics[at];
         if page.is_empty() {
             // All before `next` was taken by the mesh.
@@ -141,6 +149,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         let Some(record) = page.pop() else { return false };
         source.offset = record.offset;
         match parse_event(&record.value, source, rules, json) {
+            Ok(_) if event_id(&record.value).is_some_and(|id| !seen.first(now, id)) => stats.repeated_total.add(1),
             Ok(event) => *held = event,
             Err(error) => self.bury(at, wall, &record, &error),
         }
@@ -202,7 +211,7 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         while self.port.take_deliver().is_some() {}
         let mut more = self.take_commands(wall);
         for at in 0..self.topics.len() {
-            more |= self.pump(at, wall);
+            more |= self.pump(at, now, wall);
         }
         if more { now } else { Monotonic::NEVER }
     }

@@ -46,6 +46,34 @@ fn offsets(bus: &mut EmbeddedBus, topic: &str, from: u64, max: usize) -> (Vec<u6
     (out.iter().map(|record| record.offset).collect(), next)
 }
 
+/// A waker of the standard library that counts.
+impl std::task::Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A view sees what is kept and holds nothing up: its watcher is woken once, by the next record of its topic only.
+#[test]
+fn a_view_looks_without_duty() {
+    let mut bus = small(4, 1000);
+    let (count, view) = (Arc::new(Count::default()), bus.handle());
+    let waker = Waker::from(Arc::clone(&count));
+    for _ in 0..3 {
+        view.watch("t", &waker);
+    }
+    put(&mut bus, "other", b"x").unwrap();
+    assert_eq!(count.read(), 0);
+    for _ in 0..10 {
+        put(&mut bus, "t", b"x").unwrap();
+    }
+    assert_eq!((count.read(), LogView::range(&view, "t")), (1, (6, 10)));
+    let mut out = Vec::new();
+    view.look("t", 0, 2, &mut out);
+    view.look("t", 10, 2, &mut out);
+    assert_eq!(out.iter().map(|record| record.offset).collect::<Vec<_>>(), [6, 7]);
+}
+
 /// Offsets count from 0 in each topic, reading goes on where it stopped, and a record is what was appended.
 #[test]
 fn topics_are_read_by_offset() {

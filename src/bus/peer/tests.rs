@@ -68,6 +68,14 @@ impl Rig {
         self.event("games.events", &text)
     }
 
+    /// A timeline event under an id.
+    fn identified(&mut self, topic: &str, id: u8, n: usize) {
+        let (id, text) = (EventId([id; 16]), format!(r#"{{"n":{n}}}"#));
+        let mut value = Vec::new();
+        put_event(&mut value, id, "battle.event.timeline", WallMillis(1), &Scope::Room("arena".into()), &text);
+        self.event(topic, std::str::from_utf8(&value).unwrap()).unwrap();
+    }
+
     fn turn(&mut self) -> Monotonic {
         let next = self.peer.turn(Monotonic::ZERO, WallMillis(1));
         self.peer.port().wake_list().for_each(drop);
@@ -91,6 +99,24 @@ impl Rig {
 fn command(correlation: u64, value: Vec<u8>) -> Append {
     let from = ConnAddr { shard: NodeId(1), conn: ConnKey { slot: 5, generation: 2 } };
     Append { from, correlation, topic: "games.commands".into(), key: b"arena".as_slice().into(), value: value.into() }
+}
+
+/// An event that was appended twice under one id is given to its home once, whichever topic it came by again; events
+/// without an id are all different.
+#[test]
+fn repeated_events_are_dropped() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+    for (topic, id, n) in
+        [("games.events", 1, 1), ("games.events", 2, 2), ("games.events", 1, 3), ("chat.events", 2, 4)]
+    {
+        rig.identified(topic, id, n);
+    }
+    rig.timeline("arena", 5).unwrap();
+    rig.timeline("arena", 5).unwrap();
+    rig.turn();
+    let events: Vec<_> = (0..2).flat_map(|shard| rig.events(shard)).collect();
+    assert_eq!(events.iter().map(|event| event.place).collect::<Vec<_>>(), [1, 2, 4, 5]);
+    assert_eq!(rig.peer.stats().repeated_total.read(), 2);
 }
 
 /// A room whose home is that shard.

@@ -118,6 +118,13 @@ pub fn parse_event(
     }))
 }
 
+/// The id in an envelope; `None` if there is no usable one, or these bytes are no envelope.
+#[must_use]
+pub fn event_id(envelope: &[u8]) -> Option<EventId> {
+    let envelope = std::str::from_utf8(envelope).ok()?;
+    member(envelope, "event_id").and_then(text).and_then(|id| EventId::parse(&id))
+}
+
 /// Appends an event's envelope, as the reference services send them. `payload` is a JSON object's text.
 pub fn put_event(
     out: &mut Vec<u8>,
