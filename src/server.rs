@@ -1,6 +1,6 @@
 //! Assembly of a node: builds the parts, pins and starts their threads, waits for a signal, drains, joins.
 //!
-//! Order: signals, limits, keys, ports (a port in use ends it here), mesh, peers, shards, admin, ready. The reverse at
+//! Order: signals, limits, keys, ports (a port in use ends it here), mesh, peers, admin, shards, ready. The reverse at
 //! the end: shards first, since everything else serves them.
 
 mod announce;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Api, ApiConfig, Calls};
 use crate::auth::{Signer, Verifier};
 use crate::config::{Config, DriverChoice};
 use crate::delivery;
@@ -53,9 +53,8 @@ pub fn run(config: Config) -> Result<(), String> {
     let settings = Arc::new(settings(&config, &keys, shards, &mut entropy));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
-    let mut ports: Vec<Port> = mesh::build(usize::from(shards) + 2, bounds);
-    let bus_port = ports.pop().expect("the bus is the last node");
-    let presence_port = ports.pop().expect("presence is the last but one");
+    let mut ports: Vec<Port> = mesh::build(usize::from(shards) + threads::PEERS, bounds);
+    let (peer_ports, calls) = peer_ports(&mut ports, &settings);
     let seed = entropy.next_u64();
     let epoch = entropy.next_u64() >> 11;
     let shard_configs = ports.into_iter().zip(&stats).map(|(port, stats)| ShardConfig {
@@ -67,13 +66,15 @@ pub fn run(config: Config) -> Result<(), String> {
         seed,
     });
     let state = Arc::new(AdminState::new(stats.clone(), Durability::Memory, driver.name()));
-    let admin = admin::spawn(health, Arc::clone(&state)).map_err(|error| format!("admin side: {error}"))?;
-    let peers = threads::Peers::start(&config, shards, presence_port, bus_port, epoch, seed);
+    let peers = threads::Peers::start(&config, shards, peer_ports, epoch, seed);
+    let api_keys = api_keys(&config, &mut entropy);
+    let api = api(&config, &settings, api_keys.clone(), calls, &peers);
+    let admin = admin::spawn(health, Arc::clone(&state), api).map_err(|error| format!("admin side: {error}"))?;
     let running =
         threads::Shards::start(&driver, shard_configs.collect(), listeners, config.server.pin && cores > 1, &peers)?;
     peers.connect(running.wakers());
     state.ready.store(true, Ordering::Release);
-    announce::ready(&config, &keys, address, admin.address(), shards, &driver);
+    announce::ready(&config, &keys, &api_keys, address, admin.address(), shards, &driver);
     threads::drain_on_signal(signals, Arc::clone(&node), running.wakers(), config.timeouts.drain, Arc::clone(&state));
     let outcome = running.join(&node);
     peers.stop();
@@ -123,6 +124,36 @@ fn keys(config: &Config, entropy: &mut Entropy) -> Result<Keys, String> {
     let verifier = Verifier::from_secret(&secret).map_err(made)?;
     let signer = Signer::from_secret(&secret).map_err(made)?;
     Ok(Keys { verifier: Arc::new(verifier), signer: Some(signer) })
+}
+
+/// The peers' ends of the mesh, which are the last ones.
+fn peer_ports(ports: &mut Vec<Port>, settings: &Settings) -> (threads::PeerPorts, Calls) {
+    let api = ports.pop().expect("the server API is the last node");
+    let bus = ports.pop().expect("the bus is the last but one");
+    let presence = ports.pop().expect("presence is the one before");
+    let nodes = admin::Nodes { shards: settings.shards, presence: settings.presence, bus: settings.bus };
+    let (api, calls) = admin::connect(api, nodes);
+    (threads::PeerPorts { presence, bus, api }, calls)
+}
+
+/// The configured keys; in dev mode one is made up if there is none.
+fn api_keys(config: &Config, entropy: &mut Entropy) -> Vec<String> {
+    if config.server.dev && config.admin.api_keys.is_empty() {
+        return vec![format!("{:016x}{:016x}", entropy.next_u64(), entropy.next_u64())];
+    }
+    config.admin.api_keys.clone()
+}
+
+fn api(config: &Config, settings: &Settings, keys: Vec<String>, calls: Calls, peers: &threads::Peers) -> Api {
+    Api::new(ApiConfig {
+        keys,
+        routes: Arc::clone(&settings.routes),
+        log: peers.log(),
+        calls,
+        nonce: settings.nonce,
+        event_bytes: config.delivery.max_frame,
+        wall: syscall::wall,
+    })
 }
 
 /// One SO_REUSEPORT listener per shard. Since such sockets would share a port with another process that uses them too,

@@ -4,14 +4,33 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use super::*;
+use crate::bus::{EmbeddedBus, TopicBounds};
+use crate::id::NodeId;
+use crate::ports::LogView;
+use crate::protocol::routes::Routes;
+use crate::router::{self, mesh};
+use crate::time::WallMillis;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(bounds: Bounds) -> (Admin, Arc<AdminState>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let state = Arc::new(AdminState::new(vec![Arc::default(), Arc::default()], Durability::Memory, "uring"));
-    (spawn_bounded(listener, Arc::clone(&state), bounds).unwrap(), state)
+    let log = EmbeddedBus::new(7, TopicBounds::default());
+    let (api, _) = api(Arc::new(log));
+    (spawn_bounded(listener, Arc::clone(&state), api, bounds).unwrap(), state)
 }
+
+/// An API over a log and a mesh of its own, and its node.
+fn api(log: Arc<dyn LogView>) -> (Api, ApiPeer) {
+    let port = mesh::build(1, router::Bounds::default()).pop().unwrap();
+    let (peer, calls) = super::connect(port, Nodes { shards: 0, presence: NodeId(0), bus: NodeId(0) });
+    let wall = || WallMillis(0);
+    let (keys, routes) = (vec![KEY.to_owned()], Arc::new(Routes::default()));
+    (Api::new(ApiConfig { keys, routes, log, calls, nonce: 1, event_bytes: 1000, wall }), peer)
+}
+
+const KEY: &str = "a key of a test, long enough";
 
 fn connect(admin: &Admin) -> TcpStream {
     let stream = TcpStream::connect(admin.address()).unwrap();
@@ -122,7 +141,7 @@ fn nonsense_does_not_harm_the_next_client() {
 /// Clients that say nothing, never finish their head or stay after the answer lose their place after the request time.
 #[test]
 fn slow_clients_lose_their_place() {
-    let (admin, _) = start(Bounds { connections: 1, request_time: Duration::from_millis(100) });
+    let (admin, _) = start(Bounds { connections: 1, request_time: Duration::from_millis(100), ..Bounds::default() });
     let held = ["", "GET /hea", "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"].map(|said| {
         let mut stream = connect(&admin);
         stream.write_all(said.as_bytes()).unwrap();
@@ -139,7 +158,7 @@ fn slow_clients_lose_their_place() {
 /// Connections beyond the cap wait unserved and get their turn when one ends.
 #[test]
 fn connections_are_capped() {
-    let (admin, _) = start(Bounds { connections: 1, request_time: PATIENCE });
+    let (admin, _) = start(Bounds { connections: 1, request_time: PATIENCE, ..Bounds::default() });
     let first = connect(&admin);
     let mut second = connect(&admin);
     second.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();

@@ -18,7 +18,7 @@ use std::fmt;
 pub use command::{ClientCommand, PayloadForm, ServiceCommand, command_id, parse_command, put_command};
 pub use event::{Audience, EffectRule, EventRule, EventRules, EventSource, event_id, parse_event, put_event};
 pub use members::Json;
-pub use published::{Published, publish_event};
+pub use published::{Published, publish_event, put_payload, put_record};
 
 /// Why an envelope cannot be used. Such a one is kept in the topic `ringgate.dead`.
 #[derive(Clone, PartialEq, Eq, Debug)]

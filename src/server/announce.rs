@@ -27,7 +27,15 @@ pub fn start_log(log: &Log) {
 }
 
 /// One line that says what runs; in dev mode tokens and commands to paste.
-pub fn ready(config: &Config, keys: &Keys, address: SocketAddr, admin: SocketAddr, shards: u16, driver: &Chosen) {
+pub fn ready(
+    config: &Config,
+    keys: &Keys,
+    api_keys: &[String],
+    address: SocketAddr,
+    admin: SocketAddr,
+    shards: u16,
+    driver: &Chosen,
+) {
     let why = match driver {
         Chosen::Uring => "a trial ring worked".to_owned(),
         Chosen::Monoio(why) => why.clone(),
@@ -49,6 +57,12 @@ pub fn ready(config: &Config, keys: &Keys, address: SocketAddr, admin: SocketAdd
              try in a second terminal:\n  \
              {program} connect ws://{address} --token {publisher} --publisher --room demo\n  \
              {program} load fanout --url ws://{address} --token {player} --publisher-token {publisher} --connections 100 --duration 5\n"
+        );
+    }
+    if let (true, [key]) = (config.admin.api_keys.is_empty(), api_keys) {
+        text += &format!(
+            "server API, key {key}:\n  \
+             curl -N -H 'Authorization: apikey {key}' 'http://{admin}/api/log/games.commands?from=0'\n"
         );
     }
     // A closed stdout leaves nobody to tell; the log has stderr.

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
-use crate::admin::AdminState;
+use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits;
+use crate::ports::LogView;
 use crate::presence::{EmbeddedPresence, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Port, ThreadWaker, Wake, peer};
@@ -175,16 +176,31 @@ fn turn<D: Driver>(driver: D, config: ShardConfig) {
     Shard::new(driver, config).run();
 }
 
-/// The threads that are no shards: presence, bus, services.
+/// The threads that are no shards: presence, bus, the server API's node, services.
 pub struct Peers {
     threads: Vec<JoinHandle<()>>,
+    log: Arc<dyn LogView>,
     stop: Arc<AtomicBool>,
     wakes: Vec<Sender<Vec<Arc<dyn Wake>>>>,
 }
 
+/// The peers' ends of the mesh, by node.
+pub struct PeerPorts {
+    /// Behind the shards.
+    pub presence: Port,
+    /// Behind presence.
+    pub bus: Port,
+    /// Behind the bus.
+    pub api: ApiPeer,
+}
+
+/// Nodes of the mesh that are no shards.
+pub const PEERS: usize = 3;
+
 impl Peers {
     /// Starts them; they wait for [`Peers::connect`] before they touch the mesh.
-    pub fn start(config: &Config, shards: u16, presence: Port, bus: Port, epoch: u64, seed: u64) -> Self {
+    pub fn start(config: &Config, shards: u16, ports: PeerPorts, epoch: u64, seed: u64) -> Self {
+        let PeerPorts { presence, bus, mut api } = ports;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
@@ -207,17 +223,30 @@ impl Peers {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
+        let (api_wakes, api_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
+        let api_thread = spawn("api", &stop, move |stop| {
+            if let Ok(wakes) = api_gate.recv() {
+                api.runs_here();
+                peer::run(&mut api, &wakes, clock, stop);
+            }
+        });
+        let view = Arc::new(log.handle());
         let services_thread = spawn("services", &stop, move |stop| {
             let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             workers::run(&mut ServiceWorker::new(reader, seed), clock, stop);
         });
-        let threads = vec![presence_thread, bus_thread, services_thread];
-        Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] }
+        let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
+        Self { threads, log: view, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] }
     }
 
-    /// The doorbells of the mesh's peers, presence first.
+    /// The bus's topics, for the server API.
+    pub fn log(&self) -> Arc<dyn LogView> {
+        Arc::clone(&self.log)
+    }
+
+    /// The doorbells of the mesh's peers, by node.
     fn wakers(&self) -> impl Iterator<Item = Arc<dyn Wake>> {
-        let mesh_nodes = self.threads.iter().take(2);
+        let mesh_nodes = self.threads.iter().take(PEERS);
         mesh_nodes.map(|thread| Arc::new(ThreadWaker::new(thread.thread().clone())) as Arc<dyn Wake>)
     }
 

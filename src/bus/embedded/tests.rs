@@ -91,7 +91,7 @@ fn topics_are_read_by_offset() {
     bus.read("other", 0, 1, &mut out);
     let expected = Record { offset: 0, timestamp: WallMillis(5), key: (*b"k").into(), value: (*b"x").into() };
     assert_eq!(out, [expected]);
-    assert_eq!((bus.epoch("t"), bus.durability().name()), (7, "memory"));
+    assert_eq!((Bus::epoch(&bus, "t"), bus.durability().name()), (7, "memory"));
 }
 
 /// Without readers the oldest make room; who asks for them gets what follows.

@@ -48,6 +48,7 @@ fn said(reply: PresenceReply) -> Said {
         PresenceReply::Opened { .. } => Said::Opened(to),
         PresenceReply::Resumed { record, .. } => Said::Resumed(to, *record),
         PresenceReply::Expired { .. } => Said::Expired(to),
+        PresenceReply::Members { .. } => unreachable!("nobody asks for members here"),
         PresenceReply::Stop { session, .. } => Said::Stop(to, session),
     }
 }

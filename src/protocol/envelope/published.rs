@@ -1,10 +1,11 @@
-//! Event envelopes of outside backends: checked before the bus has them, and completed with what may be left out.
+//! What outside backends send and read: event envelopes, checked before the bus has them and completed with what may be
+//! left out; records of a topic, a line each.
 
 use std::sync::Arc;
 
 use super::event::{EventRules, EventSource, parse_event};
 use super::members::{Json, member, text};
-use super::{EnvelopeError, put_field, put_others};
+use super::{EnvelopeError, put_base64, put_field, put_name, put_others};
 use crate::id::{EventId, Scope, is_room_id};
 use crate::limits;
 use crate::time::WallMillis;
@@ -66,6 +67,32 @@ pub fn publish_event(
         (Scope::Everyone, None) => "everyone".into(),
     };
     Ok(Published { event_id, event_type: event_type.as_ref().into(), key, value })
+}
+
+/// Appends a record as a line of JSON: its place (offset + 1), then its envelope's members as they stand; what is no JSON
+/// object appears as `data_base64`.
+pub fn put_record(out: &mut Vec<u8>, place: u64, record: &[u8], json: &mut Json) {
+    out.extend_from_slice(b"{\"place\":");
+    out.extend_from_slice(place.to_string().as_bytes());
+    let from = out.len();
+    match json.check_object(record) {
+        Some(envelope) => put_others(out, envelope, &["place"]),
+        None => put_base64(out, record),
+    }
+    // In valid JSON line ends stand between tokens only.
+    out[from..].iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends `"payload":…`: the bytes as they stand if they are JSON, else `"data_base64":"…"`.
+pub fn put_payload(out: &mut Vec<u8>, payload: &[u8], json: &mut Json) {
+    match json.check(payload) {
+        Some(text) => {
+            put_name(out, "payload");
+            out.extend_from_slice(text.as_bytes());
+        }
+        None => put_base64(out, payload),
+    }
 }
 
 /// The id that the envelope says, or that its key makes: the same key and type name the same event.
@@ -139,6 +166,23 @@ mod tests {
         assert_ne!(first.event_id, of("games.event.y", "1").event_id);
         assert_eq!(first.event_id.0[6] >> 4, 5);
         assert!(!String::from_utf8(first.value).unwrap().contains("idempotency"));
+    }
+
+    /// A record is one line with its place in front, whatever the record is.
+    #[test]
+    fn records_are_lines() {
+        let line = |record: &[u8]| {
+            let mut out = Vec::new();
+            put_record(&mut out, 5, record, &mut Json::default());
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            line(b"{\"place\":1,\n \"a\":[1,\r\n2],\"b\":\"\\n\"}"),
+            "{\"place\":5,\"a\":[1,  2],\"b\":\"\\n\"}\n"
+        );
+        assert_eq!(line(b"{}"), "{\"place\":5}\n");
+        assert_eq!(line(b"\n"), "{\"place\":5,\"data_base64\":\"Cg==\"}\n");
+        assert_eq!(line(b"[1]"), "{\"place\":5,\"data_base64\":\"WzFd\"}\n");
     }
 
     /// Every fault is named by its field.
