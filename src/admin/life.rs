@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// The end of a connection's life, as it stands.
+/// The end of a connection's life, as it stands. It is only ever put off.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
     until: Arc<Mutex<Instant>>,
@@ -21,7 +21,8 @@ impl Life {
 
     /// The reader took what was sent before.
     pub(super) fn step(&self) {
-        *self.until.lock().expect("nothing panics while it holds an instant") = Instant::now() + self.stall;
+        let mut until = self.until.lock().expect("nothing panics while it holds an instant");
+        *until = (*until).max(Instant::now() + self.stall);
     }
 
     /// Runs a connection to its end or to the end of its life.

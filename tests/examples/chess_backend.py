@@ -3,8 +3,8 @@
     API_KEY=... python3 chess_backend.py http://127.0.0.1:9997 [topic, default rooms.commands]
 
 Players send {"do": "sit"} and {"do": "move", "from": "e2", "to": "e4"}. The commands are the state: a backend that starts
-anew reads the topic from its beginning and publishes again, and ringgate shows an event that it has shown no second time,
-because the event's id follows from the command's. (What is legal for a piece is left to a chess library.)
+anew reads the topic from its beginning and publishes again, and ringgate shows no event twice, because an event's id
+follows from its command's. (What is legal for a piece is left to a chess library.)
 """
 
 import json, os, re, sys, time, urllib.error, urllib.request, uuid
@@ -21,13 +21,12 @@ def call(path, body=None):
         except urllib.error.HTTPError as error:
             if error.code != 503:  # anything else does not get better by itself
                 sys.exit(f"{path}: {error.code} {error.read().decode()}")
-        time.sleep(0.2)
+            time.sleep(0.2)
 
 
 def publish(command, event_type, target, payload):
     event_id = str(uuid.uuid5(uuid.UUID(command["event_id"]), event_type))
-    event = {"event_id": event_id, "event_type": event_type, "target": target, "payload": payload}
-    call("/api/events", event).close()
+    call("/api/events", {"event_id": event_id, "event_type": event_type, "target": target, "payload": payload}).close()
 
 
 def play(games, command):
@@ -51,7 +50,6 @@ def play(games, command):
 def refuse(command, code, message):
     answer = {"code": code, "message": message, "correlation_id": command.get("correlation_id")}
     publish(command, "games.event.error", {"session_id": command["session_id"]}, answer)
-
 
 games, place = {}, 0
 while True:

@@ -60,9 +60,10 @@ impl Api {
             moved: Arc::clone(&self.moved),
             silence: Duration::from_millis(silence.unwrap_or(limits::API_HEARTBEAT_MS)),
             json: Json::default(),
+            greeting: Some(greeting.into()),
             ended: false,
         };
-        let body = LogBody { state: State::Greeting(reader, greeting.into()), life, _place: place };
+        let body = LogBody { piece: Some(reader.read()), life, _place: place };
         Ok(answer::body(StatusCode::OK, answer::NDJSON, Body::new(body)))
     }
 }
@@ -78,13 +79,28 @@ struct Reader {
     /// How long nothing is said at most.
     silence: Duration,
     json: Json,
+    /// The first line, until it is said.
+    greeting: Option<Bytes>,
     /// The last line was made.
     ended: bool,
 }
 
+/// A piece being made, and who makes the next.
+type Piece = Pin<Box<dyn Future<Output = (Reader, Option<Bytes>)> + Send>>;
+
 impl Reader {
+    fn read(mut self) -> Piece {
+        Box::pin(async move {
+            let piece = self.piece().await;
+            (self, piece)
+        })
+    }
+
     /// The next piece: records, or a heartbeat after a silence; `None` at the end.
     async fn piece(&mut self) -> Option<Bytes> {
+        if let Some(greeting) = self.greeting.take() {
+            return Some(greeting);
+        }
         loop {
             if self.ended || self.moved.over.load(Ordering::Acquire) {
                 return None;
@@ -126,26 +142,10 @@ impl Reader {
 
 /// A stream as a body: hyper asks for the next frame when it has room for it.
 struct LogBody {
-    state: State,
+    /// `None` at the end.
+    piece: Option<Piece>,
     life: Life,
     _place: OwnedSemaphorePermit,
-}
-
-enum State {
-    /// The first line is to be said.
-    Greeting(Reader, Bytes),
-    /// The next piece is being made.
-    Reading(Pin<Box<dyn Future<Output = (Reader, Option<Bytes>)> + Send>>),
-    Ended,
-}
-
-impl State {
-    fn reading(mut reader: Reader) -> Self {
-        Self::Reading(Box::pin(async move {
-            let piece = reader.piece().await;
-            (reader, piece)
-        }))
-    }
 }
 
 impl hyper::body::Body for LogBody {
@@ -158,20 +158,10 @@ impl hyper::body::Body for LogBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         // Being asked says that there is room, so the reader took something; a heartbeat asks again before the end.
         self.life.step();
-        let (reader, piece) = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Ended => return Poll::Ready(None),
-            State::Greeting(reader, greeting) => (reader, Some(greeting)),
-            State::Reading(mut piece) => match piece.as_mut().poll(context) {
-                Poll::Ready(made) => made,
-                Poll::Pending => {
-                    self.state = State::Reading(piece);
-                    return Poll::Pending;
-                }
-            },
-        };
-        let Some(piece) = piece else { return Poll::Ready(None) };
-        self.state = State::reading(reader);
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        let Some(making) = &mut self.piece else { return Poll::Ready(None) };
+        let Poll::Ready((reader, piece)) = making.as_mut().poll(context) else { return Poll::Pending };
+        self.piece = piece.is_some().then(|| reader.read());
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 }
 

@@ -53,6 +53,21 @@ fn said(reply: PresenceReply) -> Said {
     }
 }
 
+/// A connection that was closed as kicked ends its session, and who waits for it is told; another reason leaves it.
+#[test]
+fn a_kicked_connection_ends_its_session() {
+    for (last_close, sessions) in [(CloseReason::Kicked, 0), (CloseReason::Policy, 1)] {
+        let mut rig = Rig::opened();
+        let mut replies = Vec::new();
+        let detached = PresenceRequest::Detached { from: conn(1), session: SessionId([1; 16]), last_close };
+        rig.0.handle(at(1), PresenceRequest::Resume { from: conn(2), token: TokenHash([1; 16]) }, &mut replies);
+        rig.0.handle(at(1), detached, &mut replies);
+        assert_eq!(rig.0.sessions(), sessions);
+        let told = said(replies.pop().unwrap());
+        assert_eq!(matches!(told, Said::Expired(2)), sessions == 0, "{told:?}");
+    }
+}
+
 /// Presence with session 1 (user `u`, token 1) owned by connection 1.
 struct Rig(EmbeddedPresence);
 
