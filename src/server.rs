@@ -67,6 +67,7 @@ pub fn run(config: Config) -> Result<(), String> {
     });
     let state = Arc::new(AdminState::new(stats.clone(), Durability::Memory, driver.name()));
     let peers = threads::Peers::start(&config, shards, peer_ports, epoch, seed);
+    calls.runs_on(peers.api_thread());
     let api_keys = api_keys(&config, &mut entropy);
     let api = api(&config, &settings, api_keys.clone(), calls, &peers);
     let admin = admin::spawn(health, Arc::clone(&state), api).map_err(|error| format!("admin side: {error}"))?;

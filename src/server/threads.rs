@@ -4,7 +4,7 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -196,6 +196,8 @@ pub struct PeerPorts {
 
 /// Nodes of the mesh that are no shards.
 pub const PEERS: usize = 3;
+/// Which of them the server API is.
+const API: usize = 2;
 
 impl Peers {
     /// Starts them; they wait for [`Peers::connect`] before they touch the mesh.
@@ -226,7 +228,6 @@ impl Peers {
         let (api_wakes, api_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let api_thread = spawn("api", &stop, move |stop| {
             if let Ok(wakes) = api_gate.recv() {
-                api.runs_here();
                 peer::run(&mut api, &wakes, clock, stop);
             }
         });
@@ -242,6 +243,11 @@ impl Peers {
     /// The bus's topics, for the server API.
     pub fn log(&self) -> Arc<dyn LogView> {
         Arc::clone(&self.log)
+    }
+
+    /// The thread of the server API's node.
+    pub fn api_thread(&self) -> Thread {
+        self.threads[API].thread().clone()
     }
 
     /// The doorbells of the mesh's peers, by node.

@@ -6,7 +6,7 @@
 //! nobody asks.
 
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, Thread};
+use std::thread::Thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -39,7 +39,7 @@ pub fn connect(port: Port, nodes: Nodes) -> (ApiPeer, Calls) {
     let (sender, calls) = bounded(limits::API_CALLS);
     let thread = Arc::new(OnceLock::new());
     let places = Arc::new(Semaphore::new(limits::API_CALLS));
-    let peer = ApiPeer { port, nodes, calls, slots: Vec::new(), thread: Arc::clone(&thread) };
+    let peer = ApiPeer { port, nodes, calls, slots: Vec::new() };
     (peer, Calls { sender, thread, places, nodes })
 }
 
@@ -95,6 +95,11 @@ pub(super) struct Pending {
 }
 
 impl Calls {
+    /// Says which thread runs the node; before it nobody is answered. A second call changes nothing.
+    pub fn runs_on(&self, thread: Thread) {
+        let _ = self.thread.set(thread);
+    }
+
     /// Who is who.
     pub(super) fn nodes(&self) -> Nodes {
         self.nodes
@@ -182,7 +187,6 @@ pub struct ApiPeer {
     calls: Receiver<Call>,
     /// By the slot of the address that answers come to.
     slots: Vec<Slot>,
-    thread: Arc<OnceLock<Thread>>,
 }
 
 /// A question that was sent; the generation tells the slot's lives apart.
@@ -193,12 +197,6 @@ struct Slot {
 }
 
 impl ApiPeer {
-    /// Says that this thread runs the node; before it nobody is answered.
-    pub fn runs_here(&self) {
-        // A second call changes nothing: one thread runs it.
-        let _ = self.thread.set(thread::current());
-    }
-
     fn begin(&mut self, Call { ask, waiting }: Call) {
         let to = match &ask {
             Ask::Shard(shard, _) => *shard,
