@@ -13,8 +13,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`seen`] [`time`] [`limits`] [`stats`] |
-//! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle |
+//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`packed`] [`ports`] [`time`] [`limits`] [`stats`] |
+//! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle · [`log`] the log on disk as bytes |
 //! | L1b | [`session`] the life of one connection |
 //! | L2 | [`router`] mesh of rings and doorbells · [`shard`] the loop and its drivers uring, monoio, simulated |
 //! | L3 peers on their own threads | [`bus`] · [`presence`] · [`workers`] · [`admin`] |
@@ -29,13 +29,14 @@ pub mod limits;
 pub mod message;
 #[cfg(feature = "mutants")]
 pub mod mutant;
+pub mod packed;
 pub mod ports;
-pub mod seen;
 pub mod stats;
 pub mod time;
 // --- L1 core
 pub mod auth;
 pub mod delivery;
+pub mod log;
 pub mod protocol;
 pub mod services;
 pub mod streams;

@@ -38,6 +38,14 @@ pub const HISTORY_BYTES: usize = 1 << 20;
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
+/// Messages of one connection that cannot be read, within [`FAULTS_TIME`]: this one closes it (PROTOCOLS).
+pub const FAULTS: usize = 3;
+/// See [`FAULTS`].
+pub const FAULTS_TIME: Duration = Duration::from_secs(10);
+/// Commands of one connection that wait for the bus's answer; more are refused.
+pub const COMMANDS_UNANSWERED: usize = 256;
+/// User ids in an event's `only` or `except`: a large room's worth; more is a fault of the backend.
+pub const AUDIENCE_IDS: usize = 1_024;
 /// How long a home keeps a key's newest value.
 pub const HOME_DELTA_AGE: Duration = Duration::from_secs(60);
 
@@ -51,6 +59,9 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the upgrade to a successful HELLO.
 pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of one address and shard that have not authenticated. A reconnect storm behind one NAT must pass, so it is
+/// no less than the storm of DESIGN §10; one host cannot take all places of a larger node.
+pub const NEWCOMERS: u32 = 16_384;
 /// HELLOs with a bad token before the connection is closed 4401.
 pub const AUTHENTICATION_ATTEMPTS: u8 = 3;
 /// From `SHUT_WR` to the hard close.
@@ -63,6 +74,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PAUSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Input kept for a paused publisher (DELIVERY §5).
 pub const STASH_BYTES: usize = 64 << 10;
+/// What the stashes of a shard may hold beyond `STASH_BYTES` each, together: what one wait brings behind a pause has
+/// been sent before its client could know of it, so it must close nobody. Three times the receive buffers of a driver,
+/// 1.1 MiB; clients that do not read get nothing of it.
+pub const STASH_RESERVE_BYTES: usize = 4 << 20;
 
 /// A client's message, all dialects; above it 1009.
 pub const MAX_FRAME: usize = 64 << 10;
@@ -72,6 +87,12 @@ pub const HANDSHAKE_BYTES: usize = 8 << 10;
 pub const HANDSHAKE_HEADERS: usize = 64;
 /// Rooms of one session.
 pub const ROOMS_MAX: usize = 64;
+/// JOINs and LEAVEs of one connection, together: each makes its home seal a stream and presence write a record, and no
+/// person changes rooms that fast.
+pub const MOVES_PER_SECOND: u32 = 20;
+/// COMMANDs to a room's publishers (dialect D, kind >= 0x8000) of one connection: input at 60 Hz three times over. Each
+/// is a reliable frame, and a room's game servers must not be closed 4408 for what one player sends.
+pub const PLAYER_COMMANDS_PER_SECOND: u32 = 200;
 /// Positions a client may send with HELLO: every stream of every room it may have, and its own.
 pub const POSITIONS_MAX: usize = 1024;
 /// Payload of dialect D's PING.
@@ -141,8 +162,6 @@ pub const API_KEY_BYTES_MAX: usize = 256;
 pub const IDEMPOTENCY_KEY_BYTES: usize = 256;
 /// Session records that embedded presence looks at for one answer about a room: well below a millisecond.
 pub const PRESENCE_LOOK: usize = 4096;
-/// Events whose ids a gateway remembers, to show a repeated one once (DELIVERY §7): a topic's records.
-pub const SEEN_EVENTS: usize = BUS_TOPIC_RECORDS;
 /// Sessions without a connection that embedded presence keeps; beyond it the longest detached expire early, so that a
 /// storm of short connections cannot fill memory (about 100 MiB).
 pub const DETACHED_SESSIONS: usize = 1 << 18;
@@ -157,6 +176,27 @@ pub const BUS_TOPIC_BYTES: usize = 64 << 20;
 pub const BUS_TOPICS: usize = 64;
 /// Records a peer or worker takes from a topic per turn, so that it comes back to its mailbox.
 pub const BUS_READ_RECORDS: usize = 256;
+/// Appends of one thread that may be on their way to the bus; then it takes no more commands, which pauses who sends
+/// them (DELIVERY §5).
+pub const BUS_PENDING: usize = 4096;
+/// Events whose ids the bus peer remembers, to drop a repeated one (DELIVERY §7).
+pub const SEEN_EVENTS: usize = 65_536;
+/// Bytes of a topic's name (Kafka allows 249).
+pub const TOPIC_BYTES_MAX: usize = 255;
+/// Bytes of records that one write and one fdatasync of the log on disk take: few milliseconds of a plain disk.
+pub const LOG_BATCH_BYTES: usize = 4 << 20;
+/// Records that may wait for the log's disk: those of the bus peer, and of services.
+pub const LOG_PENDING_RECORDS: usize = 4 * BUS_PENDING;
+/// Bytes that may wait for the log's disk.
+pub const LOG_PENDING_BYTES: usize = 64 << 20;
+/// Bytes of a segment of the log; retention drops whole ones.
+pub const LOG_SEGMENT_BYTES: u32 = 64 << 20;
+/// How long the log on disk keeps records: a day to look back on, far more than any session can lack.
+pub const LOG_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// Bytes the log on disk keeps; reading them all once is what a start costs.
+pub const LOG_RETENTION_BYTES: u64 = 1 << 30;
+/// How long a log that cannot be written waits before it tries again.
+pub const LOG_RETRY: Duration = Duration::from_millis(500);
 /// Commands whose ids a service remembers, to do a repeated one once (DELIVERY §7).
 pub const SEEN_COMMANDS: usize = 65_536;
 
@@ -172,6 +212,8 @@ pub const BATTLE_INTERVAL_MS: u64 = 60_000;
 pub const HISTORY_TIME: Duration = Duration::from_secs(RESUME_WINDOW.as_secs() + IDLE_TIMEOUT.as_secs() + 30);
 
 const _: () = assert!(HISTORY_TIME.as_secs() == 390);
+const _: () = assert!(LOG_RETENTION.as_secs() >= HISTORY_TIME.as_secs(), "histories are rebuilt from the log");
+const _: () = assert!(LOG_BATCH_BYTES <= LOG_PENDING_BYTES && LOG_BATCH_BYTES < LOG_SEGMENT_BYTES as usize);
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
 const _: () = assert!(2 * (MAX_FRAME + 64) <= QUEUE_BYTES, "a queue's half holds the largest frame");
 const _: () = assert!(MAX_FRAME + 64 <= ANSWER_BYTES, "an echo of the largest frame fits the answers' share");
@@ -182,6 +224,7 @@ const _: () =
 const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
 const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
+const _: () = assert!(STASH_BYTES <= STASH_RESERVE_BYTES);
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10, "hyper takes no smaller buffer");
 const _: () = assert!(ADMIN_STOP_TIME.as_millis() < DRAIN_TIMEOUT.as_millis());
 const _: () = assert!(API_CALL_TIME.as_millis() < ADMIN_REQUEST_TIME.as_millis());

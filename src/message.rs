@@ -14,8 +14,8 @@ pub use api::{
 
 use crate::class::Class;
 use crate::close::CloseReason;
-use crate::frame::{Batch, FrameKind, SentRun};
-use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle, TokenHash};
+use crate::frame::{Audience, Batch, FrameKind, SentRun};
+use crate::id::{ConnAddr, ConnKey, EventId, NodeId, Scope, SessionId, StreamHandle, TokenHash};
 
 /// What a client is told went wrong. The wire index of dialect D is `as u16 + 1`; append only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -221,6 +221,10 @@ pub struct JoinRequest {
     pub scope: Scope,
     /// Whether the session may publish: its first JOIN opens a room, and it receives the room's input.
     pub publisher: bool,
+    /// Whether a backend has let the session in (an event's join effect), so that the room need not be open.
+    pub admitted: bool,
+    /// The place of the event that let the session in: the room's stream of this name starts right behind it.
+    pub entry: Option<Position>,
     /// Where to go on, for a resume; `None` starts every stream at its head.
     pub resume: Option<ResumeFrom>,
 }
@@ -319,10 +323,10 @@ pub struct Publish {
     pub from: ConnAddr,
     /// The sender's number; 0 asks for no answer.
     pub correlation: u64,
-    /// The relay stream; with `to_input`, any stream of the room.
+    /// A stream of the room.
     pub stream: StreamHandle,
-    /// Into the room's `input` stream instead (a player's command to the game servers).
-    pub to_input: bool,
+    /// Which of the room's it is for.
+    pub to: PublishTo,
     /// Type and kind in D's header.
     pub kind: FrameKind,
     /// `Reliable` or `Delta`.
@@ -335,9 +339,22 @@ pub struct Publish {
     pub body: Box<[u8]>,
 }
 
+/// The stream that a frame is published to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PublishTo {
+    /// The one that is named.
+    Stream,
+    /// The room's `relay` stream (a client's command for the other members).
+    Relay,
+    /// The room's `input` stream (a player's command for the game servers).
+    Input,
+}
+
 /// An event of the bus on its way to the home of its scope.
 #[derive(Debug)]
 pub struct Event {
+    /// The envelope's `event_id`, if it is a UUID.
+    pub id: Option<EventId>,
     /// Event topic, e.g. `games.events`.
     pub topic: Arc<str>,
     /// Partition of the topic.
@@ -356,13 +373,15 @@ pub struct Event {
     pub forgets: bool,
     /// Type and kind in D's header; type 0 = carried out, never shown to clients (a kick).
     pub kind: FrameKind,
-    /// What it does to the session or user it addresses.
+    /// What it does to the sessions it addresses.
     pub effect: Option<Effect>,
+    /// Who of the scope sees it; `None` = everybody.
+    pub audience: Option<Arc<Audience>>,
     /// D's payload: the JSON of A's frame without `at`.
     pub body: Box<[u8]>,
 }
 
-/// What an event does besides being delivered. Join and leave come with the JSON gateway.
+/// What an event does besides being delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
     /// End the user's sessions.
@@ -398,11 +417,13 @@ pub struct SessionRecord {
     /// Display name.
     pub username: Arc<str>,
     /// Roles, e.g. `publisher`.
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     /// The token's `exp`, seconds since the Unix epoch; `u64::MAX` = never.
     pub expires_at: u64,
     /// Scopes the session is in, with the places where their streams stood at entry.
     pub scopes: Vec<ScopeEntry>,
+    /// Places up to which the effects of streams' events have acted.
+    pub acted: Vec<Position>,
     /// How its last connection ended.
     pub last_close: Option<CloseReason>,
 }
@@ -414,6 +435,8 @@ pub struct ScopeEntry {
     pub scope: Scope,
     /// Heads of its streams at entry; a stream that is missing did not exist then.
     pub entered: Vec<Position>,
+    /// Whether a backend let the session in.
+    pub admitted: bool,
 }
 
 /// To the presence peer. Requests of one shard are carried out in order.
@@ -450,6 +473,22 @@ pub enum PresenceRequest {
         /// The scope.
         scope: Scope,
     },
+    /// A new token took the place of the session's.
+    Refreshed {
+        /// The session.
+        session: SessionId,
+        /// The token's roles.
+        roles: Arc<[Box<str>]>,
+        /// The token's `exp`, seconds since the Unix epoch.
+        expires_at: u64,
+    },
+    /// The effects of the stream's events up to this place have acted on the session.
+    Acted {
+        /// The session.
+        session: SessionId,
+        /// The stream and the place.
+        place: Position,
+    },
     /// The owner's connection is gone; the record lives on for the resume window, unless it was closed as kicked.
     Detached {
         /// The former owner; ignored if it is no longer that.
@@ -482,6 +521,8 @@ pub enum PresenceReply {
     Opened {
         /// Who asked.
         to: ConnAddr,
+        /// The record's roles, in the copy that all sessions with the same share.
+        roles: Arc<[Box<str>]>,
     },
     /// The session is the connection's.
     Resumed {
@@ -518,7 +559,7 @@ impl PresenceReply {
     #[must_use]
     pub fn to(&self) -> ConnAddr {
         match self {
-            Self::Opened { to }
+            Self::Opened { to, .. }
             | Self::Resumed { to, .. }
             | Self::Expired { to }
             | Self::Members { to, .. }

@@ -47,11 +47,27 @@ pub enum Mutant {
     LostDoorbell,
     /// D1: a member that catches up gets live batches as well.
     LiveWhileCatchingUp,
+    /// D1: two deliveries of a ring are exchanged.
+    SwapDeliveries,
+    /// D1: two requests of a ring are exchanged.
+    SwapRequests,
+    /// D2: an event of the bus is lost when its home's ring is full.
+    LostEvent,
+    /// D1: a home puts an event of the bus twice.
+    DoubledEvent,
+    /// D2: the bus peer gives events of a page last first, and the homes take the earlier ones for repeated.
+    ReversedEvents,
+    /// D1: a LEAVE is answered and the seat kept.
+    KeptSeat,
+    /// D1: who joins starts at the beginning of the history.
+    JoinAtBeginning,
+    /// D7: a command that the bus took is answered twice.
+    DoubledAnswer,
 }
 
 impl Mutant {
     /// Every broken policy.
-    pub const BROKEN: [Self; 20] = [
+    pub const BROKEN: [Self; 28] = [
         Self::DropReliable,
         Self::ReorderReliable,
         Self::OlderAfterNewer,
@@ -72,8 +88,16 @@ impl Mutant {
         Self::EarlyClose,
         Self::LostDoorbell,
         Self::LiveWhileCatchingUp,
+        Self::SwapDeliveries,
+        Self::SwapRequests,
+        Self::LostEvent,
+        Self::DoubledEvent,
+        Self::ReversedEvents,
+        Self::KeptSeat,
+        Self::JoinAtBeginning,
+        Self::DoubledAnswer,
     ];
 
-    /// Those of the write queue; the others are the shard's, and only the simulation can see them.
+    /// Those of the write queue; the others are those of shard, homes and peers, and only the simulation can see them.
     pub const IN_QUEUE: &'static [Self] = Self::BROKEN.split_at(16).0;
 }

@@ -52,7 +52,34 @@ pub struct Record {
     pub value: Arc<[u8]>,
 }
 
-/// A log of topics. Appending is accepted or refused; reading is pulled, so the bus never waits for a reader.
+/// How an append was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accepted {
+    /// It is accepted under the bus's durability.
+    Now,
+    /// It is under way; [`Bus::completed`] says when it is accepted, or that it is not.
+    Pending(Ticket),
+}
+
+/// Names an append of one handle until it is completed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// The end of a pending append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Completed {
+    /// Which.
+    pub ticket: Ticket,
+    /// Accepted, or `Unavailable`: it is not in the log, as far as the bus can tell.
+    pub outcome: Result<(), ErrorCode>,
+}
+
+/// A log of topics. Appending is accepted or refused, at once or later; reading is pulled, so the bus never waits for a
+/// reader, and nobody reads what is not accepted. Each thread has a handle of its own.
+///
+/// Law of pending appends: a handle's are completed in the order in which they were made; when one fails, so do all
+/// behind it, and every further append of the handle is refused until [`Bus::completed`] was called. So whoever appends
+/// the failed ones again, in order, keeps the order.
 pub trait Bus: Send {
     /// What an acknowledgement means here.
     fn durability(&self) -> Durability;
@@ -63,28 +90,82 @@ pub trait Bus: Send {
     /// Appends a record or starts to.
     ///
     /// # Errors
-    /// `Unavailable` while the topic cannot take more without evicting what an active service has not read.
-    fn append(&mut self, now: WallMillis, append: &Append) -> Result<(), ErrorCode>;
+    /// `Unavailable` while the topic cannot take more without evicting what an active service has not read, or the bus
+    /// cannot be reached or written; the handle's thread is woken when it may be tried again. `TooLong` for a record
+    /// that it never takes.
+    fn append(&mut self, now: WallMillis, append: &Append) -> Result<Accepted, ErrorCode>;
 
-    /// Copies out at most `max` records of the topic from `offset` on; returns the offset to go on from.
+    /// Moves the ends of pending appends out, in order. The handle's thread is woken when there are some.
+    fn completed(&mut self, out: &mut Vec<Completed>);
+
+    /// Offset of the topic's oldest record that can be read, and the one its next record gets.
+    fn range(&self, topic: &str) -> (u64, u64);
+
+    /// An offset from which on all records not older than `since` are read: that of their first, or one before it.
+    fn since(&self, topic: &str, since: WallMillis) -> u64;
+
+    /// Copies out at most `max` records of the topic from `offset` on, at least one if there is one; returns the offset
+    /// to go on from.
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64;
 
     /// This reader has dealt with every record of the topic below `offset`: they may be evicted.
     fn done(&mut self, topic: &str, offset: u64);
 }
 
+/// A log cannot be read at some place; it has said so to its operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreadable;
+
 /// A log looked at by somebody whom nothing waits for: what they have not seen may be evicted. Nothing here blocks for
-/// longer than it takes to copy what is asked for.
+/// longer than it takes to copy what is asked for, from the disk if it is there alone.
 pub trait LogView: Send + Sync {
     /// The numbering of a topic; < 2^53.
     fn epoch(&self, topic: &str) -> u64;
 
-    /// The offset of the oldest record kept, and the offset that the next record gets.
+    /// The offset of the oldest record that can be read, and the offset that the next record gets.
     fn range(&self, topic: &str) -> (u64, u64);
 
-    /// Copies out at most `max` records of the topic from `offset` on, from the oldest one kept if that is later.
-    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>);
+    /// Copies out at most `max` records of the topic from `offset` on, from the oldest one kept if that is later, and at
+    /// least one if there is one.
+    ///
+    /// # Errors
+    /// If the log cannot be read there; it is the same for as long as that is so.
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable>;
 
     /// Wakes once, when the topic gets its next record; a waker that is known already is kept once.
     fn watch(&self, topic: &str, waker: &Waker);
+}
+
+impl<B: Bus + ?Sized> Bus for Box<B> {
+    fn durability(&self) -> Durability {
+        (**self).durability()
+    }
+
+    fn epoch(&self, topic: &str) -> u64 {
+        (**self).epoch(topic)
+    }
+
+    fn append(&mut self, now: WallMillis, append: &Append) -> Result<Accepted, ErrorCode> {
+        (**self).append(now, append)
+    }
+
+    fn completed(&mut self, out: &mut Vec<Completed>) {
+        (**self).completed(out);
+    }
+
+    fn range(&self, topic: &str) -> (u64, u64) {
+        (**self).range(topic)
+    }
+
+    fn since(&self, topic: &str, since: WallMillis) -> u64 {
+        (**self).since(topic, since)
+    }
+
+    fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
+        (**self).read(topic, offset, max, out)
+    }
+
+    fn done(&mut self, topic: &str, offset: u64) {
+        (**self).done(topic, offset);
+    }
 }

@@ -1,9 +1,13 @@
 //! Assembly of a node: builds the parts, pins and starts their threads, waits for a signal, drains, joins.
 //!
+//! SIGHUP reloads the type table and the keys.
+//!
 //! Order: signals, limits, keys, ports (a port in use ends it here), mesh, peers, admin, shards, ready. The reverse at
 //! the end: shards first, since everything else serves them.
 
 mod announce;
+mod bus;
+mod reload;
 mod threads;
 
 use std::io;
@@ -19,23 +23,29 @@ use crate::config::{Config, DriverChoice};
 use crate::delivery;
 use crate::id::NodeId;
 use crate::limits;
-use crate::ports::Durability;
+use crate::ports::{Durability, LogView};
 use crate::protocol::routes::Routes;
-use crate::router::{Bounds, Port, mesh};
+use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
 use crate::shard::driver::syscall::{self, Entropy, Signals};
 use crate::shard::driver::uring;
 use crate::shard::{NodeState, ShardConfig};
 use crate::stats::ShardStats;
 use crate::streams::HomeConfig;
+use crate::time::Rate;
+pub use reload::Read;
+use reload::Reloader;
 
-/// Runs the node until it is told to stop.
+/// Runs the node until it is told to stop; SIGHUP has `read` read the configuration again.
 ///
 /// # Errors
 /// One line that says what failed, with its remedy.
-pub fn run(config: Config) -> Result<(), String> {
+pub fn run(config: Config, read: Read) -> Result<(), String> {
     let signals = Signals::block().map_err(|error| format!("signals cannot be read: {error}"))?;
     announce::start_log(&config.log);
+    if let Err(error) = syscall::use_small_pages() {
+        tracing::warn!(%error, "huge pages stay on: connections will take about twice the memory");
+    }
     let descriptors = syscall::raise_descriptor_limit().map_err(|error| format!("descriptor limit: {error}"))?;
     let mut entropy = Entropy::default();
     let keys = keys(&config, &mut entropy)?;
@@ -49,8 +59,11 @@ pub fn run(config: Config) -> Result<(), String> {
     let health = SocketAddr::new(config.server.health_host, config.server.health_port);
     let health = TcpListener::bind(health)
         .map_err(|error| format!("health port {health}: {error}; choose another with --health-port"))?;
+    let (log, bus_words) = bus::NodeBus::open(&config, &mut entropy)?;
+    let durability = log.durability();
     let node = Arc::new(node_state(&config, descriptors));
-    let settings = Arc::new(settings(&config, &keys, shards, &mut entropy));
+    let settings = Latest::new(settings(&config, &keys, shards, durability, &mut entropy));
+    let rules = Latest::new(Arc::clone(&config.routes));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
     let mut ports: Vec<Port> = mesh::build(usize::from(shards) + threads::PEERS, bounds);
@@ -60,23 +73,29 @@ pub fn run(config: Config) -> Result<(), String> {
     let shard_configs = ports.into_iter().zip(&stats).map(|(port, stats)| ShardConfig {
         homes: home_config(&config, port.id(), shards, epoch, seed),
         port,
-        settings: Arc::clone(&settings),
+        settings: settings.clone(),
         stats: Arc::clone(stats),
         node: Arc::clone(&node),
         seed,
     });
-    let state = Arc::new(AdminState::new(stats.clone(), Durability::Memory, driver.name()));
-    let peers = threads::Peers::start(&config, shards, peer_ports, epoch, seed);
+    let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
+    let (to_homes, events) = bus::ways(shards);
+    let view = log.view();
+    let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), seed);
     calls.runs_on(peers.api_thread());
-    let api_keys = api_keys(&config, &mut entropy);
-    let api = api(&config, &settings, api_keys.clone(), calls, &peers);
+    let api_keys = Latest::new(api_keys(&config, &mut entropy));
+    let api = api(&config, &settings, &rules, api_keys.clone(), calls, view);
     let admin = admin::spawn(health, Arc::clone(&state), api).map_err(|error| format!("admin side: {error}"))?;
-    let running =
-        threads::Shards::start(&driver, shard_configs.collect(), listeners, config.server.pin && cores > 1, &peers)?;
+    let (configs, pin) = (shard_configs.collect(), config.server.pin && cores > 1);
+    let running = threads::Shards::start(&driver, configs, listeners, pin, &peers, events)?;
     peers.connect(running.wakers());
+    running.await_histories();
     state.ready.store(true, Ordering::Release);
-    announce::ready(&config, &keys, &api_keys, address, admin.address(), shards, &driver);
-    threads::drain_on_signal(signals, Arc::clone(&node), running.wakers(), config.timeouts.drain, Arc::clone(&state));
+    let words = format!("shards {shards}, {}, bus {bus_words}", driver.words());
+    announce::ready(&config, &keys, &api_keys, address, admin.address(), &words);
+    let drain = config.timeouts.drain;
+    let reloader = Reloader::new(read, config, settings, rules, api_keys);
+    threads::obey_signals(signals, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
     let outcome = running.join(&node);
     peers.stop();
     admin.stop();
@@ -104,6 +123,14 @@ impl Chosen {
             Self::Uring => "uring",
             Self::Monoio(_) => "monoio",
         }
+    }
+
+    fn words(&self) -> String {
+        let why = match self {
+            Self::Uring => "a trial ring worked",
+            Self::Monoio(why) => why,
+        };
+        format!("driver {} ({why})", self.name())
     }
 }
 
@@ -145,11 +172,18 @@ fn api_keys(config: &Config, entropy: &mut Entropy) -> Vec<String> {
     config.admin.api_keys.clone()
 }
 
-fn api(config: &Config, settings: &Settings, keys: Vec<String>, calls: Calls, peers: &threads::Peers) -> Api {
+fn api(
+    config: &Config,
+    settings: &Settings,
+    rules: &Latest<Arc<Routes>>,
+    keys: Latest<Vec<String>>,
+    calls: Calls,
+    log: Arc<dyn LogView>,
+) -> Api {
     Api::new(ApiConfig {
         keys,
-        routes: Arc::clone(&settings.routes),
-        log: peers.log(),
+        routes: rules.clone(),
+        log,
         calls,
         nonce: settings.nonce,
         event_bytes: config.delivery.max_frame,
@@ -183,13 +217,15 @@ fn node_state(config: &Config, descriptors: u64) -> NodeState {
     }
 }
 
-fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) -> Settings {
+fn settings(config: &Config, keys: &Keys, shards: u16, durability: Durability, entropy: &mut Entropy) -> Settings {
     let (delivery, timeouts) = (&config.delivery, &config.timeouts);
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Settings {
         verifier: Arc::clone(&keys.verifier),
-        routes: Arc::new(Routes::default()),
+        routes: Arc::clone(&config.routes),
         origins: config.server.origins.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        newcomers_max: config.server.newcomers_max,
         dev: config.server.dev,
         page: "",
         gateway_id: config.server.gateway_id(host_name.trim()),
@@ -197,7 +233,7 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
         shards,
         presence: NodeId(shards),
         bus: NodeId(shards + 1),
-        durability: Durability::Memory.name(),
+        durability: durability.name(),
         queue: delivery::Limits {
             frames: delivery.queue_frames,
             bytes: delivery.queue_bytes,
@@ -206,10 +242,13 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
             delta_bytes: delivery.queue_bytes / 2,
             answer_frames: delivery.answer_frames,
             answer_bytes: delivery.answer_bytes,
-            ..delivery::Limits::default()
+            #[cfg(feature = "mutants")]
+            mutant: crate::mutant::Mutant::None,
         },
         max_frame: delivery.max_frame,
         rooms_max: delivery.rooms_max,
+        moves: Rate::per_second(delivery.moves_per_second),
+        player_commands: Rate::per_second(delivery.player_commands_per_second),
         clocks: Clocks {
             handshake: timeouts.handshake,
             authentication: timeouts.authentication,
@@ -223,7 +262,7 @@ fn settings(config: &Config, keys: &Keys, shards: u16, entropy: &mut Entropy) ->
 }
 
 fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u64) -> HomeConfig {
-    let (delivery, timeouts) = (&config.delivery, &config.timeouts);
+    let delivery = &config.delivery;
     HomeConfig {
         shard,
         shards,
@@ -233,9 +272,14 @@ fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u6
         history_events: delivery.history_events,
         history_bytes: delivery.history_bytes,
         history_total_bytes: delivery.history_total_bytes,
-        history_time: delivery.resume_window + timeouts.idle + Duration::from_secs(30),
+        history_time: history_time(config),
         resume_window: delivery.resume_window,
     }
+}
+
+/// See `limits::HISTORY_TIME`.
+fn history_time(config: &Config) -> Duration {
+    config.delivery.resume_window + config.timeouts.idle + Duration::from_secs(30)
 }
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.

@@ -11,7 +11,7 @@ use ringgate::frame::FrameKind;
 use ringgate::id::{ConnAddr, ConnectionId, EventId, NodeId, Scope, SessionId};
 use ringgate::message::{Append, Request};
 use ringgate::protocol::envelope::{Audience, ClientCommand, EventRule, EventRules, Json, PayloadForm, put_command};
-use ringgate::router::{Bounds, Port, ThreadWaker, Wake, mesh, peer};
+use ringgate::router::{Bounds, Latest, Port, ThreadWaker, Wake, mesh, peer};
 use ringgate::time::{Monotonic, WallMillis};
 use ringgate::workers::{self, COMMAND_TOPICS, ServiceWorker};
 
@@ -41,7 +41,7 @@ fn a_battle_crosses_the_threads() {
         let (stop, log, own) = (Arc::clone(&stop), log.handle(), Arc::clone(&own));
         thread::spawn(move || {
             let reader = log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-            let mut bus = BusPeer::new(bus_port, reader, Table, NODES, &EVENT_TOPICS);
+            let mut bus = BusPeer::new(bus_port, reader, Latest::new(Table), NODES, &EVENT_TOPICS);
             peer::run(&mut bus, &[own.clone(), own.clone(), own.clone(), own], clock, &stop);
         })
     };

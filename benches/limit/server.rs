@@ -460,7 +460,7 @@ pub fn put_welcome(out: &mut Vec<u8>) {
 /// JOINED with the relay stream at its head.
 pub fn put_joined(out: &mut Vec<u8>, correlation: u64, head: u64) {
     let position = Position { stream: Arc::from("relay/room:load-0"), epoch: 1, place: head };
-    write::joined(out, correlation, ROOM, [&Introduction { handle: RELAY, position, publishers_only: false }]);
+    write::joined(out, correlation, ROOM, [&Introduction { handle: RELAY, position, publishers_only: false }], None);
 }
 
 /// The ring of provided buffers; both parts live as long as the server's ring.

@@ -1,5 +1,5 @@
-//! How long an admin connection may live: a fixed time for a request, and as long as its reader takes what is sent for a
-//! stream.
+//! How long an admin connection may live: a fixed time for a request, for as long as its reader takes what is sent for a
+//! stream, and for as long as the bus goes on with a batch of events.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,12 +14,12 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// A request's `time` from now; each step of a stream gives it `stall` more.
+    /// A request's `time` from now; each step of a stream or batch gives it `stall` more.
     pub(super) fn new(time: Duration, stall: Duration) -> Self {
         Self { until: Arc::new(Mutex::new(Instant::now() + time)), stall }
     }
 
-    /// The reader took what was sent before.
+    /// The reader took what was sent before, or an event of the batch was answered.
     pub(super) fn step(&self) {
         let mut until = self.until.lock().expect("nothing panics while it holds an instant");
         *until = (*until).max(Instant::now() + self.stall);

@@ -6,9 +6,8 @@ use std::net::TcpStream;
 use super::*;
 use crate::bus::{EmbeddedBus, TopicBounds};
 use crate::id::NodeId;
-use crate::ports::LogView;
-use crate::protocol::routes::Routes;
-use crate::router::{self, mesh};
+use crate::ports::{LogView, Record, Unreadable};
+use crate::router::{self, Latest, mesh};
 use crate::time::WallMillis;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,7 +28,7 @@ fn api(log: Arc<dyn LogView>) -> (Api, ApiPeer) {
     let port = mesh::build(1, router::Bounds::default()).pop().unwrap();
     let (peer, calls) = super::connect(port, Nodes { shards: 0, presence: NodeId(0), bus: NodeId(0) });
     let wall = || WallMillis(0);
-    let (keys, routes) = (vec![KEY.to_owned()], Arc::new(Routes::default()));
+    let (keys, routes) = (Latest::new(vec![KEY.to_owned()]), Latest::new(Arc::default()));
     (Api::new(ApiConfig { keys, routes, log, calls, nonce: 1, event_bytes: 1000, wall }), peer)
 }
 
@@ -283,13 +282,37 @@ impl LogView for Lagging {
         LogView::range(&self.0, topic)
     }
 
-    fn look(&self, topic: &str, offset: u64, _max: usize, out: &mut Vec<crate::ports::Record>) {
-        self.0.look(topic, if offset < 8 { offset } else { offset + 1 }, 1, out);
+    fn look(&self, topic: &str, offset: u64, _max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable> {
+        self.0.look(topic, if offset < 8 { offset } else { offset + 1 }, 1, out)
     }
 
     fn watch(&self, topic: &str, waker: &std::task::Waker) {
         self.0.watch(topic, waker);
     }
+}
+
+/// A stream whose log cannot be read ends with that as its last line.
+#[test]
+fn unreadable_logs_are_told() {
+    struct Broken;
+    impl LogView for Broken {
+        fn epoch(&self, _topic: &str) -> u64 {
+            7
+        }
+        fn range(&self, _topic: &str) -> (u64, u64) {
+            (0, 3)
+        }
+        fn look(&self, _: &str, _: u64, _: usize, _: &mut Vec<Record>) -> Result<(), Unreadable> {
+            Err(Unreadable)
+        }
+        fn watch(&self, _topic: &str, _waker: &std::task::Waker) {}
+    }
+    let (admin, _) = start_over(Arc::new(Broken), Bounds::default());
+    let (status, _, body) = exchange(keyed(&admin, "GET /api/log/games.events?from=1", ""), "");
+    let lines: Vec<&str> = body.lines().filter(|line| line.starts_with('{')).collect();
+    assert!(status == 200 && lines.len() == 2, "{body}");
+    assert!(lines[1].starts_with(r#"{"error":{"code":"unavailable""#), "{body}");
+    admin.stop();
 }
 
 /// A topic without an end, which counts the bytes it was asked for.
@@ -305,16 +328,13 @@ impl LogView for Endless {
         (0, 1 << 40)
     }
 
-    fn look(&self, _topic: &str, offset: u64, max: usize, out: &mut Vec<crate::ports::Record>) {
+    fn look(&self, _topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable> {
         let value: Arc<[u8]> = format!("{{\"x\":\"{}\"}}", "x".repeat(1000)).into_bytes().into();
-        let record = |offset| crate::ports::Record {
-            offset,
-            timestamp: WallMillis(0),
-            key: (*b"").into(),
-            value: Arc::clone(&value),
-        };
+        let record =
+            |offset| Record { offset, timestamp: WallMillis(0), key: (*b"").into(), value: Arc::clone(&value) };
         out.extend((offset..offset + max as u64).map(record));
         self.0.fetch_add(max * value.len(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn watch(&self, _topic: &str, _waker: &std::task::Waker) {}

@@ -1,9 +1,10 @@
 //! Who may connect and how often: tokens, resume tokens, origins, rates, the client's address behind proxies.
 //!
 //! Everything here is a function of its arguments; time and entropy are passed in. Nothing here keeps state of a
-//! connection except [`Bucket`], which the session owns. No key material is ever printed.
+//! connection except [`Bucket`], which the session owns, and [`Newcomers`], which the shard owns. No key material is ever printed.
 
 mod forwarded;
+mod newcomers;
 mod origin;
 mod rate;
 mod resume;
@@ -11,6 +12,7 @@ mod signer;
 mod token;
 
 pub use forwarded::{Cidr, client_address};
+pub use newcomers::Newcomers;
 pub use origin::{allowed, is_origin};
 pub use rate::Bucket;
 pub use resume::{ResumeToken, token_hash};

@@ -45,7 +45,7 @@ pub struct Claims {
     /// `username` or `name`, else the user id; the same bounds.
     pub username: Arc<str>,
     /// `roles`; at most `limits::ROLES_MAX`.
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     /// `exp`, seconds since the Unix epoch; `u64::MAX` if the token has none and never expires.
     pub expires_at: u64,
 }
@@ -100,6 +100,13 @@ impl Verifier {
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
         Ok(Self::new(DecodingKey::from_secret(secret), Algorithm::Hs256))
+    }
+
+    /// Whether it believes exactly what the other does.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let names = |verifier: &Self| (verifier.algorithm, verifier.issuer.clone(), verifier.audience.clone());
+        names(self) == names(other) && self.key.as_bytes() == other.key.as_bytes()
     }
 
     /// RS256, ES256 or EdDSA, as the PEM public key (`PUBLIC KEY`, `RSA PUBLIC KEY`) says.
@@ -213,6 +220,8 @@ impl Verifier {
             Some(username) => username,
             None => given(raw.name, "name")?.unwrap_or_else(|| Arc::clone(&user)),
         };
+        // Kept as long as the session, so the same text is kept once.
+        let username = if username == user { Arc::clone(&user) } else { username };
         let roles = roles(raw.roles.named("roles")?.flatten().unwrap_or_default())?;
         Ok(Claims { user, username, roles, expires_at })
     }
@@ -310,7 +319,7 @@ fn bounded(text: String, claim: &'static str) -> Result<Arc<str>, TokenError> {
     if is_user_id(&text) { Ok(text.into()) } else { Err(TokenError::BadClaim(claim)) }
 }
 
-fn roles(names: Vec<String>) -> Result<Box<[Box<str>]>, TokenError> {
+fn roles(names: Vec<String>) -> Result<Arc<[Box<str>]>, TokenError> {
     if names.len() > limits::ROLES_MAX {
         return Err(TokenError::BadClaim("roles"));
     }

@@ -92,6 +92,14 @@ fn algorithm_confusion_is_refused() {
     assert_eq!(Verifier::from_secret(RSA).unwrap_err(), KeyError::PemAsSecret);
 }
 
+/// A username that is the user id is kept in the same memory: most sessions have such a pair.
+#[test]
+fn equal_names_are_kept_once() {
+    let same = claims(r#"{"sub":"ada","username":"ada"}"#).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&same.user, &same.username));
+    assert_eq!(&*claims(r#"{"sub":"ada","username":"Ada"}"#).unwrap().username, "Ada");
+}
+
 /// A required header extension that nobody here knows is refused, though the signature holds.
 #[test]
 fn critical_extensions_are_refused() {

@@ -8,14 +8,14 @@
 //! operation at a time. Nobody waits in here; a reader is woken when there is something new, a refused writer that is
 //! also a reader when there is room.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
+use super::topic::{ReaderId, Topic, TopicBounds, Wakes};
 use crate::limits;
 use crate::message::{Append, ErrorCode};
-use crate::ports::{Bus, Durability, LogView, Record};
+use crate::ports::{Accepted, Bus, Completed, Durability, Record, Unreadable};
 use crate::router::Wake;
 use crate::time::WallMillis;
 
@@ -23,21 +23,6 @@ use crate::time::WallMillis;
 pub struct EmbeddedBus {
     log: Arc<Mutex<Log>>,
     reader: Option<ReaderId>,
-}
-
-/// How much a topic keeps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TopicBounds {
-    /// Records, ≥ 2.
-    pub records: usize,
-    /// Bytes of keys and values.
-    pub bytes: usize,
-}
-
-impl Default for TopicBounds {
-    fn default() -> Self {
-        Self { records: limits::BUS_TOPIC_RECORDS, bytes: limits::BUS_TOPIC_BYTES }
-    }
 }
 
 impl EmbeddedBus {
@@ -64,12 +49,6 @@ impl EmbeddedBus {
         Self { log: Arc::clone(&self.log), reader: None }
     }
 
-    /// The offset of the oldest record kept, and the offset that the next record gets.
-    #[must_use]
-    pub fn range(&self, topic: &str) -> (u64, u64) {
-        self.lock().topic(topic).map_or((0, 0), |topic| (topic.first(), topic.next))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().expect("nothing panics while it holds the log")
     }
@@ -84,13 +63,23 @@ impl Bus for EmbeddedBus {
         self.lock().epoch
     }
 
-    fn append(&mut self, now: WallMillis, append: &Append) -> Result<(), ErrorCode> {
+    fn append(&mut self, now: WallMillis, append: &Append) -> Result<Accepted, ErrorCode> {
         let record =
             Record { offset: 0, timestamp: now, key: append.key.as_ref().into(), value: append.value.as_ref().into() };
         let (wakes, watchers) = self.lock().append(&append.topic, record)?;
         wakes.iter().for_each(|wake| wake.wake());
         watchers.into_iter().for_each(Waker::wake);
-        Ok(())
+        Ok(Accepted::Now)
+    }
+
+    fn completed(&mut self, _out: &mut Vec<Completed>) {}
+
+    fn range(&self, topic: &str) -> (u64, u64) {
+        self.lock().topic(topic).map_or((0, 0), |topic| (topic.first(), topic.next()))
+    }
+
+    fn since(&self, topic: &str, since: WallMillis) -> u64 {
+        self.lock().topic(topic).map_or(0, |topic| topic.since(since))
     }
 
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
@@ -104,27 +93,26 @@ impl Bus for EmbeddedBus {
     }
 }
 
-impl LogView for EmbeddedBus {
+impl crate::ports::LogView for EmbeddedBus {
     fn epoch(&self, _topic: &str) -> u64 {
         self.lock().epoch
     }
 
     fn range(&self, topic: &str) -> (u64, u64) {
-        EmbeddedBus::range(self, topic)
+        Bus::range(self, topic)
     }
 
-    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) {
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable> {
         if let Some(topic) = self.lock().topic(topic) {
             topic.read(offset, max, out);
         }
+        Ok(())
     }
 
     fn watch(&self, topic: &str, waker: &Waker) {
         // A topic beyond the bound never gets a record.
-        if let Some(topic) = self.lock().topic_or_new(topic)
-            && !topic.watchers.iter().any(|known| known.will_wake(waker))
-        {
-            topic.watchers.push(waker.clone());
+        if let Some(topic) = self.lock().topic_or_new(topic) {
+            topic.watch(waker);
         }
     }
 }
@@ -145,11 +133,6 @@ impl fmt::Debug for EmbeddedBus {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct ReaderId(usize);
-
-type Wakes = Arc<[Arc<dyn Wake>]>;
-
 struct Log {
     epoch: u64,
     bounds: TopicBounds,
@@ -159,40 +142,18 @@ struct Log {
     readers: Vec<Option<Arc<dyn Wake>>>,
 }
 
-struct Topic {
-    name: Box<str>,
-    records: VecDeque<Stored>,
-    /// Offset of the next record.
-    next: u64,
-    /// Bytes of all records there ever were.
-    end: u64,
-    cursors: Vec<(ReaderId, u64)>,
-    /// Whom an append wakes; shared, so that it costs an append one count.
-    wakes: Wakes,
-    /// Whom the next append wakes, once.
-    watchers: Vec<Waker>,
-    /// Whether an append was refused since there was room last.
-    refused: bool,
-}
-
-struct Stored {
-    record: Record,
-    /// Bytes of all records before it.
-    start: u64,
-}
-
 impl Log {
     fn topic(&self, name: &str) -> Option<&Topic> {
-        self.topics.iter().find(|topic| *topic.name == *name)
+        self.topics.iter().find(|topic| **topic.name() == *name)
     }
 
     fn topic_or_new(&mut self, name: &str) -> Option<&mut Topic> {
-        let at = self.topics.iter().position(|topic| *topic.name == *name);
+        let at = self.topics.iter().position(|topic| **topic.name() == *name);
         let at = match at {
             Some(at) => at,
             None if self.topics.len() == limits::BUS_TOPICS => return None,
             None => {
-                self.topics.push(Topic::new(name));
+                self.topics.push(Topic::new(name.into(), 0));
                 self.topics.len() - 1
             }
         };
@@ -204,7 +165,7 @@ impl Log {
         self.readers.push(Some(wake));
         for name in topics {
             let topic = self.topic_or_new(name).expect("readers are registered before BUS_TOPICS others are in use");
-            topic.cursors.push((reader, topic.first()));
+            topic.register(reader);
         }
         self.share_wakes();
         reader
@@ -213,8 +174,7 @@ impl Log {
     fn unregister(&mut self, reader: ReaderId) -> Wakes {
         self.readers[reader.0] = None;
         for topic in &mut self.topics {
-            topic.cursors.retain(|(other, _)| *other != reader);
-            topic.refused = false;
+            topic.unregister(reader);
         }
         self.share_wakes();
         self.everyone()
@@ -223,7 +183,7 @@ impl Log {
     fn share_wakes(&mut self) {
         let Self { topics, readers, .. } = self;
         for topic in topics {
-            topic.wakes = topic.cursors.iter().filter_map(|(reader, _)| readers[reader.0].clone()).collect();
+            topic.share_wakes(|reader| readers[reader.0].clone());
         }
     }
 
@@ -237,97 +197,21 @@ impl Log {
             return Err(ErrorCode::TooLong);
         }
         let topic = self.topic_or_new(topic).ok_or(ErrorCode::Unavailable)?;
-        if topic.lags(bounds.records / 2, bounds.bytes / 2) {
-            topic.refused = true;
+        if !topic.admits(bounds) {
             return Err(ErrorCode::Unavailable);
         }
         topic.push(record);
         topic.evict(bounds);
-        Ok((Arc::clone(&topic.wakes), std::mem::take(&mut topic.watchers)))
+        Ok((topic.wakes(), topic.take_watchers()))
     }
 
     fn done(&mut self, reader: ReaderId, topic: &str, offset: u64) -> Wakes {
         let bounds = self.bounds;
         let Some(topic) = self.topic_or_new(topic) else { return Arc::default() };
-        let next = topic.next;
-        if let Some((_, cursor)) = topic.cursors.iter_mut().find(|(other, _)| *other == reader) {
-            *cursor = offset.clamp(*cursor, next);
-        }
-        // A quarter, so that a refused writer finds room for more than one record.
-        let room = topic.refused && !topic.lags(bounds.records / 4, bounds.bytes / 4);
-        if !room {
+        if !topic.done(reader, offset, bounds) {
             return Arc::default();
         }
-        topic.refused = false;
         self.everyone()
-    }
-}
-
-impl Topic {
-    fn new(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            records: VecDeque::new(),
-            next: 0,
-            end: 0,
-            cursors: Vec::new(),
-            wakes: Arc::default(),
-            watchers: Vec::new(),
-            refused: false,
-        }
-    }
-
-    fn first(&self) -> u64 {
-        self.next - self.records.len() as u64
-    }
-
-    /// The offset up to which all readers are done; `next` if there are none.
-    fn done(&self) -> u64 {
-        self.cursors.iter().map(|(_, cursor)| *cursor).min().unwrap_or(self.next)
-    }
-
-    /// Whether the slowest reader has more than so much before it.
-    fn lags(&self, records: usize, bytes: usize) -> bool {
-        let done = self.done();
-        let unread = self.next - done;
-        let start = self.index(done).and_then(|at| self.records.get(at)).map_or(self.end, |stored| stored.start);
-        unread > records as u64 || self.end - start > bytes as u64
-    }
-
-    fn push(&mut self, record: Record) {
-        let start = self.end;
-        self.end += (record.key.len() + record.value.len()) as u64;
-        self.records.push_back(Stored { record: Record { offset: self.next, ..record }, start });
-        self.next += 1;
-    }
-
-    fn evict(&mut self, bounds: TopicBounds) {
-        let done = self.done();
-        while let Some(oldest) = self.records.front() {
-            let kept = self.end - oldest.start;
-            let within = self.records.len() <= bounds.records && kept <= bounds.bytes as u64;
-            if within || oldest.record.offset >= done {
-                debug_assert!(
-                    within,
-                    "a reader is never more than half a bound behind, so there is something to evict"
-                );
-                break;
-            }
-            self.records.pop_front();
-        }
-    }
-
-    fn read(&self, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
-        let from = self.index(offset.max(self.first())).unwrap_or(self.records.len());
-        let to = from.saturating_add(max).min(self.records.len());
-        out.extend(self.records.range(from..to).map(|stored| stored.record.clone()));
-        if from == to { offset.max(self.first()) } else { self.first() + to as u64 }
-    }
-
-    /// The place in `records` of an offset that is not behind the end.
-    fn index(&self, offset: u64) -> Option<usize> {
-        let at = usize::try_from(offset.checked_sub(self.first())?).ok()?;
-        (at <= self.records.len()).then_some(at)
     }
 }
 

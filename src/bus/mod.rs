@@ -1,12 +1,22 @@
 //! The bus is a log (DESIGN §7, DELIVERY §7): commands go in, events come out, everyone reads at their own pace.
 
+mod disk;
+mod duplicates;
 mod embedded;
 mod peer;
+mod rebuild;
+mod topic;
 
-pub use embedded::{EmbeddedBus, TopicBounds};
+pub use disk::{DiskBus, DiskConfig, Opened, WriterChoice};
+pub use embedded::EmbeddedBus;
 pub use peer::{BusPeer, BusStats, Nodes};
+pub use rebuild::{Rebuilt, rebuild};
+pub use topic::TopicBounds;
 
-/// The topics that a gateway reads events from (PROTOCOLS "Bus topics and envelopes").
-pub const EVENT_TOPICS: [&str; 4] = ["games.events", "chat.events", "rooms.events", "system.events"];
+pub use crate::protocol::routes::EVENT_TOPICS;
+
 /// The topic that keeps what nobody can use.
 pub const DEAD_TOPIC: &str = "ringgate.dead";
+
+#[cfg(test)]
+mod tests;

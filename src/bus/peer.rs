@@ -1,24 +1,26 @@
 //! The bus peer: puts commands of shards into the log and answers them, reads the event topics and gives every event to
 //! the home shard of its scope.
 //!
-//! Laws: events of a topic reach their homes in the topic's order, each once, also one that was appended twice under one
-//! id within the resume window. The peer pulls: it reads on only while the
+//! Laws: events of a topic reach their homes in the topic's order, each once. The peer pulls: it reads on only while the
 //! mesh takes what it has read, so that what waits stays in the log; one event per topic is held, and one page of
-//! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`.
+//! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`. A command
+//! is answered when the bus has accepted it, however late that is; while too many are on their way no more are taken.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::DEAD_TOPIC;
+use super::duplicates::Duplicates;
+use super::rebuild::Rebuilt;
 use crate::id::{ConnAddr, NodeId, Scope};
 use crate::limits;
-use crate::message::{Append, Deliver, Effect, Event, PresenceRequest, Request};
-use crate::ports::{Bus, Record};
-use crate::protocol::envelope::{EnvelopeError, EventRules, EventSource, Json, event_id, parse_event};
-use crate::router::Port;
+use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, Request};
+use crate::ports::{Accepted, Bus, Completed, Record, Ticket};
+use crate::protocol::envelope::{EnvelopeError, EventRules, EventSource, Json, parse_event};
 use crate::router::peer::Peer;
-use crate::seen::SeenIds;
+use crate::router::{Latest, Port};
 use crate::stats::Counter;
 use crate::time::{Monotonic, WallMillis};
 
@@ -27,12 +29,29 @@ use crate::time::{Monotonic, WallMillis};
 pub struct BusPeer<B, R> {
     port: Port,
     bus: B,
-    rules: R,
+    rules: Latest<R>,
     nodes: Nodes,
     topics: Vec<Reading>,
-    seen: SeenIds,
+    /// Who waits for an answer, in the order of the tickets.
+    pending: VecDeque<(Ticket, ConnAddr, u64)>,
+    completed: Vec<Completed>,
+    duplicates: Duplicates,
     json: Json,
     stats: Arc<BusStats>,
+    /// The broken policy to run instead.
+    #[cfg(feature = "mutants")]
+    mutant: crate::mutant::Mutant,
+}
+
+/// Whether the named broken policy runs; never without the feature `mutants`.
+macro_rules! mutant {
+    ($peer:expr, $name:ident) => {{
+        #[cfg(feature = "mutants")]
+        let broken = $peer.mutant == $crate::mutant::Mutant::$name;
+        #[cfg(not(feature = "mutants"))]
+        let broken = false;
+        broken
+    }};
 }
 
 /// Who is who on the mesh.
@@ -53,10 +72,10 @@ pub struct BusStats {
     pub refused_total: Counter,
     /// Events given to homes.
     pub events_total: Counter,
-    /// Events that were given to homes before, under the same id.
-    pub repeated_total: Counter,
     /// Events that nobody can use.
     pub poison_total: Counter,
+    /// Events that repeat one of the window, which are dropped.
+    pub duplicates_total: Counter,
 }
 
 /// Where the peer stands in a topic.
@@ -69,15 +88,15 @@ struct Reading {
     /// Read and not yet looked at, the last first.
     page: Vec<Record>,
     /// Looked at, and not yet taken by the mesh.
-    held: Option<Event>,
+    held: Option<Box<Event>>,
     poison_logged: bool,
 }
 
 impl<B: Bus, R: EventRules> BusPeer<B, R> {
-    /// The peer at this end of the mesh; it reads `topics` from the beginning. With an embedded bus, `bus` is the
-    /// registered reader of these topics.
+    /// The peer at this end of the mesh; it reads `topics` from the beginning, each event by the newest rules. With an
+    /// embedded bus, `bus` is the registered reader of these topics.
     #[must_use]
-    pub fn new(port: Port, bus: B, rules: R, nodes: Nodes, topics: &[&str]) -> Self {
+    pub fn new(port: Port, bus: B, rules: Latest<R>, nodes: Nodes, topics: &[&str]) -> Self {
         let reading = |topic: &&str| Reading {
             source: EventSource { topic: (*topic).into(), partition: 0, epoch: bus.epoch(topic), offset: 0 },
             next: 0,
@@ -85,11 +104,39 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             held: None,
             poison_logged: false,
         };
-        let topics: Vec<_> = topics.iter().map(reading).collect();
-        // Ids are made by those who may publish; the seed need only be unknown to others.
-        let seed = topics.first().map_or(0, |reading| reading.source.epoch);
-        let seen = SeenIds::new(limits::RESUME_WINDOW, limits::SEEN_EVENTS, seed);
-        Self { port, bus, rules, nodes, topics, seen, json: Json::default(), stats: Arc::default() }
+        let topics = topics.iter().map(reading).collect();
+        Self {
+            port,
+            bus,
+            rules,
+            nodes,
+            topics,
+            pending: VecDeque::new(),
+            completed: Vec::new(),
+            duplicates: Duplicates::default(),
+            json: Json::default(),
+            stats: Arc::default(),
+            #[cfg(feature = "mutants")]
+            mutant: crate::mutant::Mutant::None,
+        }
+    }
+
+    /// Runs a broken policy, if it is one of the bus peer's.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.mutant = mutant;
+    }
+
+    /// The peer reads on where the histories' rebuild ended.
+    #[must_use]
+    pub fn after(mut self, rebuilt: Rebuilt) -> Self {
+        for (name, next) in &rebuilt.next {
+            if let Some(reading) = self.topics.iter_mut().find(|reading| reading.source.topic == *name) {
+                reading.next = *next;
+                self.bus.done(name, *next);
+            }
+        }
+        Self { duplicates: rebuilt.duplicates, ..self }
     }
 
     /// Its counters, for the admin side.
@@ -101,6 +148,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     /// Returns whether there may be more.
     fn take_commands(&mut self, wall: WallMillis) -> bool {
         for _ in 0..limits::RING_SLOTS {
+            if !self.takes_input() {
+                return false;
+            }
             let Some((from, request)) = self.port.take_request() else { return false };
             match request {
                 Request::Append(append) => self.append(wall, &append),
@@ -111,19 +161,45 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     fn append(&mut self, wall: WallMillis, append: &Append) {
-        let outcome = self.bus.append(wall, append);
+        match self.bus.append(wall, append) {
+            Ok(Accepted::Now) => self.answer(append.from, append.correlation, Ok(())),
+            Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, append.from, append.correlation)),
+            Err(code) => self.answer(append.from, append.correlation, Err(code)),
+        }
+    }
+
+    /// Answers those whose appends have ended.
+    fn answer_completed(&mut self) {
+        let mut completed = std::mem::take(&mut self.completed);
+        self.bus.completed(&mut completed);
+        for Completed { ticket, outcome } in completed.drain(..) {
+            let Some((expected, from, correlation)) = self.pending.pop_front() else { break };
+            debug_assert_eq!(expected, ticket, "a handle's appends are completed in order");
+            if from == ConnAddr::NOBODY && outcome.is_err() {
+                tracing::warn!(topic = DEAD_TOPIC, "a poison event is lost: the topic could not be written");
+            } else if from != ConnAddr::NOBODY {
+                self.answer(from, correlation, outcome);
+            }
+        }
+        self.completed = completed;
+    }
+
+    fn answer(&mut self, from: ConnAddr, correlation: u64, outcome: Result<(), ErrorCode>) {
         let counter = if outcome.is_ok() { &self.stats.commands_total } else { &self.stats.refused_total };
         counter.add(1);
-        if append.correlation != 0 {
-            let Append { from: ConnAddr { shard, conn }, correlation, .. } = *append;
+        if correlation != 0 {
+            let ConnAddr { shard, conn } = from;
             self.port.deliver(shard, Deliver::Answered { to: conn, correlation, outcome });
+            if mutant!(self, DoubledAnswer) {
+                self.port.deliver(shard, Deliver::Answered { to: conn, correlation, outcome });
+            }
         }
     }
 
     /// Gives a topic's events to their homes; returns whether there may be more that the mesh would take.
-    fn pump(&mut self, at: usize, now: Monotonic, wall: WallMillis) -> bool {
+    fn pump(&mut self, at: usize, wall: WallMillis) -> bool {
         for _ in 0..limits::BUS_READ_RECORDS {
-            if self.topics[at].held.is_none() && !self.look_at_next(at, now, wall) {
+            if self.topics[at].held.is_none() && !self.look_at_next(at, wall) {
                 return false;
             }
             if let Some(event) = self.topics[at].held.take()
@@ -137,41 +213,44 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     /// Reads a record into `held`, or past it if it is not for clients; `false` if there is none.
-    fn look_at_next(&mut self, at: usize, now: Monotonic, wall: WallMillis) -> bool {
-        let Self { bus, json, rules, topics, seen, stats, .. } = self;
+    fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
+        let reversed = mutant!(self, ReversedEvents);
+        let Self { bus, json, rules, topics, duplicates, stats, .. } = self;
         let Reading { source, next, page, held, .. } = &mut topics[at];
         if page.is_empty() {
             // All before `next` was taken by the mesh.
             bus.done(&source.topic, *next);
             *next = bus.read(&source.topic, *next, limits::BUS_READ_RECORDS, page);
-            page.reverse();
+            if !reversed {
+                page.reverse();
+            }
         }
         let Some(record) = page.pop() else { return false };
         source.offset = record.offset;
-        match parse_event(&record.value, source, rules, json) {
-            Ok(_) if event_id(&record.value).is_some_and(|id| !seen.first(now, id)) => stats.repeated_total.add(1),
-            Ok(event) => *held = event,
+        match parse_event(&record.value, source, &**rules, json) {
+            Ok(Some(event)) if duplicates.is_repeat(record.timestamp, &event) => stats.duplicates_total.add(1),
+            Ok(event) => *held = event.map(Box::new),
             Err(error) => self.bury(at, wall, &record, &error),
         }
         true
     }
 
     /// Gives the event back if the mesh does not take it now.
-    fn give(&mut self, event: Event) -> Result<(), Event> {
+    fn give(&mut self, event: Box<Event>) -> Result<(), Box<Event>> {
         let home = event.scope.home(self.nodes.shards);
         let kicked = match (&event.effect, &event.scope) {
             (Some(Effect::Kick), Scope::User(user)) => Some(Arc::clone(user)),
             _ => None,
         };
         if !self.port.can_request(home) || (kicked.is_some() && !self.port.can_request(self.nodes.presence)) {
-            return Err(event);
+            return if mutant!(self, LostEvent) { Ok(()) } else { Err(event) };
         }
         if let Some(user) = kicked {
             // Records first: a connection that the shards close now must not find its session again.
             let kick = Request::Presence(Box::new(PresenceRequest::Kick { user }));
             self.port.request(self.nodes.presence, kick);
         }
-        self.port.request(home, Request::Event(Box::new(event)));
+        self.port.request(home, Request::Event(event));
         self.stats.events_total.add(1);
         Ok(())
     }
@@ -198,8 +277,12 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             key: record.key.as_ref().into(),
             value: simd_json::to_vec(&dead).expect("plain text is always JSON").into(),
         };
-        if let Err(code) = self.bus.append(wall, &dead) {
-            tracing::warn!(topic = DEAD_TOPIC, code = code.name(), "a poison event is lost: the topic refused it");
+        match self.bus.append(wall, &dead) {
+            Ok(Accepted::Now) => {}
+            Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, ConnAddr::NOBODY, 0)),
+            Err(code) => {
+                tracing::warn!(topic = DEAD_TOPIC, code = code.name(), "a poison event is lost: the topic refused it");
+            }
         }
     }
 }
@@ -209,15 +292,22 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         self.port.flush_outboxes();
         // Nobody answers a peer; what comes all the same must not fill a ring.
         while self.port.take_deliver().is_some() {}
+        self.answer_completed();
         let mut more = self.take_commands(wall);
+        // Behind the commands: the events of one that a new row allowed find that table's rows here.
+        self.rules.refresh();
         for at in 0..self.topics.len() {
-            more |= self.pump(at, now, wall);
+            more |= self.pump(at, wall);
         }
         if more { now } else { Monotonic::NEVER }
     }
 
     fn port(&mut self) -> &mut Port {
         &mut self.port
+    }
+
+    fn takes_input(&self) -> bool {
+        self.pending.len() < limits::BUS_PENDING
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn run(matches: &ArgMatches, surroundings: &Surroundings) -> Result<S
 }
 
 fn check(file: Option<&str>, surroundings: &Surroundings) -> Result<String, Failure> {
-    let loaded = flags::load_with(file, &[], surroundings)?;
+    let loaded = flags::Reading::of(file, Vec::new(), surroundings).load()?;
     loaded.config.auth.verifier().map_err(Failure::usage)?;
     let warnings: String = loaded.warnings.iter().map(|warning| format!("# warning: {warning}\n")).collect();
     Ok(format!("{}{warnings}# valid\n", config::explain(&loaded)))

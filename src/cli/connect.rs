@@ -400,7 +400,7 @@ mod tests {
         let position = Position { stream: "relay/room:arena".into(), epoch: 1, place: 0 };
         let relay = Introduction { handle: StreamHandle(9), position, publishers_only: false };
         sender.send(frame(&|out| write::welcome(out, &json::Welcome::default()))).unwrap();
-        sender.send(frame(&|out| write::joined(out, 1, "arena", [&relay]))).unwrap();
+        sender.send(frame(&|out| write::joined(out, 1, "arena", [&relay], None))).unwrap();
         assert_eq!(console.converse(&happenings, Duration::ZERO), Ok(true));
         let mut join = server.read().unwrap().into_data().to_vec();
         assert!(matches!(parse(&mut join), Ok(Inbound::Join { correlation: 1, .. })));

@@ -34,25 +34,43 @@ fn flag(key: &'static Key) -> Arg {
     }
 }
 
-/// The configuration of the parsed flags, the environment and the file that either names.
-pub(super) fn load(matches: &ArgMatches, surroundings: &Surroundings) -> Result<Loaded, Failure> {
-    let given = |key: &'static Key| matches.get_one::<String>(key.name).map(|value| (key.name, value.clone()));
-    let flags: Vec<_> = KEYS.iter().filter_map(given).collect();
-    load_with(matches.get_one::<String>(FILE).map(String::as_str), &flags, surroundings)
+/// The sources of a configuration, to be read at the start and again at each reload.
+pub(super) struct Reading {
+    file: Option<String>,
+    /// The text of stdin, which can be read only once.
+    stdin: Option<String>,
+    flags: Vec<(&'static str, String)>,
+    env: Vec<(String, String)>,
 }
 
-/// The same with the file's name and the flags given.
-pub(super) fn load_with(
-    file: Option<&str>,
-    flags: &[(&'static str, String)],
-    surroundings: &Surroundings,
-) -> Result<Loaded, Failure> {
-    let file = match file.or_else(|| surroundings.env("RINGGATE_CONFIG")) {
-        Some(name) => Some((name, read(name)?)),
-        None => None,
-    };
-    let sources = Sources { file: file.as_ref().map(|(name, text)| (*name, &**text)), env: &surroundings.env, flags };
-    config::load(&sources).map_err(|lines| Failure { code: 2, lines })
+impl Reading {
+    /// Those of the parsed flags, the environment and the file that either names.
+    pub fn new(matches: &ArgMatches, surroundings: &Surroundings) -> Self {
+        let given = |key: &'static Key| matches.get_one::<String>(key.name).map(|value| (key.name, value.clone()));
+        let flags = KEYS.iter().filter_map(given).collect();
+        Self::of(matches.get_one::<String>(FILE).map(String::as_str), flags, surroundings)
+    }
+
+    /// The same with the file's name and the flags given.
+    pub fn of(file: Option<&str>, flags: Vec<(&'static str, String)>, surroundings: &Surroundings) -> Self {
+        let file = file.or_else(|| surroundings.env("RINGGATE_CONFIG")).map(str::to_owned);
+        Self { file, stdin: None, flags, env: surroundings.env.clone() }
+    }
+
+    /// The configuration.
+    pub fn load(&mut self) -> Result<Loaded, Failure> {
+        let text = match (self.file.as_deref(), &self.stdin) {
+            (None, _) => None,
+            (Some("-"), Some(text)) => Some(text.clone()),
+            (Some(name), _) => Some(read(name)?),
+        };
+        if self.file.as_deref() == Some("-") {
+            self.stdin.clone_from(&text);
+        }
+        let file = self.file.as_deref().zip(text.as_deref());
+        let sources = Sources { file, env: &self.env, flags: &self.flags };
+        config::load(&sources).map_err(|lines| Failure { code: 2, lines })
+    }
 }
 
 /// The text of a file, or of stdin for `-`.

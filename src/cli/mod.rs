@@ -98,11 +98,13 @@ pub fn dispatch(matches: &ArgMatches, surroundings: &Surroundings) -> Result<Str
 }
 
 fn serve(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Failure> {
-    let loaded = flags::load(matches, surroundings)?;
+    let mut reading = flags::Reading::new(matches, surroundings);
+    let loaded = reading.load()?;
     for warning in &loaded.warnings {
         complain(&format!("warning: {warning}"));
     }
-    crate::server::run(loaded.config).map(|()| String::new()).map_err(Failure::new)
+    let read = Box::new(move || reading.load().map_err(|failure| failure.lines));
+    crate::server::run(loaded.config, read).map(|()| String::new()).map_err(Failure::new)
 }
 
 fn complain(line: &str) {

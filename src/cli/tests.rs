@@ -30,7 +30,7 @@ fn flags_reach_the_configuration() {
         let args = [&["ringgate"], prefix, &["--port", "1234", "--dev", "--pin=false", "--origins", "*"]].concat();
         let matches = command().try_get_matches_from(args).unwrap();
         let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
-        let config = flags::load(matches, &Surroundings::default()).unwrap().config;
+        let config = flags::Reading::new(matches, &Surroundings::default()).load().unwrap().config;
         assert_eq!((config.server.port, config.server.dev, config.server.pin), (1234, true, false));
         assert_eq!(config.server.origins, ["*"]);
     }

@@ -1,6 +1,7 @@
 //! What must hold between values, and dev mode.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use super::load::{Origin, index_of};
 use super::{Config, LOOPBACK, print};
@@ -36,7 +37,8 @@ pub(super) fn resolve_dev_mode(config: &mut Config, origins: &[Origin], errors: 
 pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<String>) {
     let (delivery, timeouts) = (&config.delivery, &config.timeouts);
     let frame = delivery.max_frame + FRAME_OVERHEAD;
-    let rows: [(bool, &str, &str, String); 8] = [
+    let history = delivery.resume_window + timeouts.idle + HISTORY_SLACK;
+    let rows: [(bool, &str, &str, String); 9] = [
         (
             delivery.queue_bytes >= 2 * frame,
             "delivery.queue_bytes",
@@ -80,6 +82,15 @@ pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<St
             format!("must be at most drain_ms = {}", timeouts.drain.as_millis()),
         ),
         (
+            config.server.data_dir.is_none() || config.bus.retention >= history,
+            "bus.retention_s",
+            "delivery.resume_window_s",
+            format!(
+                "must be at least resume_window_s + idle_ms + 30 s = {} s, or a restart loses histories",
+                history.as_secs()
+            ),
+        ),
+        (
             !same_listener(config),
             "server.health_port",
             "server.port",
@@ -120,4 +131,6 @@ fn remedy(key: &str, other: &str, origins: &[Origin]) -> String {
 
 /// The longest header of a frame and of a dialect, rounded up (`limits`).
 const FRAME_OVERHEAD: usize = 64;
+/// See `limits::HISTORY_TIME`.
+const HISTORY_SLACK: Duration = Duration::from_secs(30);
 const HS256_BYTES: usize = 32;

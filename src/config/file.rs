@@ -1,10 +1,12 @@
-//! The TOML file: sections and keys with their lines. Unknown ones are errors that name the nearest known one.
+//! The TOML file: sections and keys with their lines, and the type table's rows. Unknown ones are errors that name the nearest known one.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Key};
 use super::load::{Raw, index_of};
+use super::rows::Rows;
+use super::table::Half;
 
 /// A line of the file that sets a key.
 #[derive(Debug)]
@@ -19,34 +21,63 @@ pub(super) struct Entry {
     pub line: usize,
 }
 
-/// All entries of the file, or all that is wrong with its form.
-pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Entry>, Vec<String>> {
-    let document = DeTable::parse(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
-        let message = error.message().replace('\n', ", ");
-        vec![format!("{name}:{line}: not TOML: {message}; `ringgate config default` prints a valid file")]
-    })?;
-    let (mut entries, mut errors) = (Vec::new(), Vec::new());
+/// What is wrong with a line.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct FileError {
+    /// From 1.
+    pub line: usize,
+    /// The error without its place.
+    pub text: String,
+}
+
+/// What the file says, as far as it can be read.
+#[derive(Default, Debug)]
+pub(super) struct Contents {
+    /// Keys of sections.
+    pub entries: Vec<Entry>,
+    /// The type table's rows.
+    pub rows: Rows,
+    /// What is wrong with its form.
+    pub errors: Vec<FileError>,
+}
+
+/// Reads the file.
+pub(super) fn parse(text: &str) -> Contents {
+    let mut contents = Contents::default();
+    let errors = &mut contents.errors;
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
+            let message = error.message().replace('\n', ", ");
+            let text = format!("not TOML: {message}; `ringgate config default` prints a valid file");
+            errors.push(FileError { line, text });
+            return contents;
+        }
+    };
     for (section, value) in document.get_ref() {
         let line = line_of(text, section.span().start);
         let section = &**section.get_ref();
         let is_known = KEYS.iter().any(|key| key.section() == section);
         match value.get_ref() {
+            _ if [Half::Command, Half::Event].iter().any(|half| half.name() == section) => {}
             DeValue::Table(keys) if is_known => {
                 for (key, value) in keys {
                     match entry(text, section, key, value) {
-                        Ok(entry) => entries.push(entry),
-                        Err(error) => errors.push(format!("{name}:{error}")),
+                        Ok(entry) => contents.entries.push(entry),
+                        Err(error) => errors.push(error),
                     }
                 }
             }
             DeValue::Table(_) | DeValue::Array(_) => {
-                errors.push(format!("{name}:{line}: [{section}]: unknown section; {}", nearest_section(section)));
+                let text = format!("[{section}]: unknown section; {}", nearest_section(section));
+                errors.push(FileError { line, text });
             }
-            _ => errors.push(format!("{name}:{line}: {section}: {}", homeless_key(section))),
+            _ => errors.push(FileError { line, text: format!("{section}: {}", homeless_key(section)) }),
         }
     }
-    if errors.is_empty() { Ok(entries) } else { Err(errors) }
+    contents.rows = Rows::read(text, document.get_ref(), errors);
+    contents
 }
 
 fn entry(
@@ -54,7 +85,7 @@ fn entry(
     section: &str,
     key: &Spanned<std::borrow::Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
-) -> Result<Entry, String> {
+) -> Result<Entry, FileError> {
     let line = line_of(text, key.span().start);
     let full = format!("{section}.{}", key.get_ref());
     let index = index_of(&full).ok_or_else(|| {
@@ -63,7 +94,7 @@ fn entry(
             Some(near) => format!("did you mean {near}?"),
             None => format!("[{section}] has {}", known.join(", ")),
         };
-        format!("{line}: {full}: unknown key; {remedy}")
+        FileError { line, text: format!("{full}: unknown key; {remedy}") }
     })?;
     Ok(Entry { key: index, raw: raw(value.get_ref()), shown: shorten(&text[value.span()]), line })
 }
@@ -92,6 +123,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
 fn nearest_section(section: &str) -> String {
     let mut sections: Vec<&str> = KEYS.iter().map(Key::section).collect();
     sections.dedup();
+    sections.extend([Half::Command, Half::Event].map(Half::name));
     match nearest(section, sections.iter().copied()) {
         Some(near) => format!("did you mean [{near}]?"),
         None => format!("the sections are {}", sections.join(", ")),
@@ -107,7 +139,7 @@ fn homeless_key(name: &str) -> String {
 }
 
 /// The known name that at most two edits lead to.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known.map(|other| (edits(name, other), other)).filter(|(edits, _)| *edits <= 2).min().map(|(_, other)| other)
 }
 
@@ -125,12 +157,13 @@ fn edits(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn line_of(text: &str, at: usize) -> usize {
+/// The line of a byte, from 1.
+pub(super) fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
 }
 
 /// One line of at most 60 characters.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     let mut shown: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((cut, _)) = shown.char_indices().nth(60) {
         shown.truncate(cut);

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Config, DriverChoice, LogFormat, LogLevel};
-use crate::auth::is_origin;
+use super::{Config, DriverChoice, LogFormat, LogLevel, WriterChoice};
+use crate::auth::{Cidr, is_origin};
 use crate::limits;
 
 /// A row of the table.
@@ -264,6 +264,25 @@ pub static KEYS: &[Key] = &[
                 values.iter().all(|value| is_origin(value))
             },
         }),
+    row("server.trusted_proxies", "trusted-proxies",
+        "Proxies whose X-Forwarded-For or Forwarded names the client, for newcomers_max.",
+        Kind::List {
+            expected: "networks or addresses, e.g. 10.0.0.0/8",
+            example: "10.0.0.0/8",
+            secret: false,
+            read: |config| config.server.trusted_proxies.iter().map(Cidr::to_string).collect(),
+            write: |config, values| {
+                let networks: Result<_, _> = values.iter().map(|value| value.parse()).collect();
+                networks.map(|networks| config.server.trusted_proxies = networks).is_ok()
+            },
+        }),
+    row("server.newcomers_max", "newcomers-max",
+        "Connections of one client address and shard that have not authenticated; another gets 429. An IPv6 /64 counts \
+         as one address.",
+        number!(server.newcomers_max: u32, "connections", 1, 16_777_216)),
+    known_as("DATA_DIR", row("server.data_dir", "data-dir",
+        "Folder for what must survive the process: the bus's log. Unset: all is kept in memory and gone with the process.",
+        text!(server.data_dir, "a path", "/var/lib/ringgate", secret: false))),
 
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
         "PEM file of the public key that tokens are checked with; the key fixes the algorithm: RS256, ES256, EdDSA.",
@@ -327,6 +346,12 @@ pub static KEYS: &[Key] = &[
     row("delivery.rooms_max", "rooms-max",
         "Rooms a session may be in.",
         number!(delivery.rooms_max: usize, "rooms", 1, 1024)),
+    row("delivery.moves_per_second", "moves-per-second",
+        "JOINs and LEAVEs of a connection, together; beyond it they are answered rate_limited.",
+        number!(delivery.moves_per_second: u32, "messages", 1, 1_000_000)),
+    row("delivery.player_commands_per_second", "player-commands-per-second",
+        "Commands of a connection to the publishers of its rooms; beyond it they are answered rate_limited.",
+        number!(delivery.player_commands_per_second: u32, "messages", 1, 1_000_000)),
 
     row("timeouts.handshake_ms", "handshake-ms",
         "From accept to the end of the upgrade request.",
@@ -349,6 +374,20 @@ pub static KEYS: &[Key] = &[
     row("timeouts.pause_ms", "pause-ms",
         "How long a paused publisher waits before its command is refused or it is closed 1013.",
         duration!(timeouts.pause, 1, HOUR_MS)),
+
+    row("bus.retention_s", "bus-retention-s",
+        "How long the log in data_dir keeps records; nothing that a service has not read is removed.",
+        duration!(bus.retention, "seconds", as_secs, from_secs, 60, 31_536_000)),
+    row("bus.retention_bytes", "bus-retention-bytes",
+        "Bytes the log in data_dir keeps; a start reads them all once.",
+        number!(bus.retention_bytes: u64, "bytes", 1 << 20, 1024 * GIB)),
+    row("bus.segment_bytes", "bus-segment-bytes",
+        "Bytes of a file of the log; whole files are removed.",
+        number!(bus.segment_bytes: u32, "bytes", 64 << 10, GIB)),
+    row("bus.writer", "bus-writer",
+        "What writes the log. auto tries tokio-uring and falls back to a thread; tokio-uring is used or the start fails.",
+        choice!(bus.writer, "auto, tokio-uring or thread", "auto",
+            "auto" => WriterChoice::Auto, "tokio-uring" => WriterChoice::Uring, "thread" => WriterChoice::Thread)),
 
     row("mesh.ring_slots", "mesh-ring-slots",
         "Messages of one ring between two shards.",

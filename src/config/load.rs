@@ -1,6 +1,10 @@
 //! From texts to [`Config`]: file, then environment, then flags, each value checked against its key's row.
 
+use std::sync::Arc;
+
+use super::file::FileError;
 use super::keys::{KEYS, Key, Kind};
+use super::table::Half;
 use super::{Config, check, file, print};
 
 /// Where values come from. The caller reads file, environment and command line.
@@ -21,6 +25,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where each key's value comes from, in the order of [`KEYS`].
     pub origins: Vec<Origin>,
+    /// The type table's rows in the file: half, pattern, place.
+    pub rows: Vec<(Half, Box<str>, Origin)>,
     /// What is allowed but deserves a line in the log.
     pub warnings: Vec<String>,
 }
@@ -59,18 +65,12 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<String>> {
     let mut loader = Loader {
         config: Config::default(),
         origins: vec![Origin::Default; KEYS.len()],
+        rows: Vec::new(),
         warnings: Vec::new(),
         errors: Vec::new(),
     };
     if let Some((name, text)) = sources.file {
-        match file::parse(name, text) {
-            Ok(entries) => {
-                for entry in entries {
-                    loader.apply(entry.key, &entry.raw, &entry.shown, Origin::File(name.to_owned(), entry.line));
-                }
-            }
-            Err(errors) => loader.errors.extend(errors),
-        }
+        loader.file(name, text);
     }
     loader.environment(sources.env);
     for (name, value) in sources.flags {
@@ -88,11 +88,30 @@ pub(super) fn index_of(name: &str) -> Option<usize> {
 struct Loader {
     config: Config,
     origins: Vec<Origin>,
+    rows: Vec<(Half, Box<str>, Origin)>,
     warnings: Vec<String>,
     errors: Vec<String>,
 }
 
 impl Loader {
+    fn file(&mut self, name: &str, text: &str) {
+        let file::Contents { entries, rows, mut errors } = file::parse(text);
+        for entry in entries {
+            let origin = Origin::File(name.to_owned(), entry.line);
+            if let Err(text) = self.write(entry.key, &entry.raw, &entry.shown, origin) {
+                errors.push(FileError { line: entry.line, text });
+            }
+        }
+        if let Some(routes) = rows.build(&mut errors) {
+            self.config.routes = Arc::new(routes);
+        }
+        let place =
+            |(half, pattern, line): (Half, &str, usize)| (half, pattern.into(), Origin::File(name.to_owned(), line));
+        self.rows = rows.places().map(place).collect();
+        errors.sort();
+        self.errors.extend(errors.into_iter().map(|FileError { line, text }| format!("{name}:{line}: {text}")));
+    }
+
     fn environment(&mut self, env: &[(String, String)]) {
         let find = |name: &str| env.iter().find(|(other, value)| other == name && !value.is_empty());
         for (index, key) in KEYS.iter().enumerate() {
@@ -112,16 +131,23 @@ impl Loader {
     }
 
     fn apply(&mut self, index: usize, raw: &Raw, shown: &str, origin: Origin) {
+        if let Err(error) = self.write(index, raw, shown, origin) {
+            self.errors.push(error);
+        }
+    }
+
+    /// Sets a key; the error of a line of the file is without its place.
+    fn write(&mut self, index: usize, raw: &Raw, shown: &str, origin: Origin) -> Result<(), String> {
         let key = &KEYS[index];
         if write(key, raw, &mut self.config) {
             self.origins[index] = origin;
-            return;
+            return Ok(());
         }
         let shown = if key.is_secret() { print::REDACTED } else { shown };
         let (expected, example) = (print::expected(key), print::example(key));
-        self.errors.push(match origin {
-            Origin::File(file, line) => {
-                format!("{file}:{line}: {} = {shown}: expected {expected}; write {} = {example}", key.name, key.key())
+        Err(match origin {
+            Origin::File(..) => {
+                format!("{} = {shown}: expected {expected}; write {} = {example}", key.name, key.key())
             }
             Origin::Env(name) => {
                 format!("{name}={shown}: {}: expected {expected}; set {name}={}", key.name, print::word(key))
@@ -135,7 +161,7 @@ impl Loader {
                     print::word(key)
                 )
             }
-        });
+        })
     }
 
     fn finish(mut self) -> Result<Loaded, Vec<String>> {
@@ -146,7 +172,7 @@ impl Loader {
             check::warnings(&self.config, &mut self.warnings);
         }
         if self.errors.is_empty() {
-            Ok(Loaded { config: self.config, origins: self.origins, warnings: self.warnings })
+            Ok(Loaded { config: self.config, origins: self.origins, rows: self.rows, warnings: self.warnings })
         } else {
             Err(self.errors)
         }

@@ -1,6 +1,8 @@
 //! The configuration: one table of keys ([`Key`]) drives the TOML file, environment names, flags, `config default`
 //! and what the manual prints. Precedence: flag, environment, file, default.
 //!
+//! The type table ([`Half`]: `[[command]]`, `[[event]]`) stands in the file only.
+//!
 //! [`load()`] is text → [`Config`], a plain struct in bounds; it opens no socket and reads no file but the arguments'.
 //! Every error names place, key, value and remedy. Secret values are never printed.
 
@@ -9,16 +11,22 @@ mod file;
 mod keys;
 mod load;
 mod print;
+mod rows;
+mod table;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{KeyError, Verifier};
+use crate::auth::{Cidr, KeyError, Verifier};
+use crate::bus::WriterChoice;
 use crate::limits;
+use crate::protocol::routes::Routes;
 
 pub use keys::{KEYS, Key, Kind};
 pub use load::{Loaded, Origin, Sources, load};
-pub use print::{default_file, explain};
+pub use print::{default_file, differing, explain};
+pub use table::Half;
 
 /// All settings, in bounds and consistent once [`load()`] returned them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -33,10 +41,14 @@ pub struct Config {
     pub delivery: Delivery,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// The bus on disk.
+    pub bus: Bus,
     /// Between shards.
     pub mesh: Mesh,
     /// What is logged.
     pub log: Log,
+    /// The type table: the built-in one with the file's rows.
+    pub routes: Arc<Routes>,
 }
 
 /// Listeners and threads.
@@ -64,6 +76,12 @@ pub struct Server {
     pub gateway_id: Option<String>,
     /// Origins allowed beside the same host and localhost.
     pub origins: Vec<String>,
+    /// Proxies whose word on the client's address is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Connections of one address and shard that have not authenticated.
+    pub newcomers_max: u32,
+    /// Where the bus's log lies; without it the bus is in memory.
+    pub data_dir: Option<String>,
 }
 
 /// Which I/O driver to use (DESIGN §6).
@@ -111,6 +129,8 @@ pub struct Delivery {
     pub resume_window: Duration,
     pub max_frame: usize,
     pub rooms_max: usize,
+    pub moves_per_second: u32,
+    pub player_commands_per_second: u32,
 }
 
 /// How long things may take.
@@ -124,6 +144,16 @@ pub struct Timeouts {
     pub close: Duration,
     pub drain: Duration,
     pub pause: Duration,
+}
+
+/// The bus on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Bus {
+    pub retention: Duration,
+    pub retention_bytes: u64,
+    pub segment_bytes: u32,
+    pub writer: WriterChoice,
 }
 
 /// Between shards.
@@ -232,6 +262,9 @@ impl Default for Server {
             max_connections: 0,
             gateway_id: None,
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            newcomers_max: limits::NEWCOMERS,
+            data_dir: None,
         }
     }
 }
@@ -251,6 +284,8 @@ impl Default for Delivery {
             resume_window: limits::RESUME_WINDOW,
             max_frame: limits::MAX_FRAME,
             rooms_max: limits::ROOMS_MAX,
+            moves_per_second: limits::MOVES_PER_SECOND,
+            player_commands_per_second: limits::PLAYER_COMMANDS_PER_SECOND,
         }
     }
 }
@@ -269,6 +304,17 @@ impl Default for Timeouts {
     }
 }
 
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            retention: limits::LOG_RETENTION,
+            retention_bytes: limits::LOG_RETENTION_BYTES,
+            segment_bytes: limits::LOG_SEGMENT_BYTES,
+            writer: WriterChoice::Auto,
+        }
+    }
+}
+
 impl Default for Mesh {
     fn default() -> Self {
         Self { ring_slots: limits::RING_SLOTS }
@@ -283,5 +329,7 @@ impl Default for Log {
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;

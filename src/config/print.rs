@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::Config;
 use super::keys::{KEYS, Key, Kind};
 use super::load::{Loaded, Origin, index_of};
+use super::{Config, table};
 
-/// A valid file with every key, commented out at its default, with meaning, type, range and names.
+/// A valid file with every key, commented out at its default, with meaning, type, range and names, and the built-in type
+/// table, commented out.
 #[must_use]
 pub fn default_file() -> String {
     let mut out = String::from(HEAD);
@@ -28,17 +29,25 @@ pub fn default_file() -> String {
         );
         let _ = writeln!(out, "#{} = {}", key.key(), example(key));
     }
+    out.push_str(&table::default_rows());
     out
 }
 
-/// Every key with its value and where it comes from, a line each.
+/// Every key with its value and where it comes from, and the file's rows of the type table, a line each.
 #[must_use]
 pub fn explain(loaded: &Loaded) -> String {
     let mut out = String::new();
     for (key, from) in KEYS.iter().zip(&loaded.origins) {
         let _ = writeln!(out, "{} = {}  # {}", key.name, shown(key, &loaded.config), origin(from));
     }
+    table::explain(loaded, &mut out);
     out
+}
+
+/// The names of the keys that have another value in the other configuration.
+#[must_use]
+pub fn differing(one: &Config, other: &Config) -> Vec<&'static str> {
+    KEYS.iter().filter(|key| value(key, one) != value(key, other)).map(|key| key.name).collect()
 }
 
 /// What a key expects, e.g. `a port 1–65535`.

@@ -41,7 +41,8 @@ fn the_key_table_is_consistent() {
             sections.push(key.section());
         }
     }
-    assert_eq!(sections, ["server", "auth", "admin", "delivery", "timeouts", "mesh", "log"]);
+    let expected = ["server", "auth", "admin", "delivery", "timeouts", "bus", "mesh", "log"];
+    assert_eq!(sections, expected);
 }
 
 /// Defaults are within their own ranges, and what is read back is what was written.
@@ -82,6 +83,7 @@ fn the_default_file_is_valid() {
     let text = default_file();
     let nothing = load(&Sources::default()).unwrap();
     assert_eq!(file(&text).unwrap().config, nothing.config);
+    assert!(file(&text).unwrap().rows.is_empty());
     for key in KEYS {
         assert!(text.contains(&format!("\n#{} = ", key.key())), "{}", key.name);
     }
@@ -98,6 +100,8 @@ fn the_default_file_is_valid() {
     assert_eq!(loaded.origins.iter().filter(|origin| **origin == Origin::Default).count(), 1);
     assert_eq!(loaded.config.delivery, nothing.config.delivery);
     assert_eq!(loaded.config.timeouts, nothing.config.timeouts);
+    assert_eq!(loaded.config.routes, nothing.config.routes, "the printed table is the built-in one");
+    assert_eq!(loaded.rows.len(), nothing.config.routes.commands().len() + nothing.config.routes.events().len());
 }
 
 /// A flag goes before the environment, that before the file, that before the default; `explain` says which it was.
@@ -158,7 +162,7 @@ fn file_errors_name_place_value_and_remedy() {
     ] {
         assert!(error(text).contains(expected), "{text}\n{}\n{expected}", error(text));
     }
-    assert_eq!(file("[server]\nport = 70000\nprot = 1").unwrap_err().len(), 1, "form before values");
+    assert_eq!(file("[server]\nport = 70000\nprot = 1").unwrap_err().len(), 2, "form and values at once");
     assert_eq!(file("[server]\nport = 70000\nshards = 65").unwrap_err().len(), 2, "all values at once");
     assert_eq!(file("[server]\nport = 0x1f90\nmax_connections = 1_000").unwrap().config.server.port, 8080);
 }

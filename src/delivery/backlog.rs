@@ -8,6 +8,7 @@ use super::skips::Skips;
 use super::{Context, Limits, Pool, Verdict, mutant};
 use crate::class::Class;
 use crate::frame::Run;
+use crate::id::StreamHandle;
 use crate::time::Monotonic;
 
 /// The waiting frames of one connection, in one of two shapes.
@@ -36,6 +37,8 @@ pub(super) struct Backlog {
     pub bytes: usize,
     /// Fifo: waiting deltas. Split: 0.
     pub fifo_deltas: usize,
+    /// Fifo: streams that the connection left, and the arrival number from which on it is in them again. Split: empty.
+    pub left: Vec<(StreamHandle, u64)>,
     /// Answers, the one under way included.
     pub answer_frames: usize,
     /// Wire bytes of `answer_frames`.
@@ -172,7 +175,14 @@ impl Backlog {
         self.ordered.push_back(Entry { arrival, queued_at, frame });
     }
 
-    /// Takes the shape of a slow queue. Only for a Fifo.
+    /// The connection leaves a stream whose frames may wait. Only for a Fifo.
+    pub fn leave_stream(&mut self, stream: StreamHandle) {
+        self.left.retain(|(other, _)| *other != stream);
+        self.left.push((stream, self.next_arrival));
+    }
+
+    /// Takes the shape of a slow queue. Only for a Fifo. Deltas of streams that were left meanwhile are left out, for
+    /// in a split backlog a newer value of another key could let the answer to the LEAVE pass them.
     pub fn split(&mut self, skips: &mut Option<Box<Skips>>, cx: &mut Context<'_>) -> Verdict {
         debug_assert!(!self.is_split());
         self.ring = Some(cx.pool.take_ring());
@@ -184,21 +194,29 @@ impl Backlog {
         for entry in std::mem::take(&mut self.ordered) {
             match entry.frame {
                 Frame::Own(_) => self.ordered.push_back(entry),
-                Frame::Run(run) => verdict = verdict.max(self.admit(&run, entry.arrival, entry.queued_at, skips, cx)),
+                Frame::Run(run) => {
+                    let over =
+                        |(stream, until): &(StreamHandle, u64)| *stream == run.batch.stream() && entry.arrival < *until;
+                    let left = self.left.iter().any(over);
+                    verdict = verdict.max(self.admit(&run, entry.arrival, entry.queued_at, left, skips, cx));
+                }
             }
         }
+        self.left.clear();
         if mutant!(cx.limits, ReorderReliable) {
             self.ordered.make_contiguous().reverse();
         }
         verdict
     }
 
-    /// Takes a run into a split backlog, frame by frame. `enqueued` is counted already.
+    /// Takes a run into a split backlog, frame by frame; of a stream that was `left`, without its deltas. `enqueued` is
+    /// counted already.
     pub fn admit(
         &mut self,
         run: &Run,
         arrival: u64,
         queued_at: Monotonic,
+        left: bool,
         skips: &mut Option<Box<Skips>>,
         cx: &mut Context<'_>,
     ) -> Verdict {
@@ -206,6 +224,11 @@ impl Backlog {
         for (index, arrival) in (run.from..run.to).zip(arrival..) {
             let single = Run::whole(run.batch.single(index as usize));
             verdict = verdict.max(match single.items()[0].class {
+                Class::Delta if left => {
+                    cx.ledger.of(Class::Delta).dropped += 1;
+                    skips.get_or_insert_default().total += 1;
+                    Verdict::Dropped
+                }
                 Class::Delta => self.admit_delta(Waiting { run: single, arrival }, skips, cx),
                 _ => self.admit_reliable(Entry { arrival, queued_at, frame: Frame::Run(single) }, skips, cx),
             });
@@ -294,6 +317,7 @@ impl Backlog {
     pub fn discard(&mut self, keep_under_way: bool) {
         let under_way = self.under_way.take().filter(|_| keep_under_way);
         self.ordered.clear();
+        self.left.clear();
         if let Some(ring) = &mut self.ring {
             ring.clear();
         }
@@ -319,6 +343,7 @@ impl Backlog {
         debug_assert!(self.bytes == 0 && self.answer_frames == 0 && self.answer_bytes == 0);
         self.blocked = false;
         self.next_arrival = 0;
+        self.left.clear();
         self.plan.clear();
         if self.ordered.capacity() > ENTRIES_KEPT {
             self.ordered = VecDeque::new();

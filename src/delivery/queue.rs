@@ -144,7 +144,7 @@ impl WriteQueue {
         if backlog.is_split() {
             let arrival = backlog.next_arrival;
             backlog.next_arrival += run.len() as u64;
-            let verdict = backlog.admit(&run, arrival, now, &mut self.skips, cx);
+            let verdict = backlog.admit(&run, arrival, now, false, &mut self.skips, cx);
             self.release(cx);
             return verdict.max(self.judge(cx));
         }
@@ -208,10 +208,15 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// The connection leaves a stream: its waiting deltas are left out if the queue is slow, for a later answer could
-    /// pass them, and what was left out is never told. Its reliable frames stay.
+    /// The connection leaves a stream: its waiting deltas are left out if the queue is slow or becomes slow before they
+    /// are sent, for a later answer could pass them, and what was left out is never told. Its reliable frames stay.
     pub fn leave_stream(&mut self, stream: StreamHandle, cx: &mut Context<'_>) {
-        if let Some(ring) = self.backlog.as_mut().and_then(|backlog| backlog.ring.as_mut()) {
+        if self.sole.as_ref().is_some_and(|sole| sole.deltas() > 0) {
+            self.spill(cx);
+        }
+        if let Some(backlog) = self.backlog.as_mut().filter(|backlog| !backlog.is_split() && backlog.fifo_deltas > 0) {
+            backlog.leave_stream(stream);
+        } else if let Some(ring) = self.backlog.as_mut().and_then(|backlog| backlog.ring.as_mut()) {
             let removed = ring.remove_stream(stream);
             cx.ledger.of(Class::Delta).dropped += removed;
             if removed > 0 {

@@ -108,8 +108,8 @@ pub struct ConnectionInfo {
     pub queued_deltas: u64,
     /// Whether the last flush left something behind.
     pub slow: bool,
-    /// Time since accept.
-    pub age: Duration,
+    /// Time since the client last sent something.
+    pub silence: Duration,
 }
 
 /// A page of a stream's history.

@@ -70,8 +70,8 @@ impl EmbeddedPresence {
         if let Some(slot) = self.sessions.by_token(token) {
             self.end(slot, replies);
         }
-        self.sessions.insert(record, token, from);
-        replies.push(PresenceReply::Opened { to: from });
+        let slot = self.sessions.insert(record, token, from);
+        replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
     fn resume(&mut self, now: Monotonic, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {
@@ -181,6 +181,16 @@ impl Presence for EmbeddedPresence {
             PresenceRequest::Left { session, scope } => {
                 if let Some(slot) = self.sessions.by_session(session) {
                     self.sessions.leave(slot, &scope);
+                }
+            }
+            PresenceRequest::Refreshed { session, roles, expires_at } => {
+                if let Some(slot) = self.sessions.by_session(session) {
+                    self.sessions.refresh(slot, roles, expires_at);
+                }
+            }
+            PresenceRequest::Acted { session, place } => {
+                if let Some(slot) = self.sessions.by_session(session) {
+                    self.sessions.acted(slot, place);
                 }
             }
             PresenceRequest::Detached { from, session, last_close } => {

@@ -89,6 +89,7 @@ mod tests {
             roles: [].into(),
             expires_at: 0,
             scopes: Vec::new(),
+            acted: Vec::new(),
             last_close: None,
         };
         PresenceRequest::Open { from, record: Box::new(record), token: TOKEN }

@@ -16,6 +16,7 @@ use hashbrown::HashTable;
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::message::{Position, RoomMember, ScopeEntry, SessionRecord};
+use crate::packed::Packed;
 use crate::time::Monotonic;
 
 /// A record's number in the table while it lives.
@@ -45,6 +46,8 @@ pub(super) struct Sessions {
     detached: usize,
     names: Shared<str>,
     role_sets: Shared<[Box<str>]>,
+    /// What few sessions have.
+    extras: HashMap<Slot, Extra, FixedState>,
     hasher: FixedState,
 }
 
@@ -57,7 +60,7 @@ pub(super) struct Kept {
     username: Arc<str>,
     roles: Arc<[Box<str>]>,
     expires_at: u64,
-    scopes: Box<[Entered]>,
+    scopes: Packed<Entered>,
     owner: Owner,
     user_next: Slot,
     user_prev: Slot,
@@ -69,6 +72,15 @@ pub(super) struct Kept {
 struct Entered {
     scope: Scope,
     positions: Box<[Position]>,
+}
+
+/// What backends did with a session.
+#[derive(Default, Debug)]
+struct Extra {
+    /// Up to where the effects of streams' events have acted.
+    acted: Vec<Position>,
+    /// The scopes it was let into.
+    admitted: Vec<Scope>,
 }
 
 /// Whose the session is.
@@ -93,6 +105,7 @@ impl Sessions {
             detached: 0,
             names: Shared(HashMap::with_hasher(hasher.clone())),
             role_sets: Shared(HashMap::with_hasher(hasher.clone())),
+            extras: HashMap::with_hasher(hasher.clone()),
             hasher,
         }
     }
@@ -134,13 +147,15 @@ impl Sessions {
     /// Adds a record; one of the same session or token must not be there.
     pub(super) fn insert(&mut self, record: SessionRecord, token: TokenHash, owner: ConnAddr) -> Slot {
         debug_assert!(self.by_token(token).is_none() && self.by_session(record.session).is_none());
-        let SessionRecord { session, user, username, roles, expires_at, scopes, last_close } = record;
+        let SessionRecord { session, user, username, roles, expires_at, scopes, acted, last_close } = record;
         let same_name = *user == *username;
         let head = self.by_user(&user);
         let user = head.map_or(user, |head| self.kept(head).user.clone());
         let username = if same_name { user.clone() } else { username };
+        let admitted = scopes.iter().filter(|entry| entry.admitted);
+        let admitted: Vec<Scope> = admitted.map(|entry| entry.scope.clone()).collect();
         let scopes = scopes.into_iter().map(|entry| self.compact(entry)).collect();
-        let roles = self.role_sets.take(roles.into());
+        let roles = self.role_sets.take(roles);
         let slot = self.vacant();
         *self.cell(slot) = Some(Kept {
             session,
@@ -155,6 +170,9 @@ impl Sessions {
             user_prev: Slot::NONE,
             last_close,
         });
+        if !acted.is_empty() || !admitted.is_empty() {
+            self.extras.insert(slot, Extra { acted, admitted });
+        }
         self.index(slot, head);
         slot
     }
@@ -165,6 +183,7 @@ impl Sessions {
         self.unindex(slot);
         let kept = self.cell(slot).take().expect("a slot is named only while its record lives");
         self.free.push(slot);
+        self.extras.remove(&slot);
         self.role_sets.give_back(&kept.roles);
         for entered in &kept.scopes {
             self.release(entered);
@@ -203,6 +222,11 @@ impl Sessions {
         self.kept(slot).session
     }
 
+    /// The copy of the record's roles that all records with the same share.
+    pub(super) fn roles(&self, slot: Slot) -> Arc<[Box<str>]> {
+        self.kept(slot).roles.clone()
+    }
+
     /// Remembers how the last connection ended.
     pub(super) fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.kept_mut(slot).last_close = Some(reason);
@@ -211,36 +235,62 @@ impl Sessions {
     /// Puts the scope among the record's, in place of what was said of it before.
     pub(super) fn enter(&mut self, slot: Slot, entry: ScopeEntry) {
         self.leave(slot, &entry.scope);
+        if entry.admitted {
+            self.extras.entry(slot).or_default().admitted.push(entry.scope.clone());
+        }
         let entered = self.compact(entry);
-        let mut scopes = std::mem::take(&mut self.kept_mut(slot).scopes).into_vec();
-        scopes.reserve_exact(1);
-        scopes.push(entered);
-        self.kept_mut(slot).scopes = scopes.into();
+        self.kept_mut(slot).scopes.push(entered);
     }
 
     /// Takes the scope out of the record.
     pub(super) fn leave(&mut self, slot: Slot, scope: &Scope) {
         let Some(at) = self.kept(slot).scopes.iter().position(|entered| entered.scope == *scope) else { return };
-        let mut scopes = std::mem::take(&mut self.kept_mut(slot).scopes).into_vec();
-        let entered = scopes.remove(at);
-        self.kept_mut(slot).scopes = scopes.into();
+        let entered = self.kept_mut(slot).scopes.remove(at);
+        if let Some(extra) = self.extras.get_mut(&slot) {
+            extra.admitted.retain(|other| other != scope);
+        }
         self.release(&entered);
+    }
+
+    /// Gives the session another token's roles and end.
+    pub(super) fn refresh(&mut self, slot: Slot, roles: Arc<[Box<str>]>, expires_at: u64) {
+        let roles = self.role_sets.take(roles);
+        let kept = self.kept_mut(slot);
+        kept.expires_at = expires_at;
+        let old = std::mem::replace(&mut kept.roles, roles);
+        self.role_sets.give_back(&old);
+    }
+
+    /// Moves the place up to which the effects of a stream's events have acted.
+    pub(super) fn acted(&mut self, slot: Slot, place: Position) {
+        let acted = &mut self.extras.entry(slot).or_default().acted;
+        match acted.iter_mut().find(|known| known.stream == place.stream) {
+            Some(known) => *known = place,
+            None => acted.push(place),
+        }
     }
 
     /// The record as its owner gets it.
     pub(super) fn record(&self, slot: Slot) -> SessionRecord {
         let kept = self.kept(slot);
+        let extra = self.extras.get(&slot);
+        let admitted = |scope| extra.is_some_and(|extra| extra.admitted.contains(scope));
         SessionRecord {
             session: kept.session,
             user: kept.user.clone(),
             username: kept.username.clone(),
-            roles: kept.roles.iter().cloned().collect(),
+            roles: kept.roles.clone(),
             expires_at: kept.expires_at,
             scopes: kept
                 .scopes
                 .iter()
-                .map(|entered| ScopeEntry { scope: entered.scope.clone(), entered: entered.positions.to_vec() })
+                .map(|entered| ScopeEntry {
+                    scope: entered.scope.clone(),
+                    entered: entered.positions.to_vec(),
+                    admitted: admitted(&entered.scope),
+                })
                 .collect(),
+            acted: extra.map(|extra| extra.acted.clone()).unwrap_or_default(),
             last_close: kept.last_close,
         }
     }
@@ -425,13 +475,18 @@ mod tests {
             roles: ["user".into()].into(),
             expires_at: u64::MAX,
             scopes: vec![entry("arena")],
+            acted: Vec::new(),
             last_close: None,
         }
     }
 
     fn entry(room: &str) -> ScopeEntry {
         let stream = format!("relay/room:{room}").into();
-        ScopeEntry { scope: Scope::Room(room.into()), entered: vec![Position { stream, epoch: 1, place: 2 }] }
+        ScopeEntry {
+            scope: Scope::Room(room.into()),
+            entered: vec![Position { stream, epoch: 1, place: 2 }],
+            admitted: false,
+        }
     }
 
     /// Names and role sets are kept once for all records, and go with the last that has them.
@@ -442,6 +497,7 @@ mod tests {
         assert_eq!((sessions.names.0.len(), sessions.role_sets.0.len()), (2, 1));
         let held = sessions.record(slots[0]);
         assert!(Arc::ptr_eq(&held.user, &sessions.record(slots[9]).user), "one user id for all");
+        assert!(Arc::ptr_eq(&sessions.roles(slots[0]), &sessions.record(slots[9]).roles), "one role set for all");
         sessions.enter(slots[3], entry("other"));
         assert_eq!(sessions.names.0.len(), 4);
         for slot in slots {

@@ -74,7 +74,7 @@ fn command(
     d_kind: Option<u16>,
 ) -> CommandRoute {
     let destination = Destination::Topic(topic.into());
-    let (rate, payload) = (Rate { per_second }, PayloadForm::Enriched);
+    let (rate, payload) = (Rate::per_second(per_second), PayloadForm::Enriched);
     CommandRoute { pattern: pattern.into(), destination, key, require, rate, payload, d_kind }
 }
 
@@ -180,7 +180,7 @@ mod tests {
             Require::Member(field) => format!("member:{field}"),
             Require::Role(role) => format!("role:{role}"),
         };
-        let rate = format!("{}/s", row.rate.per_second);
+        let rate = row.rate.to_string();
         let kind = row.d_kind.map_or("–".to_owned(), |kind| kind.to_string());
         vec![row.pattern.to_string(), topic.into(), key.into(), require, rate, payload.into(), kind]
     }
@@ -224,9 +224,9 @@ mod tests {
     fn kinds_name_their_types() {
         let routes = Routes::default();
         for kind in 1..=10 {
-            let (index, row) = routes.command_of_kind(kind).unwrap();
+            let (name, row) = routes.command_of_kind(kind).unwrap();
             assert_eq!(row.d_kind, Some(kind));
-            assert_eq!(routes.command(&row.pattern).unwrap().0, index);
+            assert_eq!(routes.command(&row.pattern).unwrap().0, name);
         }
         assert!(routes.command_of_kind(0).is_none() && routes.command_of_kind(11).is_none());
         assert_eq!(&*routes.command("games.command.bigger_dice.roll").unwrap().1.pattern, "games.command.*");

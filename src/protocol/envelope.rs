@@ -16,7 +16,7 @@ pub mod published;
 use std::fmt;
 
 pub use command::{ClientCommand, PayloadForm, ServiceCommand, command_id, parse_command, put_command};
-pub use event::{Audience, EffectRule, EventRule, EventRules, EventSource, event_id, parse_event, put_event};
+pub use event::{Audience, EffectRule, EventRule, EventRules, EventSource, delta_key, parse_event, put_event};
 pub use members::Json;
 pub use published::{Published, publish_event, put_payload, put_record};
 
@@ -96,18 +96,18 @@ fn cut(text: &str) -> String {
 }
 
 /// Appends a JSON string.
-fn put_string(out: &mut Vec<u8>, text: &str) {
+pub fn put_string(out: &mut Vec<u8>, text: &str) {
     simd_json::to_writer(out, text).expect("writing to memory does not fail");
 }
 
 /// Appends `"name":"text"` behind a comma if something stands before it.
-fn put_field(out: &mut Vec<u8>, name: &str, text: &str) {
+pub(super) fn put_field(out: &mut Vec<u8>, name: &str, text: &str) {
     put_name(out, name);
     put_string(out, text);
 }
 
 /// Appends `"name":` behind a comma if something stands before it. `name` needs no escaping.
-fn put_name(out: &mut Vec<u8>, name: &str) {
+pub(super) fn put_name(out: &mut Vec<u8>, name: &str) {
     if !matches!(out.last(), None | Some(b'{')) {
         out.push(b',');
     }
@@ -117,7 +117,7 @@ fn put_name(out: &mut Vec<u8>, name: &str) {
 }
 
 /// Appends an object's fields, as they stand there, except those of these names.
-fn put_others(out: &mut Vec<u8>, object: &str, except: &[&str]) {
+pub(super) fn put_others(out: &mut Vec<u8>, object: &str, except: &[&str]) {
     for (key, value) in members::members(object) {
         if !except.iter().any(|name| members::names(key, name)) {
             put_name(out, key);

@@ -3,5 +3,9 @@
 
 mod defaults;
 pub mod envelope;
+mod forms;
 pub mod frames;
+pub mod gateway;
 pub mod routes;
+
+pub use forms::Forms;

@@ -2,6 +2,12 @@
 //!
 //! Plain rows and fast lookups over them. A pattern is a full type name, or a prefix with `.*`; the longest pattern
 //! that matches wins, and a full name is longer than any prefix of it. The table reads no message: it names the fields.
+//!
+//! Rows become a table only if they keep its laws ([`RowError`] names each breach with its remedy). The law of deltas
+//! cannot be checked here: a type of class delta must be self-contained, that is, applying only the newest value of a
+//! key equals applying all (DELIVERY §1). What must not be missed is a reliable event.
+
+mod check;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,13 +26,13 @@ pub struct CommandRoute {
     pub pattern: Box<str>,
     /// Where it goes.
     pub destination: Destination,
-    /// The partition key of a topic's record.
+    /// The partition key of a topic's record; `User` elsewhere.
     pub key: PartitionKey,
     /// What the sender must be.
     pub require: Require,
     /// How often one connection may send it; all types of one row share the allowance.
     pub rate: Rate,
-    /// The form of a topic's payload.
+    /// The form of a topic's payload; `Enriched` elsewhere.
     pub payload: PayloadForm,
     /// Dialect D's kind; only rows with a full name have one.
     pub d_kind: Option<u16>,
@@ -37,7 +43,7 @@ pub struct CommandRoute {
 pub enum Destination {
     /// A topic of the bus.
     Topic(Box<str>),
-    /// Straight to the members, in the room's relay stream.
+    /// Straight to the members of the room that [`Require::Member`]'s field names, in its relay stream.
     Relay,
     /// The gateway answers itself.
     Gateway,
@@ -123,7 +129,7 @@ pub enum RouteEffect {
     Kick,
 }
 
-/// The table with its lookups. Immutable; replaced as a whole on reload.
+/// The table with its lookups. Immutable; replaced as a whole on reload. Two tables are equal if their rows are.
 #[derive(Clone, Debug)]
 pub struct Routes {
     commands: Vec<CommandRoute>,
@@ -131,78 +137,132 @@ pub struct Routes {
     command_patterns: Patterns,
     event_patterns: Patterns,
     kinds: HashMap<u16, usize, FixedState>,
+    event_kinds: HashMap<(u8, u16), usize, FixedState>,
 }
 
-/// Why rows do not make a table.
+/// What a command row is called across reloads: a hash of its pattern, so that what is kept per row (a connection's
+/// rates) stays with its row whatever comes before it in another table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RowId(u64);
+
+/// Names a row of those that were to become a table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum RowRef {
+    /// Index into the commands.
+    Command(usize),
+    /// Index into the events.
+    Event(usize),
+}
+
+/// Why a row cannot be in the table.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RouteError {
-    /// Neither a full name nor a prefix with `.*`, of `[A-Za-z0-9._-]`.
-    BadPattern(Box<str>),
-    /// Two rows of one pattern.
-    DuplicatePattern(Box<str>),
-    /// Two commands of one D kind.
-    DuplicateKind(Box<str>, u16),
-    /// A kind on a prefix, which could not be turned back into a type.
-    KindOfPrefix(Box<str>),
-    /// A kind outside 1–0x7fff; the rest belongs to player commands.
-    KindRange(Box<str>, u16),
-    /// A coalescing field without class delta, or the reverse.
-    CoalesceWithoutDelta(Box<str>),
+pub struct RowError {
+    /// Which row.
+    pub row: RowRef,
+    /// Its pattern.
+    pub pattern: Box<str>,
+    /// The field to change, as the configuration file calls it.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+/// What a relayed command is to the members of its room (DELIVERY §7, Relay): they get it under its own type with the
+/// client's fields and a `sender_id` of the gateway's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Relayed<'a> {
+    /// The command's field that names the room; the sender must be a member of it.
+    pub room: &'a str,
+    /// `Reliable` or `Delta`.
+    pub class: Class,
+    /// Delta: the command's field with the coalescing key.
+    pub coalesce: Option<&'a str>,
+    /// Reliable: the command's field with the key whose earlier deltas are forgotten.
+    pub forget: Option<&'a str>,
+    /// Type and kind in dialect D.
+    pub kind: FrameKind,
 }
 
 impl Routes {
     /// Builds the lookups.
     ///
     /// # Errors
-    /// The first row that contradicts itself or an earlier one.
-    pub fn new(commands: Vec<CommandRoute>, events: Vec<EventRoute>) -> Result<Self, RouteError> {
-        let command_patterns = Patterns::new(commands.iter().map(|row| &*row.pattern))?;
-        let event_patterns = Patterns::new(events.iter().map(|row| &*row.pattern))?;
-        let mut kinds = HashMap::default();
-        for (index, row) in commands.iter().enumerate() {
-            let Some(kind) = row.d_kind else { continue };
-            if row.pattern.ends_with(ANY) {
-                return Err(RouteError::KindOfPrefix(row.pattern.clone()));
-            }
-            if !(1..PLAYER_KINDS).contains(&kind) {
-                return Err(RouteError::KindRange(row.pattern.clone(), kind));
-            }
-            if kinds.insert(kind, index).is_some() {
-                return Err(RouteError::DuplicateKind(row.pattern.clone(), kind));
-            }
+    /// Every breach of the table's laws, by row, commands first.
+    pub fn new(commands: Vec<CommandRoute>, events: Vec<EventRoute>) -> Result<Self, Vec<RowError>> {
+        let errors = check::all(&commands, &events);
+        if !errors.is_empty() {
+            return Err(errors);
         }
-        if let Some(row) = events.iter().find(|row| (row.class == Class::Delta) != row.coalesce.is_some()) {
-            return Err(RouteError::CoalesceWithoutDelta(row.pattern.clone()));
-        }
-        Ok(Self { commands, events, command_patterns, event_patterns, kinds })
+        let command_patterns = Patterns::new(commands.iter().map(|row| &*row.pattern));
+        let event_patterns = Patterns::new(events.iter().map(|row| &*row.pattern));
+        let kinds = commands.iter().enumerate().filter_map(|(index, row)| Some((row.d_kind?, index))).collect();
+        let event_kinds = event_kinds(&events);
+        Ok(Self { commands, events, command_patterns, event_patterns, kinds, event_kinds })
     }
 
-    /// The compiled-in table with these rows added; a row replaces the compiled-in one of the same pattern.
+    /// The compiled-in table with these rows added, in front of it; a row replaces the compiled-in one of the same
+    /// pattern.
     ///
     /// # Errors
-    /// See [`Routes::new`].
-    pub fn with(mut commands: Vec<CommandRoute>, mut events: Vec<EventRoute>) -> Result<Self, RouteError> {
+    /// See [`Routes::new`]; besides, the kinds below [`CONFIGURED_KINDS`] belong to the compiled-in types. Rows are
+    /// counted as they are given here.
+    pub fn with(mut commands: Vec<CommandRoute>, mut events: Vec<EventRoute>) -> Result<Self, Vec<RowError>> {
+        let mut errors = check::reserved(&commands, &events);
+        let (own_commands, own_events) = (commands.len(), events.len());
         let replaced = |pattern: &str| commands.iter().any(|row| &*row.pattern == pattern);
         let kept: Vec<_> = super::defaults::commands().into_iter().filter(|row| !replaced(&row.pattern)).collect();
         commands.extend(kept);
         let replaced = |pattern: &str| events.iter().any(|row| &*row.pattern == pattern);
         let kept: Vec<_> = super::defaults::events().into_iter().filter(|row| !replaced(&row.pattern)).collect();
         events.extend(kept);
-        Self::new(commands, events)
+        match Self::new(commands, events) {
+            Ok(routes) if errors.is_empty() => return Ok(routes),
+            Ok(_) => {}
+            Err(others) => errors.extend(others),
+        }
+        // What a compiled-in row suffers from is the doing of a configured one.
+        let is_own = |error: &RowError| match error.row {
+            RowRef::Command(index) => index < own_commands,
+            RowRef::Event(index) => index < own_events,
+        };
+        if errors.iter().any(is_own) {
+            errors.retain(is_own);
+        }
+        errors.sort_by_key(|error| error.row);
+        Err(errors)
     }
 
-    /// The row of a command type, with its index, which stays the same as long as the table does.
+    /// The row of a command type, with its name.
     #[must_use]
-    pub fn command(&self, type_name: &str) -> Option<(usize, &CommandRoute)> {
-        let index = self.command_patterns.find(type_name)?;
-        Some((index, &self.commands[index]))
+    pub fn command(&self, type_name: &str) -> Option<(RowId, &CommandRoute)> {
+        self.command_patterns.find(type_name).map(|index| self.row(index))
     }
 
-    /// The row of dialect D's command kind; its pattern is the full type name.
+    /// The row of dialect D's command kind, with its name; its pattern is the full type name.
     #[must_use]
-    pub fn command_of_kind(&self, kind: u16) -> Option<(usize, &CommandRoute)> {
-        let index = *self.kinds.get(&kind)?;
-        Some((index, &self.commands[index]))
+    pub fn command_of_kind(&self, kind: u16) -> Option<(RowId, &CommandRoute)> {
+        self.kinds.get(&kind).map(|index| self.row(*index))
+    }
+
+    /// What a command of this type is to the members, if its row relays it: as the `[[event]]` row of the same type
+    /// whose source is the relay says, else reliable.
+    #[must_use]
+    pub fn relayed<'a>(&'a self, type_name: &str) -> Option<Relayed<'a>> {
+        let (_, CommandRoute { destination: Destination::Relay, require: Require::Member(room), .. }) =
+            self.command(type_name)?
+        else {
+            return None;
+        };
+        let plain = Relayed { room, class: Class::Reliable, coalesce: None, forget: None, kind: PLAIN_EVENT };
+        let Some(row) = self.event(type_name).filter(|row| row.source == Source::Relay) else { return Some(plain) };
+        let forget = match &row.effect {
+            Some(RouteEffect::Forget(field)) => Some(&**field),
+            _ => None,
+        };
+        let kind = row.kind.unwrap_or(PLAIN_EVENT);
+        Some(Relayed { class: row.class, coalesce: row.coalesce.as_deref(), forget, kind, ..plain })
     }
 
     /// The row of an event type.
@@ -211,7 +271,13 @@ impl Routes {
         self.event_patterns.find(type_name).map(|index| &self.events[index])
     }
 
-    /// All command rows; a connection's rates are a table of this length.
+    /// The row of an event's type and kind in dialect D: of several the first with a full name, else the first.
+    #[must_use]
+    pub fn event_of_kind(&self, kind: FrameKind) -> Option<&EventRoute> {
+        self.event_kinds.get(&(kind.frame_type, kind.kind)).map(|index| &self.events[*index])
+    }
+
+    /// All command rows.
     #[must_use]
     pub fn commands(&self) -> &[CommandRoute] {
         &self.commands
@@ -222,6 +288,11 @@ impl Routes {
     pub fn events(&self) -> &[EventRoute] {
         &self.events
     }
+
+    fn row(&self, index: usize) -> (RowId, &CommandRoute) {
+        let row = &self.commands[index];
+        (RowId(self.command_patterns.ids[index]), row)
+    }
 }
 
 impl Default for Routes {
@@ -231,33 +302,47 @@ impl Default for Routes {
     }
 }
 
-impl fmt::Display for RouteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadPattern(pattern) => {
-                write!(
-                    f,
-                    "type = {pattern:?}: expected a full type name or a prefix with .*; write e.g. \"games.command.*\""
-                )
-            }
-            Self::DuplicatePattern(pattern) => write!(f, "type = {pattern:?} has two rows; remove one"),
-            Self::DuplicateKind(pattern, kind) => {
-                write!(f, "type = {pattern:?}: another type has kind {kind}; choose another, from 256")
-            }
-            Self::KindOfPrefix(pattern) => {
-                write!(f, "type = {pattern:?}: a prefix cannot have a kind; give each full type name a row")
-            }
-            Self::KindRange(pattern, kind) => {
-                write!(f, "type = {pattern:?}: kind {kind} is outside 1–32767; choose one from 256")
-            }
-            Self::CoalesceWithoutDelta(pattern) => {
-                write!(f, "type = {pattern:?}: coalesce and class = \"delta\" need each other; write both or neither")
-            }
-        }
+impl PartialEq for Routes {
+    fn eq(&self, other: &Self) -> bool {
+        self.commands == other.commands && self.events == other.events
     }
 }
 
-impl std::error::Error for RouteError {}
+impl Eq for Routes {}
+
+impl fmt::Display for RowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}: {}; {}", self.pattern, self.field, self.problem, self.remedy)
+    }
+}
+
+impl std::error::Error for RowError {}
+
+/// Whether the text is a pattern: a full type name, or a prefix with `.*`, of `[A-Za-z0-9._-]`.
+#[must_use]
+pub fn is_pattern(text: &str) -> bool {
+    let stem = text.strip_suffix(ANY).unwrap_or(text);
+    !stem.is_empty() && stem.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Whether every type of the narrow pattern is one of the wide pattern.
+#[must_use]
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    let prefix = wide.strip_suffix('*');
+    wide == narrow || prefix.is_some_and(|prefix| narrow.len() > prefix.len() && narrow.starts_with(prefix))
+}
+
+fn event_kinds(events: &[EventRoute]) -> HashMap<(u8, u16), usize, FixedState> {
+    let mut kinds = HashMap::default();
+    let indices = |prefixes| move |(_, row): &(usize, &EventRoute)| row.pattern.ends_with(ANY) == prefixes;
+    let full_first = [false, true].into_iter().flat_map(|prefixes| events.iter().enumerate().filter(indices(prefixes)));
+    for (index, row) in full_first {
+        if let Some(kind) = row.kind {
+            kinds.entry((kind.frame_type, kind.kind)).or_insert(index);
+        }
+    }
+    kinds
+}
 
 /// Patterns with the index of their row: full names by hash, prefixes longest first. Only the table's author
 /// chooses what is in the map, so a fixed hash is safe.
@@ -265,33 +350,23 @@ impl std::error::Error for RouteError {}
 struct Patterns {
     names: HashMap<Box<str>, usize, FixedState>,
     prefixes: Vec<(Box<str>, usize)>,
+    /// By row: see [`RowId`].
+    ids: Vec<u64>,
 }
 
 impl Patterns {
-    fn new<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Self, RouteError> {
-        let (mut names, mut prefixes) = (HashMap::default(), Vec::<(Box<str>, usize)>::new());
+    /// Of patterns that are valid and differ.
+    fn new<'a>(patterns: impl Iterator<Item = &'a str>) -> Self {
+        let (mut names, mut prefixes, mut ids) = (HashMap::default(), Vec::<(Box<str>, usize)>::new(), Vec::new());
         for (index, pattern) in patterns.enumerate() {
-            let stem = pattern.strip_suffix(ANY);
-            let bytes = stem.unwrap_or(pattern).bytes();
-            let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-            if bytes.len() == 0 || !bytes.clone().all(valid) {
-                return Err(RouteError::BadPattern(pattern.into()));
-            }
-            let is_new = match stem {
-                None => names.insert(pattern.into(), index).is_none(),
-                Some(stem) => {
-                    let prefix: Box<str> = format!("{stem}.").into();
-                    let is_new = prefixes.iter().all(|(other, _)| *other != prefix);
-                    prefixes.push((prefix, index));
-                    is_new
-                }
-            };
-            if !is_new {
-                return Err(RouteError::DuplicatePattern(pattern.into()));
+            ids.push(xxhash_rust::xxh3::xxh3_64(pattern.as_bytes()));
+            match pattern.strip_suffix('*') {
+                None => _ = names.insert(pattern.into(), index),
+                Some(prefix) => prefixes.push((prefix.into(), index)),
             }
         }
         prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Ok(Self { names, prefixes })
+        Self { names, prefixes, ids }
     }
 
     /// A prefix matches types with at least one character behind its last dot.
@@ -304,8 +379,14 @@ impl Patterns {
     }
 }
 
+/// The topics that a gateway reads events from (PROTOCOLS "Bus topics and envelopes").
+pub const EVENT_TOPICS: [&str; 4] = ["games.events", "chat.events", "rooms.events", "system.events"];
+/// D's kinds from here on are for configured rows; those below belong to the compiled-in types.
+pub const CONFIGURED_KINDS: u16 = 256;
 /// The end of a prefix pattern.
 const ANY: &str = ".*";
+/// D's EVENT of no kind.
+const PLAIN_EVENT: FrameKind = FrameKind { frame_type: super::frames::types::EVENT, kind: 0 };
 /// D's kinds from here on are player commands to game servers (PROTOCOLS D, type 18).
 const PLAYER_KINDS: u16 = 0x8000;
 
@@ -332,92 +413,4 @@ impl EventRules for Routes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn command(pattern: &str, d_kind: Option<u16>) -> CommandRoute {
-        CommandRoute {
-            pattern: pattern.into(),
-            destination: Destination::Topic("t".into()),
-            key: PartitionKey::User,
-            require: Require::Authenticated,
-            rate: Rate { per_second: 1 },
-            payload: PayloadForm::Raw,
-            d_kind,
-        }
-    }
-
-    fn find<'a>(routes: &'a Routes, name: &str) -> Option<&'a str> {
-        routes.command(name).map(|(_, row)| &*row.pattern)
-    }
-
-    /// The longest pattern wins; a prefix needs its dot and something behind it.
-    #[test]
-    fn the_longest_pattern_wins() {
-        let rows = ["a.*", "a.b.*", "a.b.c", "a.bc"].map(|pattern| command(pattern, None));
-        let routes = Routes::new(rows.to_vec(), Vec::new()).unwrap();
-        for (name, pattern) in [
-            ("a.b.c", Some("a.b.c")),
-            ("a.b.c.d", Some("a.b.*")),
-            ("a.b.d", Some("a.b.*")),
-            ("a.bc", Some("a.bc")),
-            ("a.bcd", Some("a.*")),
-            ("a.b", Some("a.*")),
-            ("a.", None),
-            ("a", None),
-            ("ab", None),
-            ("", None),
-        ] {
-            assert_eq!(find(&routes, name), pattern, "{name}");
-        }
-    }
-
-    /// A configured row replaces the compiled-in one of its pattern, others stay; new kinds are found.
-    #[test]
-    fn configured_rows_overlay_the_defaults() {
-        let rows = vec![command("games.command.*", None), command("games.command.chess.move", Some(256))];
-        let routes = Routes::with(rows, Vec::new()).unwrap();
-        assert_eq!(routes.command("games.command.go.move").unwrap().1.payload, PayloadForm::Raw);
-        assert_eq!(routes.command("games.command.join_room").unwrap().1.payload, PayloadForm::Enriched);
-        assert_eq!(&*routes.command_of_kind(256).unwrap().1.pattern, "games.command.chess.move");
-        assert_eq!(routes.commands().len(), Routes::default().commands().len() + 1);
-    }
-
-    /// Rows that contradict themselves or each other are refused by name.
-    #[test]
-    fn contradictions_are_refused() {
-        let error = |rows: &[CommandRoute]| Routes::new(rows.to_vec(), Vec::new()).unwrap_err();
-        for bad in ["", "*", ".*", "a*", "a.*.b", "a b", "ä"] {
-            assert_eq!(error(&[command(bad, None)]), RouteError::BadPattern(bad.into()));
-        }
-        let twice = [command("a.*", None), command("a.*", None)];
-        assert_eq!(error(&twice), RouteError::DuplicatePattern("a.*".into()));
-        assert_eq!(error(&[command("a.*", Some(300))]), RouteError::KindOfPrefix("a.*".into()));
-        assert_eq!(error(&[command("a", Some(0x8000))]), RouteError::KindRange("a".into(), 0x8000));
-        assert_eq!(error(&[command("a", Some(0))]), RouteError::KindRange("a".into(), 0));
-        let same = [command("a", Some(9)), command("b", Some(9))];
-        assert_eq!(error(&same), RouteError::DuplicateKind("b".into(), 9));
-        let mut delta = Routes::default().event("world.delta").unwrap().clone();
-        delta.coalesce = None;
-        let outcome = Routes::new(Vec::new(), vec![delta]).unwrap_err();
-        assert_eq!(outcome, RouteError::CoalesceWithoutDelta("world.delta".into()));
-    }
-
-    proptest! {
-        /// Lookups agree with a walk over all rows that takes the longest match.
-        #[test]
-        fn lookups_agree_with_a_walk(name in "(games|chat|system|rooms|x)(\\.(command|event))?(\\.[a-z_]{0,12}){0,2}") {
-            let routes = Routes::default();
-            let matches = |pattern: &str| match pattern.strip_suffix('*') {
-                Some(prefix) => name.len() > prefix.len() && name.starts_with(prefix),
-                None => pattern == name,
-            };
-            let patterns = routes.commands().iter().map(|row| &*row.pattern);
-            prop_assert_eq!(find(&routes, &name), patterns.filter(|p| matches(p)).max_by_key(|p| (!p.ends_with('*'), p.len())));
-            let patterns = routes.events().iter().map(|row| &*row.pattern);
-            let expected = patterns.filter(|p| matches(p)).max_by_key(|p| (!p.ends_with('*'), p.len()));
-            prop_assert_eq!(routes.event(&name).map(|row| &*row.pattern), expected);
-        }
-    }
-}
+mod tests;

@@ -5,11 +5,13 @@
 //! - [`doorbell`]: who sleeps and must be woken, without a lost wake-up.
 //! - [`mesh`]: the ports, with the outboxes and the rules of DELIVERY §5 that keep the wait graph free of cycles.
 //! - [`peer`]: the thread of a node that has no connections.
+//! - [`latest`]: what the control thread replaces while all nodes go on reading it.
 //!
 //! Nothing in the mesh drops a message for a living node, reorders the messages of a sender, blocks, reads a clock, or
 //! wakes a thread: it says who must be woken, and the driver or [`peer::run`] does it.
 
 pub mod doorbell;
+pub mod latest;
 pub mod mailbox;
 pub mod mesh;
 pub mod peer;
@@ -20,6 +22,7 @@ mod model;
 mod ring_model;
 
 pub use doorbell::{Doorbell, ThreadWaker, Wake};
+pub use latest::Latest;
 pub use mesh::{Bounds, Port};
 
 /// The primitives the model checker replaces.

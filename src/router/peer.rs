@@ -16,6 +16,11 @@ pub trait Peer {
 
     /// Its end of the mesh.
     fn port(&mut self) -> &mut Port;
+
+    /// Whether a turn would take input. While not, something past the mesh unparks the thread when it would again.
+    fn takes_input(&self) -> bool {
+        true
+    }
 }
 
 /// Drives the peer on this thread until `stop` is set and the thread unparked. `wakes` are by node; whoever gives the
@@ -38,10 +43,11 @@ pub fn run(
         }
         port.announce_sleep();
         // A wake-up between the turn and here is kept by `park`.
-        if !port.has_input() && !stop.load(Ordering::Acquire) {
+        let idle = !port.has_input() || !peer.takes_input();
+        if idle && !stop.load(Ordering::Acquire) {
             park(now, next);
         }
-        port.awake();
+        peer.port().awake();
     }
 }
 

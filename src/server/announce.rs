@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Chosen, Keys};
+use super::Keys;
 use crate::auth::Grant;
 use crate::config::{Config, Log, LogFormat, LogLevel};
 
@@ -26,25 +26,11 @@ pub fn start_log(log: &Log) {
     };
 }
 
-/// One line that says what runs; in dev mode tokens and commands to paste.
-pub fn ready(
-    config: &Config,
-    keys: &Keys,
-    api_keys: &[String],
-    address: SocketAddr,
-    admin: SocketAddr,
-    shards: u16,
-    driver: &Chosen,
-) {
-    let why = match driver {
-        Chosen::Uring => "a trial ring worked".to_owned(),
-        Chosen::Monoio(why) => why.clone(),
-    };
+/// One line that says what runs, with its parts in words; in dev mode tokens and commands to paste.
+pub fn ready(config: &Config, keys: &Keys, api_keys: &[String], address: SocketAddr, admin: SocketAddr, parts: &str) {
     let mut text = format!(
-        "ringgate {} listens on ws://{address}/ws/frames\n\
-         shards {shards}, driver {} ({why}), bus embedded in memory, health http://{admin}/health\n",
+        "ringgate {} listens on ws://{address}/ws/frames\n{parts}, health http://{admin}/health\n",
         env!("CARGO_PKG_VERSION"),
-        driver.name(),
     );
     if let (true, Some(signer)) = (config.server.dev, &keys.signer) {
         let mint = |sub, roles: &[&str]| signer.mint(&Grant { sub, roles, ..Grant::default() });

@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
+use super::bus::NodeBus;
+use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
-use crate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
+use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits;
-use crate::ports::LogView;
+use crate::message::Event;
 use crate::presence::{EmbeddedPresence, PresencePeer};
 use crate::protocol::routes::Routes;
-use crate::router::{Port, ThreadWaker, Wake, peer};
+use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::shard::driver::Driver;
 use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
@@ -32,6 +34,7 @@ pub struct Shards {
     threads: Vec<JoinHandle<()>>,
     wakers: Vec<Arc<dyn Wake>>,
     ended: Receiver<Result<(), String>>,
+    rebuilt: Receiver<()>,
 }
 
 /// What a shard thread tells while it starts.
@@ -48,15 +51,25 @@ impl Shards {
         listeners: Vec<OwnedFd>,
         pin: bool,
         peers: &Peers,
+        events: Vec<Receiver<Event>>,
     ) -> Result<Self, String> {
         let count = configs.len();
+        let (rebuilding, rebuilt) = bounded(count);
         let (started, starting) = bounded::<Started>(count);
         let (ending, ended) = bounded(count);
         let all_wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>> = Arc::default();
         let (go, gate) = bounded::<()>(count);
-        let threads = configs.into_iter().zip(listeners).enumerate().map(|(index, (config, listener))| {
-            let life =
-                Life { index, pin, started: started.clone(), gate: gate.clone(), wakers: Arc::clone(&all_wakers) };
+        let parts = configs.into_iter().zip(listeners).zip(events);
+        let threads = parts.enumerate().map(|(index, ((config, listener), events))| {
+            let life = Life {
+                index,
+                pin,
+                started: started.clone(),
+                gate: gate.clone(),
+                wakers: Arc::clone(&all_wakers),
+                events,
+                rebuilding: rebuilding.clone(),
+            };
             let (ending, uring) = (ending.clone(), matches!(driver, Chosen::Uring));
             let body = move || {
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -84,7 +97,13 @@ impl Shards {
         for _ in 0..count {
             let _ = go.send(());
         }
-        Ok(Self { threads, wakers, ended })
+        Ok(Self { threads, wakers, ended, rebuilt })
+    }
+
+    /// Waits until all homes have what the bus kept of their streams.
+    pub fn await_histories(&self) {
+        // One that ended instead is reported by `join`.
+        (0..self.threads.len()).take_while(|_| self.rebuilt.recv().is_ok()).for_each(drop);
     }
 
     /// The doorbells of all nodes.
@@ -122,29 +141,33 @@ struct Life {
     started: Sender<Started>,
     gate: Receiver<()>,
     wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>>,
+    /// What the bus kept for this shard's homes.
+    events: Receiver<Event>,
+    /// Told once the homes have it.
+    rebuilding: Sender<()>,
 }
 
 impl Life {
-    fn run_uring(&self, config: ShardConfig, listener: OwnedFd) {
+    fn run_uring(self, config: ShardConfig, listener: OwnedFd) {
         self.pin();
         match UringDriver::new(UringConfig { listener: Some(listener) }) {
             Ok(mut driver) => {
                 if let Some(wakers) = self.meet(driver.waker()) {
                     driver.set_wakers(wakers);
-                    turn(driver, config);
+                    self.turn(driver, config);
                 }
             }
             Err(error) => self.refuse(&error),
         }
     }
 
-    fn run_monoio(&self, config: ShardConfig, listener: OwnedFd) {
+    fn run_monoio(self, config: ShardConfig, listener: OwnedFd) {
         self.pin();
         match MonoioDriver::new(MonoioConfig { listener: Some(listener) }) {
             Ok(mut driver) => {
                 if let Some(wakers) = self.meet(driver.waker()) {
                     driver.set_wakers(wakers);
-                    turn(driver, config);
+                    self.turn(driver, config);
                 }
             }
             Err(error) => self.refuse(&error),
@@ -166,20 +189,26 @@ impl Life {
         self.wakers.get().cloned()
     }
 
+    /// Histories first: whoever asks a home, from whatever shard, waits in its mailbox until they are there.
+    fn turn<D: Driver>(self, driver: D, config: ShardConfig) {
+        let Self { events, rebuilding, .. } = self;
+        let mut shard = Shard::new(driver, config);
+        shard.rebuild(events.iter());
+        // The main thread may have given up meanwhile.
+        let _ = rebuilding.send(());
+        drop((events, rebuilding));
+        shard.run();
+    }
+
     fn refuse(&self, error: &std::io::Error) {
         // The main thread reports the first refusal.
         let _ = self.started.send(Err(format!("shard {}: {error}", self.index)));
     }
 }
 
-fn turn<D: Driver>(driver: D, config: ShardConfig) {
-    Shard::new(driver, config).run();
-}
-
 /// The threads that are no shards: presence, bus, the server API's node, services.
 pub struct Peers {
     threads: Vec<JoinHandle<()>>,
-    log: Arc<dyn LogView>,
     stop: Arc<AtomicBool>,
     wakes: Vec<Sender<Vec<Arc<dyn Wake>>>>,
 }
@@ -200,8 +229,17 @@ pub const PEERS: usize = 3;
 const API: usize = 2;
 
 impl Peers {
-    /// Starts them; they wait for [`Peers::connect`] before they touch the mesh.
-    pub fn start(config: &Config, shards: u16, ports: PeerPorts, epoch: u64, seed: u64) -> Self {
+    /// Starts them; they wait for [`Peers::connect`] before they touch the mesh. `events` are the ways to the shards'
+    /// homes, by which histories are rebuilt.
+    pub fn start(
+        config: &Config,
+        shards: u16,
+        ports: PeerPorts,
+        log: NodeBus,
+        events: Vec<Sender<Event>>,
+        rules: Latest<Arc<Routes>>,
+        seed: u64,
+    ) -> Self {
         let PeerPorts { presence, bus, mut api } = ports;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
@@ -215,12 +253,18 @@ impl Peers {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
-        let log = EmbeddedBus::new(epoch, TopicBounds::default());
-        let bus_log = log.handle();
+        let bus_log = log.share();
+        let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
-            let reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            drop(bus_log);
+            let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+            let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
+            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            drop(events);
+            tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, Routes::default(), nodes, &EVENT_TOPICS);
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt);
             if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
@@ -231,18 +275,13 @@ impl Peers {
                 peer::run(&mut api, &wakes, clock, stop);
             }
         });
-        let view = Arc::new(log.handle());
         let services_thread = spawn("services", &stop, move |stop| {
             let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-            workers::run(&mut ServiceWorker::new(reader, seed), clock, stop);
+            drop(log);
+            workers::run(&mut ServiceWorker::new(reader, seed).recover(syscall::wall(), seed), clock, stop);
         });
         let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
-        Self { threads, log: view, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] }
-    }
-
-    /// The bus's topics, for the server API.
-    pub fn log(&self) -> Arc<dyn LogView> {
-        Arc::clone(&self.log)
+        Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] }
     }
 
     /// The thread of the server API's node.
@@ -291,9 +330,11 @@ fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Se
     spawned.expect("a process that cannot start its fourth thread cannot serve")
 }
 
-/// SIGTERM or SIGINT drains the node, the drain time-out ends what is left, a second signal ends the process at once.
-pub fn drain_on_signal(
+/// SIGHUP reloads; SIGTERM or SIGINT drains the node, the drain time-out ends what is left, a second signal ends the
+/// process at once.
+pub fn obey_signals(
     mut signals: Signals,
+    mut reloader: Reloader,
     node: Arc<NodeState>,
     wakers: Vec<Arc<dyn Wake>>,
     drain: Duration,
@@ -301,7 +342,9 @@ pub fn drain_on_signal(
 ) {
     let wait = move || {
         while matches!(signals.wait(), Ok(Signal::Reload)) {
-            tracing::info!("SIGHUP: nothing to reload yet");
+            if reloader.reload() {
+                wakers.iter().for_each(|waker| waker.wake());
+            }
         }
         state.draining.store(true, Ordering::Release);
         node.draining.store(true, Ordering::Release);

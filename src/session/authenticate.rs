@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::answers::{Welcome, refusal_text};
 use super::connection::{Connection, Phase, closes_at};
+use super::frames::room_name;
 use super::{Cx, Output};
 use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
 use crate::close::CloseReason;
@@ -12,7 +14,9 @@ use crate::message::{
     ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom,
     ScopeEntry, SessionRecord, Start, StreamStart,
 };
-use crate::protocol::frames::{json, write};
+use crate::packed::Packed;
+use crate::protocol::frames::json;
+use crate::protocol::routes::RowId;
 use crate::time::Monotonic;
 
 /// An attached session.
@@ -20,23 +24,76 @@ pub struct Session {
     pub id: SessionId,
     pub user: Arc<str>,
     pub username: Arc<str>,
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     pub publisher: bool,
     /// When the token's grace ends.
     pub closes_at: Monotonic,
-    pub rooms: Vec<RoomSeat>,
-    /// JOINs on their way: the scope and the client's number.
-    pub joining: Vec<(Scope, u64)>,
-    /// Allowances by command route.
-    pub rates: Vec<(u16, Bucket)>,
+    pub rooms: Packed<RoomSeat>,
+    /// Joins on their way.
+    pub joining: Packed<Joining>,
+    /// What an idle session has nothing of.
+    pub seldom: Option<Box<Seldom>>,
+}
+
+/// See [`Session::seldom`].
+#[derive(Default)]
+pub struct Seldom {
+    /// Allowances by command row; those of rows not used of late are left out.
+    pub rates: Packed<(RowId, Bucket)>,
+    /// Up to where the effects of streams' events have acted.
+    pub acted: Packed<Position>,
+    /// Commands of dialect A that are not answered.
+    pub tickets: Vec<Ticket>,
+    pub last_ticket: u64,
+    /// A token that is to take the place of the session's.
+    pub refresh: Option<Box<Refresh>>,
+    /// When messages came that could not be read.
+    pub faults: Vec<Monotonic>,
+    /// Allowance of JOIN and LEAVE.
+    pub moves: Bucket,
+    /// Allowance of commands to publishers.
+    pub player_commands: Bucket,
+}
+
+/// See [`Seldom::refresh`].
+pub struct Refresh {
+    pub token: Box<str>,
+    pub correlation_id: Option<Box<str>>,
+}
+
+/// A room that was asked for: its home has not answered, or a backend has not let the session in.
+pub struct Joining {
+    pub scope: Scope,
+    /// The client's number; 0 = an event asked.
+    pub correlation: u64,
+    /// What comes next.
+    pub step: JoinStep,
+}
+
+/// See [`Joining`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum JoinStep {
+    /// The home's answer; a room that is not open is then asked for with this password.
+    Home { password: Option<Box<str>> },
+    /// The event of the rooms service.
+    Service,
+    /// The home's answer, behind a backend's admission.
+    Admitted,
+}
+
+/// What an answer to a command of dialect A will be known by.
+pub struct Ticket {
+    pub number: u64,
+    pub correlation_id: Option<Box<str>>,
 }
 
 /// A room the session is in.
 pub struct RoomSeat {
     pub scope: Scope,
-    pub streams: Vec<StreamHandle>,
-    /// The handle that publishers send on.
+    /// The handle that publishers send on; most members know no other stream of the room.
     pub relay: StreamHandle,
+    /// The room's other streams.
+    pub others: Packed<StreamHandle>,
 }
 
 /// A HELLO under way.
@@ -58,6 +115,8 @@ pub struct Resuming {
     last_close: Option<CloseReason>,
     /// The scopes that were asked for.
     scopes: Vec<Scope>,
+    /// Those of them that a backend let the session into.
+    admitted: Vec<Scope>,
     answers: Vec<Joined>,
 }
 
@@ -99,33 +158,38 @@ impl Pending {
 
 impl Connection {
     pub(super) fn hello(&mut self, cx: &mut Cx<'_>, json: &mut [u8]) {
-        let Phase::Hello { attempts } = self.phase else { return };
         let hello: json::Hello<'_> = match json::read(json) {
             Ok(hello) => hello,
             Err(_) => return self.close(cx, CloseReason::BadRequest),
         };
-        if let Some(window) = hello.delta_window {
+        let window = hello.delta_window;
+        let (token, resume) = (hello.token.map(Box::from), hello.resume.map(Box::from));
+        self.begin(cx, Hello { token, resume, positions: hello.positions }, window);
+    }
+
+    /// Begins to authenticate, in whatever dialect it was asked for.
+    pub(super) fn begin(&mut self, cx: &mut Cx<'_>, hello: Hello, delta_window: Option<u32>) {
+        let Phase::Hello { attempts, .. } = self.phase else { return };
+        if let Some(window) = delta_window {
             let verdict = self.with_queue(cx, |queue, context| queue.set_credit(window, context));
             self.judge(cx, verdict);
         }
-        let hello = Hello {
-            token: hello.token.map(Box::from),
-            resume: hello.resume.map(Box::from),
-            positions: hello.positions,
-        };
         if hello.token.is_some() {
             self.phase = Phase::Busy(Box::new(Pending::Verifying { hello, attempts }));
             cx.out.push(Output::Verify);
         } else if hello.resume.is_some() {
             self.look_up(cx, hello, None, attempts);
         } else {
-            self.auth_failed(cx, attempts, "HELLO needs a token, or a resume token");
+            self.auth_failed(cx, attempts, "a token is needed, or a resume token");
         }
     }
 
     /// Verifies the token that [`Output::Verify`] announced.
     pub fn verify(&mut self, cx: &mut Cx<'_>) {
-        let (hello, attempts) = match std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) {
+        if self.is_open() {
+            return self.verify_refresh(cx);
+        }
+        let (hello, attempts) = match std::mem::replace(&mut self.phase, Phase::hello(0)) {
             Phase::Busy(pending) => match *pending {
                 Pending::Verifying { hello, attempts } => (hello, attempts),
                 other => return self.phase = Phase::Busy(Box::new(other)),
@@ -167,9 +231,10 @@ impl Connection {
             session: id,
             user: Arc::clone(&claims.user),
             username: Arc::clone(&claims.username),
-            roles: claims.roles.clone(),
+            roles: Arc::clone(&claims.roles),
             expires_at: claims.expires_at,
             scopes: Vec::new(),
+            acted: Vec::new(),
             last_close: None,
         };
         let session = Box::new(Session::new(cx, id, &record));
@@ -190,7 +255,7 @@ impl Connection {
             }
             return;
         }
-        let pending = match std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) {
+        let pending = match std::mem::replace(&mut self.phase, Phase::hello(0)) {
             Phase::Busy(pending) => *pending,
             other => {
                 self.phase = other;
@@ -201,7 +266,8 @@ impl Connection {
             }
         };
         match (pending, reply) {
-            (Pending::Opening { session, token, expired }, PresenceReply::Opened { .. }) => {
+            (Pending::Opening { mut session, token, expired }, PresenceReply::Opened { roles, .. }) => {
+                session.roles = roles;
                 self.opened(cx, session, &token, expired);
             }
             (Pending::Looking { claims, attempts, .. }, PresenceReply::Expired { .. }) => {
@@ -236,10 +302,12 @@ impl Connection {
 
     fn opened(&mut self, cx: &mut Cx<'_>, session: Box<Session>, token: &ResumeToken, expired: bool) {
         let reason = expired.then_some(LostReason::Expired);
-        self.welcome(cx, &session, token.as_str(), (false, reason, &[]), None);
+        let welcome = Welcome { resume: Some(token.as_str()), reason, ..Welcome::default() };
+        self.welcome(cx, &session, &welcome);
         let (id, publisher) = (session.id, session.publisher);
         for scope in session.own_scopes() {
-            cx.out.push(Output::Join { scope, session: id, publisher, resume: None });
+            let (admitted, entry) = (false, None);
+            cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });
         }
         self.phase = Phase::Open(session);
     }
@@ -270,19 +338,31 @@ impl Connection {
         let mut scopes = record.scopes;
         for scope in session.own_scopes() {
             if !scopes.iter().any(|entry| entry.scope == scope) {
-                scopes.push(ScopeEntry { scope, entered: Vec::new() });
+                scopes.push(ScopeEntry { scope, entered: Vec::new(), admitted: false });
             }
         }
         let (id, publisher) = (session.id, session.publisher);
+        let mut asked_admitted = Vec::new();
         let asked: Vec<Scope> = scopes.iter().map(|entry| entry.scope.clone()).collect();
         for entry in scopes {
             let suffix = format!("/{}", entry.scope);
             let here = hello.positions.iter().filter(|position| position.stream.ends_with(&suffix));
             let resume = Some(ResumeFrom { positions: here.cloned().collect(), entered: entry.entered });
-            cx.out.push(Output::Join { scope: entry.scope, session: id, publisher, resume });
+            let (scope, admitted) = (entry.scope, entry.admitted);
+            if admitted {
+                asked_admitted.push(scope.clone());
+            }
+            cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry: None, resume });
         }
         let last_close = record.last_close;
-        let resuming = Resuming { session, token, last_close, answers: Vec::with_capacity(asked.len()), scopes: asked };
+        let resuming = Resuming {
+            session,
+            token,
+            last_close,
+            answers: Vec::with_capacity(asked.len()),
+            scopes: asked,
+            admitted: asked_admitted,
+        };
         self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
     }
 
@@ -305,9 +385,9 @@ impl Connection {
     }
 
     fn finish_resume(&mut self, cx: &mut Cx<'_>) {
-        let Phase::Busy(pending) = std::mem::replace(&mut self.phase, Phase::Hello { attempts: 0 }) else { return };
+        let Phase::Busy(pending) = std::mem::replace(&mut self.phase, Phase::hello(0)) else { return };
         let Pending::Resuming(resuming) = *pending else { return };
-        let Resuming { mut session, token, last_close, mut answers, .. } = *resuming;
+        let Resuming { mut session, token, last_close, mut answers, admitted, .. } = *resuming;
         answers.sort_by(|a, b| a.scope.cmp(&b.scope));
         let starts = || answers.iter().flat_map(|answer| answer.outcome.iter().flatten());
         let lost: Vec<(Arc<str>, LostReason)> = starts()
@@ -324,7 +404,8 @@ impl Connection {
         }
         let reason = lost.first().map(|(_, reason)| *reason);
         let names: Vec<&str> = lost.iter().map(|(name, _)| &**name).collect();
-        self.welcome(cx, &session, &token, (recovered, reason, &names), last_close);
+        let welcome = Welcome { resume: Some(&token), recovered, reason, lost: &names, last_close };
+        self.welcome(cx, &session, &welcome);
         let id = session.id;
         self.phase = Phase::Open(session);
         for Joined { scope, outcome, .. } in answers {
@@ -333,9 +414,10 @@ impl Connection {
                     for start in &mut streams {
                         start.start = catch_up(start, recovered);
                     }
-                    self.introduce(cx, 0, &scope, &streams);
+                    self.introduce(cx, 0, &scope, &streams, None);
                     if !recovered {
-                        let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams) };
+                        let admitted = admitted.contains(&scope);
+                        let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams), admitted };
                         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry });
                     }
                     cx.out.push(Output::Confirm { scope, streams });
@@ -348,84 +430,46 @@ impl Connection {
         }
     }
 
-    /// A JOIN of an open session, or one of its own scopes, was answered.
+    /// A join of an open session, or one of its own scopes, was answered.
     fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
         let Phase::Open(session) = &mut self.phase else { return };
-        let asked = session.joining.iter().position(|(scope, _)| *scope == joined.scope);
-        let correlation = asked.map(|at| session.joining.swap_remove(at).1);
         let (id, scope) = (session.id, joined.scope);
+        let asked = session.joining.iter().position(|joining| joining.scope == scope);
+        let asked = asked.map(|at| session.joining.remove(at));
         let room = matches!(scope, Scope::Room(_));
-        match (joined.outcome, correlation) {
-            (Ok(streams), Some(_)) | (Ok(streams), None) if !room || correlation.is_some() => {
-                let again = session.rooms.iter().any(|seat| seat.scope == scope);
+        let again = session.rooms.iter().any(|seat| seat.scope == scope);
+        match (joined.outcome, asked) {
+            (Ok(mut streams), asked) if !room || asked.is_some() => {
+                let correlation = asked.as_ref().map_or(0, |asked| asked.correlation);
+                let admitted = asked.is_some_and(|asked| asked.step == JoinStep::Admitted);
+                let lost = start_lost_at_heads(&mut streams);
                 if room && !again {
                     session.rooms.push(RoomSeat::new(&scope, &streams));
                 }
-                self.introduce(cx, correlation.unwrap_or(0), &scope, &streams);
+                self.introduce(cx, correlation, &scope, &streams, lost);
                 if again {
                     return cx.out.push(Output::Decline { scope });
                 }
                 if room || !streams.is_empty() {
-                    let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams) };
+                    let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams), admitted };
                     self.ask_presence(cx, PresenceRequest::Entered { session: id, entry });
                 }
                 cx.out.push(Output::Confirm { scope, streams });
             }
-            (Err(code), Some(correlation)) => {
-                self.error(cx, code, correlation, "no such room; a publisher's JOIN opens one");
+            (Err(ErrorCode::RoomNotFound), Some(Joining { correlation, step: JoinStep::Home { password }, .. })) => {
+                cx.out.push(Output::Decline { scope: scope.clone() });
+                self.ask_rooms_service(cx, scope, correlation, password.as_deref());
+            }
+            (Err(code), Some(asked)) => {
+                self.error(cx, code, asked.correlation, refusal_text(code));
                 cx.out.push(Output::Decline { scope });
             }
             _ => cx.out.push(Output::Decline { scope }),
         }
     }
 
-    /// Tells the client of the scope's streams, before any of their frames.
-    fn introduce(&mut self, cx: &mut Cx<'_>, correlation: u64, scope: &Scope, streams: &[StreamStart]) {
-        match scope {
-            Scope::Room(room) => {
-                let introductions = streams.iter().map(|start| &*start.introduction);
-                self.answer(cx, |out| write::joined(out, correlation, room, introductions));
-            }
-            Scope::User(_) | Scope::Session(_) | Scope::Everyone => {
-                for start in streams {
-                    self.answer(cx, |out| write::position(out, &start.introduction));
-                }
-            }
-        }
-    }
-
-    fn welcome(
-        &mut self,
-        cx: &mut Cx<'_>,
-        session: &Session,
-        token: &str,
-        (recovered, reason, lost): (bool, Option<LostReason>, &[&str]),
-        last_close: Option<CloseReason>,
-    ) {
-        let connection_id = cx.settings.connection_id(cx.me).to_string();
-        let session_id = session.id.to_string();
-        let rooms = session.rooms.iter().filter_map(|seat| match &seat.scope {
-            Scope::Room(room) => Some(&**room),
-            _ => None,
-        });
-        let welcome = json::Welcome {
-            connection_id: &connection_id,
-            session_id: &session_id,
-            user_id: &session.user,
-            resume: token,
-            heartbeat_ms: u64::try_from(cx.settings.clocks.ping.as_millis()).unwrap_or(u64::MAX),
-            recovered,
-            reason: reason.map(LostReason::name),
-            lost: lost.to_vec(),
-            rooms: rooms.collect(),
-            durability: cx.settings.durability,
-            last_close: last_close.map(write::last_close),
-        };
-        self.answer(cx, |out| write::welcome(out, &welcome));
-    }
-
     fn auth_failed(&mut self, cx: &mut Cx<'_>, attempts: u8, text: &str) {
-        self.phase = Phase::Hello { attempts: attempts + 1 };
+        self.phase = Phase::hello(attempts + 1);
         self.error(cx, ErrorCode::AuthFailed, 0, text);
         if attempts + 1 >= limits::AUTHENTICATION_ATTEMPTS {
             self.close(cx, CloseReason::Unauthorized);
@@ -460,13 +504,19 @@ impl Session {
             id,
             user: Arc::clone(&record.user),
             username: Arc::clone(&record.username),
-            roles: record.roles.clone(),
+            roles: Arc::clone(&record.roles),
             publisher: record.roles.iter().any(|role| &**role == "publisher"),
             closes_at: closes_at(cx, record.expires_at),
-            rooms: Vec::new(),
-            joining: Vec::new(),
-            rates: Vec::new(),
+            rooms: Packed::default(),
+            joining: Packed::default(),
+            seldom: (!record.acted.is_empty())
+                .then(|| Box::new(Seldom { acted: record.acted.iter().cloned().collect(), ..Seldom::default() })),
         }
+    }
+
+    /// What an idle session has nothing of.
+    pub fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
     }
 
     /// Tells the homes that this publisher's connection is gone and may come back.
@@ -482,14 +532,30 @@ impl Session {
     }
 }
 
+impl Session {
+    /// The rooms it is in.
+    pub fn room_names(&self) -> impl Iterator<Item = &str> {
+        self.rooms.iter().filter_map(|seat| room_name(&seat.scope)).map(|name| &**name)
+    }
+}
+
 impl RoomSeat {
     fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
         let relay = streams.iter().find(|start| start.introduction.position.stream.starts_with("relay/"));
-        Self {
-            scope: scope.clone(),
-            streams: streams.iter().map(|start| start.introduction.handle).collect(),
-            relay: relay.map_or(StreamHandle::NONE, |start| start.introduction.handle),
-        }
+        let relay = relay.map_or(StreamHandle::NONE, |start| start.introduction.handle);
+        let handles = streams.iter().map(|start| start.introduction.handle);
+        Self { scope: scope.clone(), relay, others: handles.filter(|handle| *handle != relay).collect() }
+    }
+
+    /// Whether the stream is one of the room's that the member was told of.
+    pub fn has(&self, stream: StreamHandle) -> bool {
+        stream != StreamHandle::NONE && (self.relay == stream || self.others.contains(&stream))
+    }
+
+    /// The streams the member was told of.
+    pub fn streams(&self) -> impl Iterator<Item = StreamHandle> {
+        let relay = Some(self.relay).filter(|relay| *relay != StreamHandle::NONE);
+        relay.into_iter().chain(self.others.iter().copied())
     }
 }
 
@@ -502,6 +568,21 @@ fn catch_up(start: &StreamStart, recovered: bool) -> Start {
         _ => Start::Behind(start.introduction.position.place),
     }
 }
+
+/// Streams whose start is gone start at their heads; the client is told why.
+fn start_lost_at_heads(streams: &mut [StreamStart]) -> Option<LostReason> {
+    let mut lost = None;
+    for start in streams {
+        if let Start::Lost(reason) = start.start {
+            start.start = Start::Behind(start.introduction.position.place);
+            lost = Some(reason);
+        }
+    }
+    lost
+}
+
+/// What an idle session costs (DESIGN §10: 1,000 B with everything); size classes of the allocator.
+const _: () = assert!(size_of::<Session>() <= 128 && size_of::<RoomSeat>() <= 48);
 
 fn heads(streams: &[StreamStart]) -> Vec<Position> {
     streams.iter().map(|start| start.introduction.position.clone()).collect()

@@ -8,11 +8,14 @@ use super::{Cx, Output, Settings};
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::delivery::{Context, EncodeSkipped, Pool, Verdict, WriteQueue};
-use crate::frame::Run;
+use crate::frame::{Form, Handles, Run};
 use crate::id::{ConnAddr, NodeId, StreamHandle};
 use crate::limits;
 use crate::message::{ConnectionInfo, Page, PageNext, PresenceRequest, Pull, Request};
+use crate::packed::Packed;
+use crate::protocol::Forms;
 use crate::protocol::frames::write;
+use crate::protocol::gateway;
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::Cursor;
 use crate::time::Monotonic;
@@ -23,30 +26,59 @@ use crate::websocket::{self, Decoder, Message, Role};
 pub enum Dialect {
     /// Binary frames, `/ws/frames`.
     Frames,
+    /// Gateway JSON, `/ws`.
+    Gateway,
     /// `/echo`, dev mode.
     Echo,
 }
 
-/// One connection. A few hundred bytes while idle: buffers exist only while they hold something.
+/// One connection. 160 bytes while idle, beside its session: buffers exist only while they hold something.
 pub struct Connection {
     pub(super) phase: Phase,
     pub(super) dialect: Dialect,
-    pub(super) decoder: Decoder,
+    /// Has a part of a message; `None` between messages.
+    decoder: Option<Box<Decoder>>,
     /// Frames that wait to be sent.
     pub queue: WriteQueue,
     /// Catch-ups under way.
-    pub cursors: Vec<Cursor>,
+    pub cursors: Packed<Cursor>,
     /// Input that waits: the upgrade request's beginning, or what came while reading was to pause.
-    pub(super) stash: Vec<u8>,
+    pub(super) stash: Stash,
     pub(super) pause: Option<Box<Pause>>,
-    pub(super) opened_at: Monotonic,
+    /// When what has a time-out of its own began: the handshake, the authentication, then each interval between pings.
+    pub(super) began_at: Monotonic,
     pub(super) last_input: Monotonic,
-    last_ping: Monotonic,
     /// The earliest timer the shard holds for this connection.
     pub timer: Monotonic,
-    pub(super) end_of_stream: bool,
-    /// The close frame of a healthy connection, which first gets what waits for it.
-    last_words: Option<Box<[u8]>>,
+}
+
+/// Input that waits; a word while there is none.
+#[derive(Default)]
+#[expect(clippy::box_collection, reason = "an idle connection has none, and a Vec would cost it three words")]
+pub(super) struct Stash(Option<Box<Vec<u8>>>);
+
+impl Stash {
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |bytes| bytes.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn take(&mut self) -> Vec<u8> {
+        self.0.take().map_or_else(Vec::new, |bytes| *bytes)
+    }
+
+    pub fn put(&mut self, bytes: Vec<u8>) {
+        self.0 = (!bytes.is_empty()).then(|| Box::new(bytes));
+    }
+
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.0.get_or_insert_default().extend_from_slice(bytes);
+        }
+    }
 }
 
 /// Where the connection is in its life.
@@ -54,7 +86,7 @@ pub(super) enum Phase {
     /// Reading the upgrade request.
     Handshake,
     /// Upgraded; `attempts` HELLOs failed.
-    Hello { attempts: u8 },
+    Hello { attempts: u8, prepared: Option<Box<Prepared>> },
     /// A HELLO is being verified, looked up or resumed; input waits in the stash.
     Busy(Box<Pending>),
     /// A session is attached.
@@ -62,7 +94,35 @@ pub(super) enum Phase {
     /// `/echo`.
     Echo,
     /// The close frame is queued or sent; input is discarded.
-    Closing { until: Monotonic, reason: CloseReason },
+    Closing(Box<Closing>),
+}
+
+/// What is known of a client before it authenticates.
+#[derive(Default)]
+pub(super) struct Prepared {
+    /// A resume token that the upgrade request brought; the first message brings the positions.
+    pub resume: Option<Box<str>>,
+    /// A token that it brought too.
+    pub token: Option<Box<str>>,
+    /// When messages came that could not be read.
+    pub faults: Vec<Monotonic>,
+}
+
+impl Phase {
+    pub(super) fn hello(attempts: u8) -> Self {
+        Self::Hello { attempts, prepared: None }
+    }
+}
+
+/// The end of a connection.
+pub(super) struct Closing {
+    /// When waiting for the client is over.
+    until: Monotonic,
+    reason: CloseReason,
+    /// The close frame of a healthy connection, which first gets what waits for it.
+    last_words: Option<Box<[u8]>>,
+    /// The client sent FIN.
+    end_of_stream: bool,
 }
 
 /// A message that cannot be carried out now, and since when.
@@ -86,21 +146,18 @@ pub(super) enum Flow {
 impl Connection {
     /// A socket that was just accepted.
     #[must_use]
-    pub fn new(now: Monotonic, max_frame: usize) -> Self {
+    pub fn new(now: Monotonic) -> Self {
         Self {
             phase: Phase::Handshake,
             dialect: Dialect::Frames,
-            decoder: Decoder::new(Role::Server, max_frame),
+            decoder: None,
             queue: WriteQueue::new(),
-            cursors: Vec::new(),
-            stash: Vec::new(),
+            cursors: Packed::default(),
+            stash: Stash::default(),
             pause: None,
-            opened_at: now,
+            began_at: now,
             last_input: now,
-            last_ping: now,
             timer: Monotonic::NEVER,
-            end_of_stream: false,
-            last_words: None,
         }
     }
 
@@ -110,33 +167,41 @@ impl Connection {
         match self.phase {
             Phase::Closing { .. } => {}
             Phase::Handshake => self.receive_handshake(cx, bytes),
-            _ if self.must_wait() => self.stash(cx, bytes),
-            _ => self.decode(cx, bytes),
+            _ => self.take_in(cx, bytes),
+        }
+    }
+
+    /// Reads bytes that just came, and keeps what must wait.
+    pub(super) fn take_in(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
+        let read = self.decode(cx, bytes);
+        if read < bytes.len() {
+            self.stash(cx, &bytes[read..]);
         }
     }
 
     /// The client sent FIN. Without a close frame before it, the connection is lost; the session may come back.
     pub fn end_of_stream(&mut self, cx: &mut Cx<'_>) {
-        self.end_of_stream = true;
-        if !matches!(self.phase, Phase::Closing { .. }) {
+        if !self.is_closing() {
             self.lost(cx);
+        }
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.end_of_stream = true;
         }
     }
 
     /// The socket broke, or the client went without a word: nothing more can be sent.
     pub fn lost(&mut self, cx: &mut Cx<'_>) {
-        let reason = match self.phase {
-            Phase::Closing { reason, .. } => reason,
+        let reason = match &self.phase {
+            Phase::Closing(closing) => closing.reason,
             Phase::Handshake => CloseReason::HandshakeTimeout,
             _ => CloseReason::ConnectionLost,
         };
-        if !matches!(self.phase, Phase::Closing { .. }) {
+        if !self.is_closing() {
             self.detach(cx, reason);
             cx.stats.closes_total[reason as usize].add(1);
         }
-        self.last_words = None;
         self.with_queue(cx, |queue, context| queue.abandon(context));
-        self.phase = Phase::Closing { until: Monotonic::ZERO, reason };
+        self.end(Monotonic::ZERO, reason, None);
     }
 
     /// Ends the connection for this reason: the frame under way is finished, the rest is lost, CLOSE follows.
@@ -146,7 +211,7 @@ impl Connection {
 
     /// [`Connection::close`] with another code and text, e.g. the client's own, or a reconnect delay.
     pub fn close_with(&mut self, cx: &mut Cx<'_>, reason: CloseReason, code: u16, text: &str) {
-        if matches!(self.phase, Phase::Closing { .. }) {
+        if self.is_closing() {
             return;
         }
         let upgraded = !matches!(self.phase, Phase::Handshake);
@@ -157,25 +222,33 @@ impl Connection {
             websocket::put_close(&mut frame, code, text);
             frame.into_boxed_slice()
         });
-        self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
-        match frame {
-            Some(frame) if self.queue.has_sendable() && !self.queue.is_blocked() => self.last_words = Some(frame),
-            frame => self.with_queue(cx, |queue, context| queue.close(frame, context)),
+        let until = cx.now + cx.settings.clocks.close;
+        if frame.is_some() && self.queue.has_sendable() && !self.queue.is_blocked() {
+            return self.end(until, reason, frame);
         }
+        self.end(until, reason, None);
+        self.with_queue(cx, |queue, context| queue.close(frame, context));
     }
 
     /// Behind a flush: a closing connection that was healthy got what waited, or turned out not to be; CLOSE follows.
     pub fn flushed(&mut self, cx: &mut Cx<'_>) {
-        if self.last_words.is_some() && (self.queue.is_blocked() || !self.queue.has_sendable()) {
-            let frame = self.last_words.take();
-            self.with_queue(cx, |queue, context| queue.close(frame, context));
+        if let Phase::Closing(closing) = &mut self.phase
+            && (self.queue.is_blocked() || !self.queue.has_sendable())
+            && let Some(frame) = closing.last_words.take()
+        {
+            self.with_queue(cx, |queue, context| queue.close(Some(frame), context));
         }
     }
 
     /// Ends a connection that was never upgraded once the answer that waits is sent.
     pub(super) fn finish(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
         cx.stats.closes_total[reason as usize].add(1);
-        self.phase = Phase::Closing { until: cx.now + cx.settings.clocks.close, reason };
+        self.end(cx.now + cx.settings.clocks.close, reason, None);
+    }
+
+    fn end(&mut self, until: Monotonic, reason: CloseReason, last_words: Option<Box<[u8]>>) {
+        let end_of_stream = matches!(&self.phase, Phase::Closing(closing) if closing.end_of_stream);
+        self.phase = Phase::Closing(Box::new(Closing { until, reason, last_words, end_of_stream }));
     }
 
     /// A batch's run for this member; the verdict is carried out.
@@ -188,13 +261,13 @@ impl Connection {
     pub fn timer(&mut self, cx: &mut Cx<'_>) {
         let (now, clocks) = (cx.now, cx.settings.clocks);
         match &self.phase {
-            Phase::Closing { until, .. } if *until <= now => self.lost(cx),
+            Phase::Closing(closing) if closing.until <= now => self.lost(cx),
             Phase::Closing { .. } => {}
-            Phase::Handshake if self.opened_at + clocks.handshake <= now => {
+            Phase::Handshake if self.began_at + clocks.handshake <= now => {
                 self.close(cx, CloseReason::HandshakeTimeout);
             }
             Phase::Handshake => {}
-            Phase::Hello { .. } | Phase::Busy(_) if self.opened_at + clocks.authentication <= now => {
+            Phase::Hello { .. } | Phase::Busy(_) if self.began_at + clocks.authentication <= now => {
                 self.close(cx, CloseReason::AuthenticationTimeout);
             }
             Phase::Hello { .. } | Phase::Busy(_) => {}
@@ -215,8 +288,8 @@ impl Connection {
         let unread = self.pause.as_ref().is_some_and(|pause| pause.held.is_none() && pause.since + clocks.idle <= now);
         if unread || self.pause.is_none() && self.last_input + clocks.idle <= now {
             self.close(cx, CloseReason::IdleTimeout);
-        } else if self.last_ping + clocks.ping <= now {
-            self.last_ping = now;
+        } else if self.began_at + clocks.ping <= now {
+            self.began_at = now;
             let mut ping = Vec::new();
             websocket::put_ping(&mut ping, &[]);
             let verdict = self.with_queue(cx, |queue, context| queue.push_ping(ping.into_boxed_slice(), context));
@@ -229,9 +302,9 @@ impl Connection {
     pub fn next_deadline(&self, settings: &Settings) -> Monotonic {
         let clocks = &settings.clocks;
         match &self.phase {
-            Phase::Handshake => self.opened_at + clocks.handshake,
-            Phase::Hello { .. } | Phase::Busy(_) => self.opened_at + clocks.authentication,
-            Phase::Closing { until, .. } => *until,
+            Phase::Handshake => self.began_at + clocks.handshake,
+            Phase::Hello { .. } | Phase::Busy(_) => self.began_at + clocks.authentication,
+            Phase::Closing(closing) => closing.until,
             Phase::Open(_) | Phase::Echo => {
                 let idle = match &self.pause {
                     None => self.last_input + clocks.idle,
@@ -244,7 +317,7 @@ impl Connection {
                     _ => Monotonic::NEVER,
                 };
                 let age = self.queue.age_deadline(&settings.queue);
-                idle.min(expiry).min(age).min(self.last_ping + clocks.ping)
+                idle.min(expiry).min(age).min(self.began_at + clocks.ping)
             }
         }
     }
@@ -258,16 +331,22 @@ impl Connection {
         if let Some(pause) = self.pause.take() {
             if let Some(mut held) = pause.held {
                 // A message that is to be held has not been read in place.
-                if let Flow::Hold(target) = self.message(cx, &mut held) {
+                if let Flow::Hold(target) = self.message_of_dialect(cx, &mut held) {
                     self.pause = Some(Box::new(Pause { since: pause.since, held: Some(held), target }));
                     return;
                 }
             }
             self.last_input = cx.now;
         }
-        if !self.stash.is_empty() && !self.must_wait() && !matches!(self.phase, Phase::Closing { .. }) {
-            let mut stash = std::mem::take(&mut self.stash);
-            self.decode(cx, &mut stash);
+        if !self.stash.is_empty() && !self.must_wait() && !self.is_closing() {
+            let mut stash = self.stash.take();
+            *cx.stash_reserve += beyond_bound(stash.len(), cx.settings);
+            let read = self.decode(cx, &mut stash);
+            if read < stash.len() {
+                stash.drain(..read);
+                *cx.stash_reserve -= beyond_bound(stash.len(), cx.settings);
+                self.stash.put(stash);
+            }
         }
     }
 
@@ -311,8 +390,8 @@ impl Connection {
     /// Whether the shard should receive for this connection.
     #[must_use]
     pub fn wants_reads(&self) -> bool {
-        match self.phase {
-            Phase::Closing { .. } => !self.end_of_stream,
+        match &self.phase {
+            Phase::Closing(closing) => !closing.end_of_stream,
             _ => !self.must_wait(),
         }
     }
@@ -326,7 +405,8 @@ impl Connection {
     /// Whether everything that will be sent is sent, and the sending side may end.
     #[must_use]
     pub fn is_flushed_and_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing { .. }) && self.last_words.is_none() && !self.queue.has_sendable()
+        let Phase::Closing(closing) = &self.phase else { return false };
+        closing.last_words.is_none() && !self.queue.has_sendable()
     }
 
     /// Whether it was told, or is to be told, that it ends.
@@ -338,8 +418,14 @@ impl Connection {
     /// Whether the socket may be closed now: both sides have ended, or waiting for the client is over.
     #[must_use]
     pub fn is_over(&self, now: Monotonic) -> bool {
-        let Phase::Closing { until, .. } = self.phase else { return false };
-        until <= now || self.end_of_stream && self.is_flushed_and_closing()
+        let Phase::Closing(closing) = &self.phase else { return false };
+        closing.until <= now || closing.end_of_stream && self.is_flushed_and_closing()
+    }
+
+    /// Whether it is on its way to a session, so that it counts against its client's address.
+    #[must_use]
+    pub fn is_newcomer(&self) -> bool {
+        matches!(self.phase, Phase::Handshake | Phase::Hello { .. } | Phase::Busy(_))
     }
 
     /// What it is doing, for messages of tests and simulations.
@@ -361,6 +447,7 @@ impl Connection {
             dialect: match (&self.phase, self.dialect) {
                 (Phase::Handshake, _) => "handshake",
                 (_, Dialect::Frames) => "frames",
+                (_, Dialect::Gateway) => "gateway",
                 (_, Dialect::Echo) => "echo",
             },
             session: session.map(|session| session.id),
@@ -370,7 +457,22 @@ impl Connection {
             queued_reliable: self.queue.pending(Class::Reliable),
             queued_deltas: self.queue.pending(Class::Delta),
             slow: self.queue.is_slow(),
-            age: now.since(self.opened_at),
+            silence: now.since(self.last_input),
+        }
+    }
+
+    /// What the client speaks.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// How stream frames are written for this client.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        match self.dialect {
+            Dialect::Frames | Dialect::Echo => Form::Frames,
+            Dialect::Gateway => Form::Gateway,
         }
     }
 
@@ -393,7 +495,7 @@ impl Connection {
         }
         let room = self.page_room(settings);
         let share = self.cursors.len();
-        for cursor in &mut self.cursors {
+        for cursor in self.cursors.iter_mut() {
             let home = cursor.stream().home(settings.shards);
             if let Some(home) = home.filter(|home| may_request(*home))
                 && let Some(pull) = cursor.pull(me, room.0.div_ceil(share), room.1.div_ceil(share))
@@ -407,7 +509,7 @@ impl Connection {
     /// Whether nothing but input concerns this connection: no catch-up, no pause, not closing.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.cursors.is_empty() && !self.is_waiting() && !matches!(self.phase, Phase::Closing { .. })
+        self.cursors.is_empty() && !self.is_waiting() && !self.is_closing()
     }
 
     /// A page of a catch-up arrived; `true` when the member is live in that stream from here on.
@@ -425,19 +527,19 @@ impl Connection {
             if !self.is_open() {
                 return false;
             }
-            let batch = crate::frame::Shared::new(run.batch);
-            self.deliver(cx, Run { batch, from: run.from, to: run.to });
+            let forms = Forms { routes: &cx.settings.routes };
+            self.deliver_marked(cx, &mut Handles::new(run.batch, &forms), run.from, run.to);
         }
-        if live && self.is_open() {
-            self.cursors.swap_remove(at);
-            self.cursors.shrink_to_fit();
-        }
-        live && self.is_open()
+        // A frame of the page may have taken the session out of the room.
+        let at = self.cursors.iter().position(|cursor| cursor.stream() == stream);
+        let Some(at) = at.filter(|_| live && self.is_open()) else { return false };
+        self.cursors.remove(at);
+        true
     }
 
     /// Queues an answer or an introduction.
     pub(super) fn answer(&mut self, cx: &mut Cx<'_>, write: impl FnOnce(&mut Vec<u8>)) {
-        if matches!(self.phase, Phase::Closing { .. }) {
+        if self.is_closing() {
             return;
         }
         let mut frame = Vec::new();
@@ -463,40 +565,58 @@ impl Connection {
         cx: &mut Cx<'_>,
         act: impl FnOnce(&mut WriteQueue, &mut Context<'_>) -> T,
     ) -> T {
-        let mut context = queue_context(cx.now, cx.settings, cx.ledger, cx.pool, cx.stats);
+        let mut context = queue_context(self.dialect, cx.now, cx.settings, cx.ledger, cx.pool, cx.stats);
         act(&mut self.queue, &mut context)
     }
 
-    /// Reads messages until the input is used up or reading must pause.
-    pub(super) fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        let placeholder = Decoder::new(Role::Server, cx.settings.max_frame);
-        let mut decoder = std::mem::replace(&mut self.decoder, placeholder);
+    /// Reads messages until the input is used up or reading must pause; returns how many bytes need not be kept.
+    fn decode(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) -> usize {
+        let Some(mut begun) = self.decoder.take() else {
+            let mut decoder = Decoder::new(Role::Server, cx.settings.max_frame);
+            let read = self.decode_with(cx, &mut decoder, bytes);
+            // Between messages it has nothing to remember.
+            if !decoder.is_idle() && !self.is_closing() {
+                self.decoder = Some(Box::new(decoder));
+            }
+            return read;
+        };
+        let read = self.decode_with(cx, &mut begun, bytes);
+        if !begun.is_idle() && !self.is_closing() {
+            self.decoder = Some(begun);
+        }
+        read
+    }
+
+    fn decode_with(&mut self, cx: &mut Cx<'_>, decoder: &mut Decoder, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         loop {
-            if matches!(self.phase, Phase::Closing { .. }) {
-                return;
+            if self.is_closing() {
+                return bytes.len();
             }
             if self.must_wait() {
-                self.decoder = decoder;
-                return self.stash(cx, &mut bytes[at..]);
+                return at;
             }
             match decoder.next(bytes, &mut at) {
-                Ok(None) => break,
+                Ok(None) => return bytes.len(),
                 Ok(Some(message)) => self.websocket_message(cx, message),
-                Err(error) => return self.close(cx, error.reason()),
+                Err(error) => {
+                    self.close(cx, error.reason());
+                    return bytes.len();
+                }
             }
         }
-        self.decoder = decoder;
     }
 
     fn websocket_message(&mut self, cx: &mut Cx<'_>, message: Message<'_>) {
         cx.stats.frames_in_total.add(1);
         match message {
+            Message::Binary(_) if self.dialect == Dialect::Gateway => self.close(cx, CloseReason::UnsupportedData),
             Message::Binary(payload) => self.data(cx, payload),
             Message::Text(payload) if self.dialect == Dialect::Echo => {
                 let text = std::str::from_utf8(payload).unwrap_or_default();
                 self.answer(cx, |out| websocket::put_text(out, text));
             }
+            Message::Text(payload) if self.dialect == Dialect::Gateway => self.data(cx, payload),
             Message::Text(_) => self.close(cx, CloseReason::UnsupportedData),
             Message::Ping(payload) => {
                 let mut pong = Vec::new();
@@ -515,9 +635,16 @@ impl Connection {
         if self.dialect == Dialect::Echo {
             return self.answer(cx, |out| websocket::put_binary(out, payload));
         }
-        if let Flow::Hold(target) = self.message(cx, payload) {
+        if let Flow::Hold(target) = self.message_of_dialect(cx, payload) {
             self.pause = Some(Box::new(Pause { since: cx.now, held: Some(Box::from(&*payload)), target }));
             cx.stats.pauses_total.add(1);
+        }
+    }
+
+    fn message_of_dialect(&mut self, cx: &mut Cx<'_>, payload: &mut [u8]) -> Flow {
+        match self.dialect {
+            Dialect::Gateway => self.gateway_message(cx, payload),
+            Dialect::Frames | Dialect::Echo => self.message(cx, payload),
         }
     }
 
@@ -526,23 +653,36 @@ impl Connection {
         matches!(self.phase, Phase::Busy(_)) || self.pause.is_some()
     }
 
-    fn stash(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        if self.stash.len() + bytes.len() > limits::STASH_BYTES.max(cx.settings.max_frame + 64) {
-            self.close(cx, CloseReason::TryAgainLater);
-        } else {
-            self.stash.extend_from_slice(bytes);
+    /// Keeps input that came behind a pause. Beyond its bound it draws on the shard's reserve, unless the pause is the
+    /// client's doing: it does not read, or it is not authenticated.
+    fn stash(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
+        let before = beyond_bound(self.stash.len(), cx.settings);
+        let more = beyond_bound(self.stash.len() + bytes.len(), cx.settings) - before;
+        let entitled = !matches!(self.phase, Phase::Busy(_)) && !self.queue.is_blocked();
+        if more > 0 && !(entitled && more <= *cx.stash_reserve) {
+            return self.close(cx, CloseReason::TryAgainLater);
         }
+        *cx.stash_reserve -= more;
+        self.stash.extend(bytes);
+    }
+
+    /// What the stash has of the shard's reserve, bytes.
+    #[must_use]
+    pub fn reserved(&self, settings: &Settings) -> usize {
+        beyond_bound(self.stash.len(), settings)
     }
 
     /// Gives up the session: seats, scopes, ownership of the record.
     fn detach(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
-        self.stash = Vec::new();
+        *cx.stash_reserve += beyond_bound(self.stash.len(), cx.settings);
+        self.stash = Stash::default();
         self.pause = None;
-        self.cursors = Vec::new();
+        self.cursors = Packed::default();
         let session = match &mut self.phase {
             Phase::Open(session) => {
                 let seats = session.rooms.iter().map(|seat| &seat.scope);
-                let scopes: Vec<_> = seats.chain(session.joining.iter().map(|(scope, _)| scope)).cloned().collect();
+                let scopes: Vec<_> =
+                    seats.chain(session.joining.iter().map(|joining| &joining.scope)).cloned().collect();
                 session.publisher_gone(cx, scopes.into_iter());
                 Some(session.id)
             }
@@ -557,15 +697,19 @@ impl Connection {
     }
 }
 
-/// What every operation of a write queue needs.
+/// What every operation of a write queue needs; `dialect` is that of the connection when it is flushed.
 pub fn queue_context<'a>(
+    dialect: Dialect,
     now: Monotonic,
     settings: &'a Settings,
     ledger: &'a mut Ledger,
     pool: &'a mut Pool,
     stats: &'a ShardStats,
 ) -> Context<'a> {
-    let skipped: &dyn EncodeSkipped = &SkippedFrames;
+    let skipped: &dyn EncodeSkipped = match dialect {
+        Dialect::Gateway => &SkippedText,
+        Dialect::Frames | Dialect::Echo => &SkippedFrames,
+    };
     Context { now, limits: &settings.queue, ledger, pool, skipped, delta_age: &stats.delta_age_ns }
 }
 
@@ -576,6 +720,23 @@ impl EncodeSkipped for SkippedFrames {
     fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
         write::skipped(out, stream, count);
     }
+}
+
+/// Dialect A's.
+struct SkippedText;
+
+impl EncodeSkipped for SkippedText {
+    fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
+        gateway::write::skipped(out, stream, count);
+    }
+}
+
+/// What an idle connection costs (DESIGN §10: 1,000 B with everything); a size class of the allocator.
+const _: () = assert!(size_of::<Connection>() <= 160);
+
+/// What a stash of so many bytes has beyond its own bound.
+fn beyond_bound(len: usize, settings: &Settings) -> usize {
+    len.saturating_sub(limits::STASH_BYTES.max(settings.max_frame + 64))
 }
 
 /// How long after `exp` (seconds since the Unix epoch) a connection may go on, seen from `now`.

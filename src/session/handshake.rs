@@ -2,27 +2,52 @@
 //! "Endpoints").
 
 use super::Cx;
-use super::connection::{Connection, Dialect, Phase};
+use super::authenticate::Hello;
+use super::connection::{Connection, Dialect, Phase, Prepared};
 use crate::auth;
 use crate::close::CloseReason;
+use crate::limits;
+use crate::protocol::gateway;
 use crate::websocket::{self, Refusal, Request};
+
+/// A token and a resume token.
+type Credentials = (Option<Box<str>>, Option<Box<str>>);
+
+/// What the upgrade request brings: `Authorization: Bearer`, `?token=`, `?resume=`.
+fn credentials(request: &Request<'_>) -> Result<Credentials, Refusal> {
+    const LONG: Refusal = Refusal::Malformed("token is longer than 8192 bytes");
+    let bearer = request.authorization.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    });
+    let query = |name| websocket::query_parameter(request.query, name).map(|value| value.map(|text| text.into_owned()));
+    let token = match bearer {
+        Some(token) => Some(token),
+        None => query("token")?,
+    };
+    let resume = query("resume")?;
+    if token.as_ref().or(resume.as_ref()).is_some_and(|text| text.len() > limits::TOKEN_BYTES_MAX) {
+        return Err(LONG);
+    }
+    Ok((token.map(Into::into), resume.map(Into::into)))
+}
 
 /// Subprotocol of `/ws/frames`.
 const FRAMES_PROTOCOL: &str = "ringgate.frames.v1";
 
 impl Connection {
     pub(super) fn receive_handshake(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) {
-        self.stash.extend_from_slice(bytes);
-        let head = std::mem::take(&mut self.stash);
+        let mut head = self.stash.take();
+        head.extend_from_slice(bytes);
         match websocket::parse_request(&head) {
-            Ok(None) => self.stash = head,
+            Ok(None) => self.stash.put(head),
             Err(refusal) => self.refuse(cx, &refusal.response()),
             Ok(Some(request)) => {
                 let rest = request.consumed;
                 self.upgrade(cx, &request);
-                if !matches!(self.phase, Phase::Closing { .. }) && rest < head.len() {
+                if !self.is_closing() && rest < head.len() {
                     let mut rest = head[rest..].to_vec();
-                    self.decode(cx, &mut rest);
+                    self.take_in(cx, &mut rest);
                 }
             }
         }
@@ -31,6 +56,7 @@ impl Connection {
     fn upgrade(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
         let dialect = match request.path {
             "/ws/frames" => Dialect::Frames,
+            "/ws" => Dialect::Gateway,
             "/echo" if cx.settings.dev => Dialect::Echo,
             "/" if cx.settings.dev && !cx.settings.page.is_empty() && request.upgrade.is_none() => {
                 return self
@@ -44,15 +70,43 @@ impl Connection {
         if !auth::allowed(request.origin, Some(request.host), &cx.settings.origins) {
             return self.refuse(cx, &Refusal::Forbidden.response());
         }
+        if !cx.newcomers.forwarded(cx.me.conn.slot, &request.forwarded_for, &request.forwarded) {
+            return self.refuse(cx, &Refusal::TooManyNewcomers.response());
+        }
         let offered = dialect == Dialect::Frames && upgrade.protocols.contains(&FRAMES_PROTOCOL);
         let response = websocket::accept_response(upgrade.key, offered.then_some(FRAMES_PROTOCOL));
+        let prepared = match dialect {
+            Dialect::Gateway => match credentials(request) {
+                Ok(credentials) => Some(credentials),
+                Err(refusal) => return self.refuse(cx, &refusal.response()),
+            },
+            Dialect::Frames | Dialect::Echo => None,
+        };
         self.dialect = dialect;
-        self.opened_at = cx.now;
+        self.began_at = cx.now;
         self.phase = match dialect {
-            Dialect::Frames => Phase::Hello { attempts: 0 },
+            Dialect::Frames | Dialect::Gateway => Phase::hello(0),
             Dialect::Echo => Phase::Echo,
         };
         self.answer(cx, |out| out.extend_from_slice(&response));
+        if let Some(credentials) = prepared {
+            self.greet(cx, credentials);
+        }
+    }
+
+    /// Dialect A: the welcome, and what the upgrade request brought is made use of.
+    fn greet(&mut self, cx: &mut Cx<'_>, (token, resume): Credentials) {
+        let (connection, now, durability) = (cx.settings.connection_id(cx.me), cx.wall, cx.settings.durability);
+        self.answer(cx, |out| gateway::write::welcome(out, connection, now, durability));
+        if token.is_some() && resume.is_none() {
+            return self.begin(cx, Hello { token, resume, positions: Vec::new() }, None);
+        }
+        // The positions are in the first message; a token beside it is not needed unless the session's has expired.
+        if let Phase::Hello { prepared, .. } = &mut self.phase
+            && resume.is_some()
+        {
+            *prepared = Some(Box::new(Prepared { resume, token, ..Prepared::default() }));
+        }
     }
 
     /// Answers in HTTP and ends the connection.

@@ -7,9 +7,13 @@
 //!
 //! It never touches a socket, a clock, another connection, or the streams: what it wants of them are outputs.
 
+mod answers;
 mod authenticate;
+mod commands;
 mod connection;
+mod effects;
 mod frames;
+mod gateway;
 mod handshake;
 mod settings;
 
@@ -19,7 +23,7 @@ pub use connection::{Connection, Dialect, queue_context};
 pub use settings::{Clocks, Settings};
 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId};
-use crate::message::{Request, ResumeFrom, StreamStart};
+use crate::message::{Position, Request, ResumeFrom, StreamStart};
 use crate::stats::{Ledger, ShardStats};
 use crate::time::{Monotonic, WallMillis};
 
@@ -37,12 +41,18 @@ pub struct Cx<'a> {
     pub ledger: &'a mut Ledger,
     /// The shard's free queues.
     pub pool: &'a mut crate::delivery::Pool,
+    /// The shard's connections that have not authenticated, by address.
+    pub newcomers: &'a mut crate::auth::Newcomers,
     /// What the shard shows.
     pub stats: &'a ShardStats,
+    /// Where dialect A's fields are found; scratch.
+    pub fields: &'a mut crate::protocol::gateway::Fields,
     /// Reads JSON in buffers of its own.
     pub json: &'a mut crate::protocol::envelope::Json,
     /// 64 random bits.
     pub random: &'a mut dyn FnMut() -> u64,
+    /// What stashes of the shard may still hold beyond their own bound; `limits::STASH_RESERVE_BYTES` while none does.
+    pub stash_reserve: &'a mut usize,
     /// Whether a request to the node may be sent now; if not, its source pauses (DELIVERY §5).
     pub may_request: &'a dyn Fn(NodeId) -> bool,
     /// What the shard must carry out, in order.
@@ -83,6 +93,10 @@ pub enum Output {
         session: SessionId,
         /// Whether it has the role `publisher`.
         publisher: bool,
+        /// Whether a backend let it in.
+        admitted: bool,
+        /// The place of the event that let it in.
+        entry: Option<Position>,
         /// Where to go on.
         resume: Option<ResumeFrom>,
     },

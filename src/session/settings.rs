@@ -1,15 +1,18 @@
-//! What all connections of a shard share and never change: keys, routes, bounds, clocks' settings.
+//! What all connections of a shard share and never change: keys, routes, bounds, clocks' settings. A reload replaces it
+//! as a whole, between two turns.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::Verifier;
+use crate::auth::{Cidr, Verifier};
 use crate::delivery;
 use crate::id::{ConnAddr, ConnectionId, NodeId};
 use crate::limits;
 use crate::protocol::routes::Routes;
+use crate::time::Rate;
 
 /// See the module.
+#[derive(Clone)]
 pub struct Settings {
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
@@ -17,6 +20,10 @@ pub struct Settings {
     pub routes: Arc<Routes>,
     /// Allowed origins beside the same host and localhost.
     pub origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Connections of one address and shard that have not authenticated.
+    pub newcomers_max: u32,
     /// Echo and demo page are on.
     pub dev: bool,
     /// The demo page, served at `/` in dev mode.
@@ -39,6 +46,10 @@ pub struct Settings {
     pub max_frame: usize,
     /// Rooms of one session.
     pub rooms_max: usize,
+    /// How often a connection may JOIN and LEAVE, together.
+    pub moves: Rate,
+    /// How often a connection may send a command to publishers.
+    pub player_commands: Rate,
     /// Intervals and time-outs.
     pub clocks: Clocks,
 }

@@ -31,6 +31,8 @@ pub(super) struct Slot {
     pub waiting: bool,
     reading: bool,
     fin_sent: bool,
+    /// Counted against its client's address.
+    newcomer: bool,
 }
 
 impl Slots {
@@ -43,7 +45,7 @@ impl Slots {
         self.used += 1;
         let entry = &mut self.slots[slot as usize];
         let generation = entry.generation;
-        *entry = Slot { generation, connection: Some(connection), reading: true, ..Slot::default() };
+        *entry = Slot { generation, connection: Some(connection), reading: true, newcomer: true, ..Slot::default() };
         ConnKey { slot, generation }
     }
 
@@ -127,7 +129,20 @@ impl<D: Driver> Shard<D> {
         let mut connection = self.slots.live(key)?.connection.take()?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let result = {
-            let Self { driver, port, settings, ledger, pool, stats, random, json, .. } = self;
+            let Self {
+                driver,
+                port,
+                settings,
+                ledger,
+                pool,
+                newcomers,
+                stats,
+                random,
+                json,
+                fields,
+                stash_reserve,
+                ..
+            } = self;
             let mut cx = Cx {
                 now: self.now,
                 wall: self.wall,
@@ -135,9 +150,12 @@ impl<D: Driver> Shard<D> {
                 settings,
                 ledger,
                 pool,
+                newcomers,
                 stats,
                 json,
+                fields,
                 random: &mut || random.next(),
+                stash_reserve,
                 may_request: &|node| port.can_request(node) && port.deliver_clear(),
                 out: &mut outputs,
             };
@@ -159,14 +177,14 @@ impl<D: Driver> Shard<D> {
             Output::Identify { user, session, publisher } => {
                 self.members.identify(key.slot, user, session, publisher);
             }
-            Output::Join { scope, session, publisher, resume } => {
+            Output::Join { scope, session, publisher, admitted, entry, resume } => {
                 if resume.is_some() && self.resuming.last() != Some(&key) {
                     self.resuming.push(key);
                 }
                 self.members.expect_join(&scope);
                 let from = ConnAddr { shard: self.port.id(), conn: key };
                 let home = scope.home(self.settings.shards);
-                let join = JoinRequest { from, session, scope, publisher, resume };
+                let join = JoinRequest { from, session, scope, publisher, admitted, entry, resume };
                 self.port.request(home, Request::Join(Box::new(join)));
             }
             Output::Confirm { scope, streams } => self.confirm(key, &scope, &streams),
@@ -175,6 +193,7 @@ impl<D: Driver> Shard<D> {
                     self.leave_home(scope);
                 }
             }
+            Output::Leave { .. } if mutant!(self.settings, KeptSeat) => {}
             Output::Leave { scope } => {
                 if self.members.leave(key.slot, &scope) {
                     self.leave_home(scope);
@@ -192,7 +211,8 @@ impl<D: Driver> Shard<D> {
         self.members.confirm(key.slot, scope, streams.iter().map(|start| Arc::clone(&start.introduction)));
         for start in streams {
             let stream = start.introduction.handle;
-            match start.start {
+            let beginning = mutant!(self.settings, JoinAtBeginning);
+            match if beginning { Start::Behind(0) } else { start.start } {
                 Start::Live => {
                     self.members.seat(key.slot, stream, true);
                 }
@@ -222,6 +242,10 @@ impl<D: Driver> Shard<D> {
         self.pull(key);
         let Some(slot) = self.slots.live(key) else { return };
         let Some(connection) = slot.connection.as_deref_mut() else { return };
+        if slot.newcomer && !connection.is_newcomer() {
+            slot.newcomer = false;
+            self.newcomers.leave(key.slot);
+        }
         let reading = connection.wants_reads();
         if reading != std::mem::replace(&mut slot.reading, reading) {
             if reading { self.driver.resume_reads(key) } else { self.driver.pause_reads(key) }
@@ -246,7 +270,8 @@ impl<D: Driver> Shard<D> {
         let early = mutant!(self.settings, EarlyClose) && connection.is_closing();
         if connection.is_over(self.now) || early {
             let Self { ledger, pool, stats, settings, .. } = self;
-            connection.queue.abandon(&mut queue_context(self.now, settings, ledger, pool, stats));
+            let dialect = connection.dialect();
+            connection.queue.abandon(&mut queue_context(dialect, self.now, settings, ledger, pool, stats));
             slot.connection = None;
             self.driver.close(key);
             self.node.connections.fetch_sub(1, Ordering::Relaxed);

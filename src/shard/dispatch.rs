@@ -1,5 +1,6 @@
 //! What arrives at a shard: completions of the driver, messages of the mesh.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,11 +9,12 @@ use super::driver::{Completion, Driver};
 use super::{Shard, mutant};
 use crate::close::CloseReason;
 use crate::delivery::Verdict;
-use crate::frame::{Batch, Run, Shared};
+use crate::frame::{Batch, Handles, Run, View};
 use crate::id::{ConnAddr, ConnKey, Scope};
 use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Request};
+use crate::protocol::Forms;
 use crate::protocol::frames::write::FramesEncoder;
-use crate::session::Connection;
+use crate::session::{Connection, Dialect};
 use crate::streams::HomeOutput;
 use crate::websocket::Refusal;
 
@@ -27,7 +29,7 @@ impl<D: Driver> Shard<D> {
 
     fn dispatch(&mut self, completion: Completion<D::Socket>) {
         match completion {
-            Completion::Accepted { socket, .. } => self.accept(socket),
+            Completion::Accepted { socket, peer } => self.accept(socket, peer.ip()),
             Completion::AcceptFailed(kind) => tracing::warn!(?kind, "accepting failed; trying again"),
             Completion::Received { conn, lease } => {
                 self.stats.bytes_in_total.add(u64::from(lease.len));
@@ -63,7 +65,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn accept(&mut self, socket: D::Socket) {
+    fn accept(&mut self, socket: D::Socket, peer: IpAddr) {
+        if !self.newcomers.has_room(peer) {
+            self.stats.refused_total.add(1);
+            return self.driver.refuse(socket, &Refusal::TooManyNewcomers.response());
+        }
         let count = self.node.connections.fetch_add(1, Ordering::Relaxed);
         if count >= self.node.connections_max || self.draining {
             self.node.connections.fetch_sub(1, Ordering::Relaxed);
@@ -71,8 +77,9 @@ impl<D: Driver> Shard<D> {
             return self.driver.refuse(socket, &Refusal::Unavailable.response());
         }
         self.stats.accepted_total.add(1);
-        let connection = Box::new(Connection::new(self.now, self.settings.max_frame));
+        let connection = Box::new(Connection::new(self.now));
         let key = self.slots.insert(connection);
+        self.newcomers.enter(key.slot, peer);
         self.driver.attach(key, socket);
         self.settle(key);
     }
@@ -80,49 +87,87 @@ impl<D: Driver> Shard<D> {
     /// Takes every delivery: it never makes another message that could wait (DELIVERY §5).
     pub(super) fn drain_deliver(&mut self) {
         while let Some((_, message)) = self.port.take_deliver() {
-            match message {
-                Deliver::Batch(batch) => self.deliver(batch),
-                Deliver::Introduce { scope, introduction } => {
-                    self.resuming.retain(|key| slots_resume(&mut self.slots, *key, &scope, &introduction));
-                    for slot in self.members.introduce(&scope, &introduction) {
-                        let key = self.slots.key(slot);
-                        self.with(key, |connection, cx| connection.introduced(cx, &scope, &introduction));
-                    }
-                }
-                Deliver::Joined(joined) => self.joined(*joined),
-                Deliver::Page(page) => self.page(*page),
-                Deliver::Answered { to, correlation, outcome } => {
-                    self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
-                }
-                Deliver::Presence(reply) => self.presence(*reply),
-                Deliver::Kick { user } => {
-                    // A resume whose answer is on its way past this kick on another ring must not outlive it.
-                    self.slots.connections_mut().for_each(|connection| connection.kicked_while_looking(&user));
-                    for slot in self.members.of_user(&user) {
-                        let key = self.slots.key(slot);
-                        self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
-                    }
-                }
-                Deliver::Api(_) => debug_assert!(false, "a shard asks the API nothing"),
+            if mutant!(self.settings, SwapDeliveries)
+                && let Some((_, second)) = self.port.take_deliver()
+            {
+                self.take_in(second);
             }
+            self.take_in(message);
             if self.flush_soon {
                 self.flush_dirty();
             }
         }
     }
 
-    /// New frames for all live members: one push each, nothing else on this path.
+    fn take_in(&mut self, message: Deliver) {
+        match message {
+            Deliver::Batch(batch) => self.deliver(batch),
+            Deliver::Introduce { scope, introduction } => {
+                self.resuming.retain(|key| slots_resume(&mut self.slots, *key, &scope, &introduction));
+                for slot in self.members.introduce(&scope, &introduction) {
+                    let key = self.slots.key(slot);
+                    self.with(key, |connection, cx| connection.introduced(cx, &scope, &introduction));
+                }
+            }
+            Deliver::Joined(joined) => self.joined(*joined),
+            Deliver::Page(page) => self.page(*page),
+            Deliver::Answered { to, correlation, outcome } => {
+                self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
+            }
+            Deliver::Presence(reply) => self.presence(*reply),
+            Deliver::Kick { user } => {
+                // A resume whose answer is on its way past this kick on another ring must not outlive it.
+                self.slots.connections_mut().for_each(|connection| connection.kicked_while_looking(&user));
+                for slot in self.members.of_user(&user) {
+                    let key = self.slots.key(slot);
+                    self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
+                }
+            }
+            Deliver::Api(_) => debug_assert!(false, "a shard asks the API nothing"),
+        }
+    }
+
+    /// New frames for all live members.
     fn deliver(&mut self, batch: Arc<Batch>) {
         let stream = batch.stream();
-        let shared = Shared::new(batch);
+        let settings = self.settings.clone();
+        let forms = Forms { routes: &settings.routes };
+        let mut handles = Handles::new(batch, &forms);
+        if handles.batch().marks().is_empty() {
+            self.deliver_plain(&mut handles);
+        } else {
+            let to = handles.batch().len() as u32;
+            for index in self.members.live(stream).to_vec() {
+                let key = self.slots.key(index);
+                // An effect of an earlier member's frame touches that member's seats alone.
+                self.with(key, |connection, cx| connection.deliver_marked(cx, &mut handles, 0, to));
+                let connection = self.slots.connection(key);
+                self.flush_soon |= connection.is_some_and(|connection| connection.queue.over_half(&settings.queue));
+            }
+        }
+        for index in self.members.take_waiting(stream) {
+            let key = self.slots.key(index);
+            self.with(key, |connection, _| {
+                let mut cursors = connection.cursors.iter_mut();
+                if let Some(cursor) = cursors.find(|cursor| cursor.stream() == stream) {
+                    cursor.stream_moved();
+                }
+            });
+        }
+    }
+
+    /// One push for each member, nothing else on this path.
+    fn deliver_plain(&mut self, handles: &mut Handles<'_>) {
+        let stream = handles.batch().stream();
         let mut troubled: Vec<(u32, Verdict)> = Vec::new();
         let Self { members, slots, settings, ledger, pool, stats, dirty, flush_soon, timers, .. } = self;
-        let mut context = crate::session::queue_context(self.now, settings, ledger, pool, stats);
+        let mut context = crate::session::queue_context(Dialect::Frames, self.now, settings, ledger, pool, stats);
         for &index in members.live(stream) {
             let key = slots.key(index);
             let slot = slots.get_mut(index);
             let Some(connection) = slot.connection.as_deref_mut() else { continue };
-            let verdict = connection.queue.push_run(Run::whole(shared.clone()), &mut context);
+            let batch = handles.of(connection.form(), View::Whole).clone();
+            let verdict = connection.queue.push_run(Run::whole(batch), &mut context);
             if slot.blocked {
                 // No flush will settle it: its age is watched from here.
                 let deadline = connection.queue.age_deadline(&settings.queue);
@@ -142,15 +187,6 @@ impl<D: Driver> Shard<D> {
         for (index, verdict) in troubled {
             let key = self.slots.key(index);
             self.with(key, |connection, cx| connection.judge(cx, verdict));
-        }
-        for index in self.members.take_waiting(stream) {
-            let key = self.slots.key(index);
-            self.with(key, |connection, _| {
-                let mut cursors = connection.cursors.iter_mut();
-                if let Some(cursor) = cursors.find(|cursor| cursor.stream() == stream) {
-                    cursor.stream_moved();
-                }
-            });
         }
     }
 
@@ -196,31 +232,35 @@ impl<D: Driver> Shard<D> {
     pub(super) fn drain_requests(&mut self) {
         for _ in 0..REQUESTS_PER_TURN {
             let Some((_, request)) = self.port.take_request() else { return };
-            match request {
-                Request::Publish(publish) => {
-                    let outcome = self.homes.publish(self.now, &publish, &FramesEncoder);
-                    if publish.correlation != 0 {
-                        self.answer(publish.from, publish.correlation, outcome.map(|_| ()));
-                    }
-                }
-                Request::Event(event) => {
-                    if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
-                        tracing::error!(
-                            code = code.name(),
-                            topic = &*event.topic,
-                            place = event.place,
-                            "event refused"
-                        );
-                    }
-                }
-                Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
-                    self.deferred.push(request);
-                }
-                Request::Api(request) => self.api(*request),
-                Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
+            if mutant!(self.settings, SwapRequests)
+                && let Some((_, second)) = self.port.take_request()
+            {
+                self.carry_home(second);
             }
+            self.carry_home(request);
         }
         self.busy_next = true;
+    }
+
+    fn carry_home(&mut self, request: Request) {
+        match request {
+            Request::Publish(publish) => {
+                let outcome = self.homes.publish(self.now, &publish, &FramesEncoder);
+                if publish.correlation != 0 {
+                    self.answer(publish.from, publish.correlation, outcome.map(|_| ()));
+                }
+            }
+            Request::Event(event) => {
+                if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
+                    tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
+                }
+            }
+            Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
+                self.deferred.push(request);
+            }
+            Request::Api(request) => self.api(*request),
+            Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
+        }
     }
 
     fn answer(&mut self, to: ConnAddr, correlation: u64, outcome: Result<(), crate::message::ErrorCode>) {
@@ -238,7 +278,8 @@ impl<D: Driver> Shard<D> {
                 Request::Join(join) => {
                     let outcome = self.homes.join(self.now, &join);
                     self.send_outputs();
-                    let joined = Joined { to: join.from.conn, scope: join.scope, outcome };
+                    let scope = self.homes.own_name(join.scope);
+                    let joined = Joined { to: join.from.conn, scope, outcome };
                     self.port.deliver(join.from.shard, Deliver::Joined(Box::new(joined)));
                 }
                 Request::Leave { scope, from } => self.homes.leave(self.now, &scope, from),

@@ -41,7 +41,7 @@ impl<D: Driver> Shard<D> {
         let slot = slots.get_mut(index);
         slot.dirty = false;
         let Some(connection) = slot.connection.as_deref_mut().filter(|_| !slot.blocked) else { return };
-        let mut context = queue_context(self.now, settings, ledger, pool, stats);
+        let mut context = queue_context(connection.dialect(), self.now, settings, ledger, pool, stats);
         stats.queue_frames.record(connection.queue.pending(crate::class::Class::Reliable));
         match connection.queue.next_send(&mut context) {
             ToSend::Nothing => {}
@@ -78,7 +78,7 @@ impl<D: Driver> Shard<D> {
         let Self { slots, settings, ledger, pool, stats, .. } = self;
         let Some(slot) = slots.live(key) else { return };
         let Some(connection) = slot.connection.as_deref_mut() else { return };
-        let mut context = queue_context(self.now, settings, ledger, pool, stats);
+        let mut context = queue_context(connection.dialect(), self.now, settings, ledger, pool, stats);
         let verdict = connection.queue.sent(bytes, &mut context);
         if short {
             slot.blocked = true;

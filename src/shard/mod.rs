@@ -1,5 +1,5 @@
 //! The shard: one pinned thread, its connections, its homes (DESIGN §2, §3). No lock, no future, nothing shared but
-//! rings and frozen frames.
+//! rings, frozen frames and versions of the settings.
 //!
 //! One [`Shard::turn`]: wait → drain mailboxes → dispatch completions → requests → timers → seal the homes' batches →
 //! answer joins and pulls → flush dirty connections → wake whom the mesh names. Policy lives in `session`, `delivery`
@@ -18,13 +18,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::auth::Newcomers;
 use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
 use crate::limits;
-use crate::message::Request;
+use crate::message::{Event, Request};
 use crate::protocol::envelope::Json;
-use crate::router::Port;
+use crate::protocol::frames::FramesEncoder;
+use crate::protocol::gateway::Fields;
+use crate::router::{Latest, Port};
 use crate::session::{Output, Settings};
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::{HomeConfig, Homes, Members};
@@ -38,8 +41,8 @@ pub struct ShardConfig {
     pub port: Port,
     /// Bounds and identity of its homes.
     pub homes: HomeConfig,
-    /// What its connections share.
-    pub settings: Arc<Settings>,
+    /// What its connections share; the newest is taken at the beginning of a turn.
+    pub settings: Latest<Settings>,
     /// What it shows.
     pub stats: Arc<ShardStats>,
     /// What all shards of the node share.
@@ -69,8 +72,9 @@ pub struct Shard<D: Driver> {
     port: Port,
     homes: Homes,
     members: Members,
+    newcomers: Newcomers,
     slots: Slots,
-    settings: Arc<Settings>,
+    settings: Latest<Settings>,
     stats: Arc<ShardStats>,
     node: Arc<NodeState>,
     ledger: Ledger,
@@ -100,6 +104,9 @@ pub struct Shard<D: Driver> {
     /// Connections whose resume has answers parked; a stream that appears meanwhile is added to them.
     resuming: Vec<ConnKey>,
     json: Json,
+    fields: Fields,
+    /// What is left for input that one wait brought behind a pause.
+    stash_reserve: usize,
 }
 
 /// Whether the shard goes on.
@@ -116,9 +123,17 @@ impl<D: Driver> Shard<D> {
     #[must_use]
     pub fn new(mut driver: D, config: ShardConfig) -> Self {
         let now = driver.now();
+        #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants change it"))]
+        let mut homes = Homes::new(config.homes, now);
+        #[cfg(feature = "mutants")]
+        homes.break_with(config.settings.queue.mutant);
         Self {
-            homes: Homes::new(config.homes, now),
+            homes,
             members: Members::new(config.seed),
+            newcomers: {
+                let settings = &config.settings;
+                Newcomers::new(settings.newcomers_max, settings.trusted_proxies.clone(), config.seed)
+            },
             slots: Slots::default(),
             pool: Pool::new(config.seed),
             timers: Wheel::new(now, TIMER_GRANULARITY),
@@ -144,8 +159,23 @@ impl<D: Driver> Shard<D> {
             random: random::Random::new(|| driver.random()),
             resuming: Vec::new(),
             json: Json::default(),
+            fields: Fields::default(),
+            stash_reserve: limits::STASH_RESERVE_BYTES,
             driver,
         }
+    }
+
+    /// Puts what a log kept into the homes. Call it before the first turn: nobody is served yet, so nobody is told.
+    pub fn rebuild(&mut self, events: impl Iterator<Item = Event>) {
+        for event in events {
+            if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
+                tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
+            }
+            while self.homes.output().is_some() {}
+        }
+        self.homes.seal(self.now);
+        while self.homes.output().is_some() {}
+        self.show_homes();
     }
 
     /// Turns until the node is drained.
@@ -160,6 +190,7 @@ impl<D: Driver> Shard<D> {
         }
         let started = self.driver.now();
         (self.now, self.wall) = (started, self.driver.wall());
+        self.settings.refresh();
         self.port.flush_outboxes();
         self.drain_deliver();
         self.resume_waiting();
@@ -260,7 +291,7 @@ impl<D: Driver> Shard<D> {
                 self.driver.wake(peer);
             }
         }
-        let (history_bytes, streams) = self.homes.sizes();
+        self.show_homes();
         self.busy = std::mem::take(&mut self.busy_next)
             || self.waiting.iter().any(|slot| self.can_go_on(*slot))
             || !self.dirty.is_empty()
@@ -276,9 +307,13 @@ impl<D: Driver> Shard<D> {
         stats.mesh_depth.record(self.port.depth().0 as u64 + self.port.depth().1 as u64);
         stats.connections.set(self.slots.len() as u64);
         stats.sessions.set(self.members.sizes().0 as u64);
-        stats.history_bytes.set(history_bytes as u64);
-        stats.streams.set(streams as u64);
         stats.paused_connections.set(self.waiting.len() as u64);
+    }
+
+    fn show_homes(&self) {
+        let (history_bytes, streams) = self.homes.sizes();
+        self.stats.history_bytes.set(history_bytes as u64);
+        self.stats.streams.set(streams as u64);
     }
 
     /// Checks what must hold between turns: conservation (D5), seats; for tests, simulations and debug builds.
@@ -287,11 +322,15 @@ impl<D: Driver> Shard<D> {
     /// If an invariant is broken.
     pub fn check(&self) {
         self.members.check();
+        let newcomers = self.slots.connections().filter(|connection| connection.is_newcomer()).count();
+        assert_eq!(self.newcomers.len(), newcomers, "who has authenticated or ended is counted as a newcomer");
         for class in crate::class::Class::ALL {
             let waiting: u64 = self.slots.connections().map(|connection| connection.queue.pending(class)).sum();
             let account = &self.ledger.accounts[class.index()];
             assert_eq!(account.pending(), waiting, "D5: {class:?} {account:?}");
         }
+        let reserved: usize = self.slots.connections().map(|connection| connection.reserved(&self.settings)).sum();
+        assert_eq!(reserved + self.stash_reserve, limits::STASH_RESERVE_BYTES, "D4: the stashes' reserve");
         let limits = &self.settings.queue;
         for connection in self.slots.connections() {
             let queue = &connection.queue;
@@ -324,6 +363,12 @@ impl<D: Driver> Shard<D> {
     pub fn describe(&self, key: ConnKey) -> String {
         let connection = self.slots.connection(key).map(crate::session::Connection::describe);
         format!("{connection:?}, seats {:?}, depth {:?}", self.members.seats(key.slot), self.port.depth())
+    }
+
+    /// Bytes that the stashes have of the shard's reserve, for tests and simulations.
+    #[must_use]
+    pub fn stash_reserved(&self) -> usize {
+        limits::STASH_RESERVE_BYTES - self.stash_reserve
     }
 
     /// Connections, sessions, scopes and streams the shard holds, for leak tests.

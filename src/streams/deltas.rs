@@ -10,7 +10,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use crate::class::Class;
-use crate::frame::{BatchBuilder, Item, SentRun};
+use crate::frame::{BatchBuilder, Item, Origin, SentRun};
 use crate::id::StreamHandle;
 use crate::time::Monotonic;
 
@@ -86,8 +86,8 @@ impl DeltaValues {
 
     /// The values that changed behind `sequence`, as one run, and the sequence of the last.
     #[must_use]
-    pub fn page(&self, stream: StreamHandle, sequence: u64) -> (Option<SentRun>, u64) {
-        let mut builder = BatchBuilder::new(stream);
+    pub fn page(&self, stream: StreamHandle, origin: Origin, sequence: u64) -> (Option<SentRun>, u64) {
+        let mut builder = BatchBuilder::of(stream, origin);
         let (mut last, mut born) = (sequence, Monotonic::NEVER);
         for (&sequence, key) in self.order.range(sequence + 1..) {
             let slot = self.slots.get(key).expect("the order holds the slots' keys");

@@ -13,12 +13,12 @@ use foldhash::fast::FixedState;
 use super::deltas::DeltaValues;
 use super::history::History;
 use crate::class::Class;
-use crate::frame::{Batch, BatchBuilder, Encode, FrameKind, Item};
+use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin};
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
     Effect, ErrorCode, Event, HistoryAsk, HistoryPage, HistoryRefusal, Introduction, JoinRequest, LostReason, Page,
-    PageNext, Position, Publish, Pull, ResumeFrom, Start, StreamStart,
+    PageNext, Position, Publish, PublishTo, Pull, ResumeFrom, Start, StreamStart,
 };
 use crate::time::{Monotonic, Wheel};
 
@@ -97,6 +97,9 @@ pub struct Homes {
     outputs: VecDeque<HomeOutput>,
     checks: Wheel<u32>,
     fired: Vec<u32>,
+    /// Whether a broken policy puts every event of the bus twice; see [`crate::mutant`].
+    #[cfg(feature = "mutants")]
+    doubles_events: bool,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,8 @@ struct ScopeHome {
     publishers: Vec<Publisher>,
     /// Made by a publisher's JOIN, open to every authenticated user.
     open: bool,
+    /// A backend lets sessions in: a publisher's JOIN does not open it.
+    admits: bool,
     last_active: Monotonic,
 }
 
@@ -137,6 +142,9 @@ struct Incoming<'a> {
     forgets: bool,
     kind: FrameKind,
     place: Option<u64>,
+    audience: Option<Arc<Audience>>,
+    /// Whether the session joins or leaves the room.
+    act: Option<(bool, Arc<str>)>,
     body: &'a [u8],
 }
 
@@ -156,8 +164,16 @@ impl Homes {
             outputs: VecDeque::new(),
             checks: Wheel::new(now, CHECK_GRANULARITY),
             fired: Vec::new(),
+            #[cfg(feature = "mutants")]
+            doubles_events: false,
             config,
         }
+    }
+
+    /// Runs a broken policy, if it is one of the homes'.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.doubles_events = mutant == crate::mutant::Mutant::DoubledEvent;
     }
 
     /// Puts a relayed frame, or a player's command, into its stream.
@@ -168,15 +184,17 @@ impl Homes {
     pub fn publish(&mut self, now: Monotonic, publish: &Publish, encode: &dyn Encode) -> Result<Placed, ErrorCode> {
         let index = publish.stream.index(self.config.shards).ok_or(ErrorCode::RoomNotFound)?;
         let stream = self.streams.get(&index).ok_or(ErrorCode::RoomNotFound)?;
-        let target = if publish.to_input {
-            let scope = stream.scope.clone();
-            let home = self.scopes.get(&scope).ok_or(ErrorCode::RoomNotFound)?;
-            if home.publishers.is_empty() {
-                return Err(ErrorCode::Unavailable);
+        let scope = stream.scope.clone();
+        let target = match publish.to {
+            PublishTo::Stream => index,
+            PublishTo::Relay => self.ensure_stream(now, &scope, &format!("relay/{scope}"), self.config.epoch, false)?,
+            PublishTo::Input => {
+                let home = self.scopes.get(&scope).ok_or(ErrorCode::RoomNotFound)?;
+                if home.publishers.is_empty() {
+                    return Err(ErrorCode::Unavailable);
+                }
+                self.ensure_stream(now, &scope, &format!("input/{scope}"), self.config.epoch, true)?
             }
-            self.ensure_stream(now, &scope, &format!("input/{scope}"), self.config.epoch, true)?
-        } else {
-            index
         };
         let incoming = Incoming {
             class: publish.class,
@@ -184,6 +202,8 @@ impl Homes {
             forgets: publish.forgets,
             kind: publish.kind,
             place: None,
+            audience: None,
+            act: None,
             body: &publish.body,
         };
         self.put(now, target, &incoming, encode)
@@ -212,8 +232,18 @@ impl Homes {
             forgets: event.forgets,
             kind: event.kind,
             place: Some(event.place),
+            audience: event.audience.clone(),
+            act: match &event.effect {
+                Some(Effect::Join(room)) => Some((true, Arc::clone(room))),
+                Some(Effect::Leave(room)) => Some((false, Arc::clone(room))),
+                Some(Effect::Kick) | None => None,
+            },
             body: &event.body,
         };
+        #[cfg(feature = "mutants")]
+        if self.doubles_events {
+            self.put(now, index, &incoming, encode)?;
+        }
         self.put(now, index, &incoming, encode).map(|_| ())
     }
 
@@ -221,7 +251,7 @@ impl Homes {
     /// after [`Homes::seal`], with the outputs delivered.
     ///
     /// # Errors
-    /// `RoomNotFound` for a room that nobody opened.
+    /// `RoomNotFound` for a room that nobody opened and no backend let the session into.
     pub fn join(&mut self, now: Monotonic, join: &JoinRequest) -> Result<Vec<StreamStart>, ErrorCode> {
         debug_assert!(self.dirty.is_empty(), "joins are answered on sealed streams");
         let scope = &join.scope;
@@ -229,7 +259,17 @@ impl Homes {
             if join.publisher {
                 self.open_room(now, scope)?;
             }
-            let home = self.scopes.get_mut(scope).filter(|home| home.open).ok_or(ErrorCode::RoomNotFound)?;
+            if let Some(entry) = &join.entry {
+                // Whatever of it comes later is behind the entry: the cursor waits for it.
+                self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
+            }
+            if join.admitted {
+                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+                home.admits |= !home.open;
+            }
+            let entitled = join.admitted || join.publisher;
+            let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
+            let home = known.ok_or(ErrorCode::RoomNotFound)?;
             if join.publisher {
                 home.publishers.retain(|publisher| publisher.session != join.session);
                 home.publishers.push(Publisher { session: join.session, from: join.from, until: None });
@@ -240,7 +280,14 @@ impl Homes {
         let Some(home) = self.scopes.get(scope) else { return Ok(Vec::new()) };
         let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
         let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
-        Ok(visible.map(|stream| stream.start(join.resume.as_ref())).collect())
+        Ok(visible.map(|stream| stream.start(join)).collect())
+    }
+
+    /// The scope under the name that is kept here: members of a room share its text, instead of each keeping the copy of
+    /// their own JOIN.
+    #[must_use]
+    pub fn own_name(&self, scope: Scope) -> Scope {
+        self.scopes.get_key_value(&scope).map_or(scope, |(own, _)| own.clone())
     }
 
     /// Excludes a shard that has no member of the scope left.
@@ -295,7 +342,7 @@ impl Homes {
         }
         // The head is met: all newest values in one page. A slow member's queue has bounds and turns of its own; paging
         // them here by age would starve the keys at the end for as long as those at the front change.
-        let (run, sequence) = stream.deltas.page(pull.stream, pull.after_delta);
+        let (run, sequence) = stream.deltas.page(pull.stream, stream.pending.origin(), pull.after_delta);
         page.runs.extend(run);
         page.after_delta = sequence;
         page
@@ -311,8 +358,8 @@ impl Homes {
         let mut streams = home.iter().flat_map(|home| &home.streams).filter_map(|index| self.streams.get(index));
         let named = |stream: &&HomeStream| stream.introduction.position.stream == ask.stream;
         let stream = streams.find(named).ok_or(HistoryRefusal::NoStream)?;
-        let introduction = stream.start(None).introduction;
-        if ask.epoch.is_some_and(|epoch| epoch != introduction.position.epoch) {
+        let known = &stream.introduction.position;
+        if ask.epoch.is_some_and(|epoch| epoch != known.epoch) {
             return Err(HistoryRefusal::Lost(LostReason::EpochChanged));
         }
         let after = ask.after.unwrap_or_else(|| stream.history.beginning(stream.head));
@@ -320,7 +367,8 @@ impl Homes {
             return Err(HistoryRefusal::Lost(LostReason::HistoryEvicted));
         }
         let (runs, after) = stream.history.page(after, ask.frames as usize, ask.bytes as usize);
-        Ok(HistoryPage { introduction, runs, after })
+        let position = Position { place: stream.head, ..known.clone() };
+        Ok(HistoryPage { introduction: Arc::new(Introduction { position, ..*stream.introduction }), runs, after })
     }
 
     /// Whether frames wait to be sealed.
@@ -370,7 +418,7 @@ impl Homes {
 
     fn open_room(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
         let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
-        home.open = true;
+        home.open |= !home.admits;
         self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
         self.ensure_stream(now, scope, &format!("input/{scope}"), self.config.epoch, true)?;
         Ok(())
@@ -397,6 +445,7 @@ impl Homes {
         self.next_index += 1;
         let position = Position { stream: name.into(), epoch, place: 0 };
         let introduction = Arc::new(Introduction { handle, position, publishers_only });
+        let origin = Origin::of_stream(name);
         home.streams.push(index);
         let shards = match scope {
             Scope::Room(_) => home.shards,
@@ -407,7 +456,7 @@ impl Homes {
             introduction: Arc::clone(&introduction),
             head: 0,
             last_event: now,
-            pending: BatchBuilder::new(handle),
+            pending: BatchBuilder::of(handle, origin),
             dirty: false,
             history: History::default(),
             deltas: DeltaValues::new(self.config.seed),
@@ -440,6 +489,12 @@ impl Homes {
         };
         let from = stream.pending.byte_len();
         stream.pending.push(item, |out| encode.encode(handle, &item, incoming.kind, incoming.body, out));
+        let act = incoming.act.as_ref().map(|(joins, room)| Arc::new(stream.act(*joins, room, item.place)));
+        let refusal = incoming.kind.frame_type == FrameKind::ERROR_TYPE;
+        let mark = Mark { index: 0, audience: incoming.audience.clone(), act, refusal };
+        if item.class == Class::Reliable && !mark.is_empty() {
+            stream.pending.mark(mark);
+        }
         if item.class == Class::Delta {
             let wire = &stream.pending.bytes()[from..];
             stream.deltas.set(now, item.key, item.place, wire, limits::HOME_DELTA_KEYS);
@@ -540,39 +595,50 @@ impl Homes {
 impl ScopeHome {
     fn new(now: Monotonic) -> Self {
         let (streams, publishers) = (Vec::new(), Vec::new());
-        Self { shards: ShardSet::default(), streams, publishers, open: false, last_active: now }
+        Self { shards: ShardSet::default(), streams, publishers, open: false, admits: false, last_active: now }
     }
 }
 
 impl HomeStream {
     /// Where a member starts (DELIVERY §6 "Recovered").
-    fn start(&self, resume: Option<&ResumeFrom>) -> StreamStart {
+    fn start(&self, join: &JoinRequest) -> StreamStart {
         let known = &self.introduction.position;
-        let position = Position { stream: Arc::clone(&known.stream), epoch: known.epoch, place: self.head };
-        let introduction = Introduction { position, ..*self.introduction };
-        let start = match resume {
-            None if self.deltas.is_empty() => Start::Live,
-            None => Start::Behind(self.head),
-            Some(resume) => self.resume_start(resume),
+        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream);
+        let start = match (&join.resume, entry) {
+            (Some(resume), _) => self.resume_start(resume),
+            (None, Some(entry)) => self.start_behind(entry),
+            (None, None) if self.deltas.is_empty() => Start::Live,
+            (None, None) => Start::Behind(self.head),
         };
-        StreamStart { introduction: Arc::new(introduction), start }
+        let place = match (entry, start) {
+            (Some(entry), Start::Behind(_)) => entry.place,
+            _ => self.head,
+        };
+        let position = Position { stream: Arc::clone(&known.stream), epoch: known.epoch, place };
+        StreamStart { introduction: Arc::new(Introduction { position, ..*self.introduction }), start }
+    }
+
+    /// What a frame of this place does.
+    fn act(&self, joins: bool, room: &Arc<str>, place: u64) -> Act {
+        let Position { stream, epoch, .. } = &self.introduction.position;
+        Act { joins, room: Arc::clone(room), stream: Arc::clone(stream), epoch: *epoch, place }
+    }
+
+    fn start_behind(&self, position: &Position) -> Start {
+        if position.epoch != self.introduction.position.epoch {
+            Start::Lost(LostReason::EpochChanged)
+        } else if self.history.reaches_back_to(position.place, self.head) {
+            Start::Behind(position.place)
+        } else {
+            Start::Lost(LostReason::HistoryEvicted)
+        }
     }
 
     fn resume_start(&self, resume: &ResumeFrom) -> Start {
         let name = &self.introduction.position.stream;
         let mut known = resume.positions.iter().chain(&resume.entered);
-        let place = match known.find(|position| position.stream == *name) {
-            Some(position) if position.epoch != self.introduction.position.epoch => {
-                return Start::Lost(LostReason::EpochChanged);
-            }
-            Some(position) => position.place,
-            None => 0,
-        };
-        if self.history.reaches_back_to(place, self.head) {
-            Start::Behind(place)
-        } else {
-            Start::Lost(LostReason::HistoryEvicted)
-        }
+        let own = Position { place: 0, ..self.introduction.position.clone() };
+        self.start_behind(known.find(|position| position.stream == *name).unwrap_or(&own))
     }
 }
 

@@ -5,10 +5,14 @@ use proptest::prelude::*;
 use super::home::{HomeConfig, HomeOutput, Homes};
 use super::{Cursor, Members};
 use crate::class::Class;
-use crate::frame::{Encode, FrameKind, Item};
+use crate::frame::{Audience, Encode, FrameKind, Item};
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle};
-use crate::message::{ErrorCode, JoinRequest, LostReason, PageNext, Position, Publish, ResumeFrom, Start, StreamStart};
+use crate::message::{
+    Effect, ErrorCode, Event, JoinRequest, LostReason, PageNext, Position, Publish, PublishTo, ResumeFrom, Start,
+    StreamStart,
+};
 use crate::time::Monotonic;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A frame on the wire is its body.
@@ -48,7 +52,18 @@ fn scope() -> Scope {
 }
 
 fn join(homes: &mut Homes, publisher: bool, resume: Option<ResumeFrom>) -> Result<Vec<StreamStart>, ErrorCode> {
-    homes.join(at(1), &JoinRequest { from: ME, session: SessionId([1; 16]), scope: scope(), publisher, resume })
+    homes.join(
+        at(1),
+        &JoinRequest {
+            from: ME,
+            session: SessionId([1; 16]),
+            scope: scope(),
+            publisher,
+            admitted: false,
+            entry: None,
+            resume,
+        },
+    )
 }
 
 fn open(homes: &mut Homes) -> StreamHandle {
@@ -60,7 +75,8 @@ fn open(homes: &mut Homes) -> StreamHandle {
 fn publish(homes: &mut Homes, stream: StreamHandle, class: Class, key: u64, body: &[u8]) -> u64 {
     let kind = FrameKind { frame_type: 35, kind: 0 };
     let (from, body) = (ME, body.into());
-    let publish = Publish { from, correlation: 0, stream, to_input: false, kind, class, key, forgets: false, body };
+    let publish =
+        Publish { from, correlation: 0, stream, to: PublishTo::Stream, kind, class, key, forgets: false, body };
     homes.publish(at(1), &publish, &Plain).unwrap().place
 }
 
@@ -200,7 +216,7 @@ fn rooms_open_and_end() {
         from: ME,
         correlation: 0,
         stream: relay,
-        to_input: true,
+        to: PublishTo::Input,
         kind: FrameKind { frame_type: 18, kind: 0x8000 },
         class: Class::Reliable,
         key: 0,
@@ -221,4 +237,127 @@ fn rooms_open_and_end() {
     assert_eq!(homes.sizes(), (0, 0));
     assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
     assert_eq!(Members::new(1).sizes(), (0, 0, 0));
+}
+
+fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option<Audience>) {
+    let event = Event {
+        id: None,
+        topic: "games.events".into(),
+        partition: 0,
+        epoch: 4,
+        place,
+        scope: scope(),
+        class: Class::Reliable,
+        key: 0,
+        forgets: false,
+        kind: FrameKind { frame_type: 35, kind: 1 },
+        effect,
+        audience: audience.map(Arc::new),
+        body: place.to_string().into_bytes().into(),
+    };
+    homes.event(at(1), &event, &Plain).unwrap();
+    homes.seal(at(1));
+}
+
+/// Who is let in by an event misses nothing behind it and gets nothing before it, whether the room's home is ahead of
+/// that event or behind it; other streams start at their heads.
+#[test]
+fn an_entry_starts_right_behind_its_event() {
+    for (before, behind) in [(&[3, 5, 9, 12][..], &[20, 21][..]), (&[][..], &[3, 9, 12]), (&[3], &[8, 9, 10])] {
+        let mut homes = homes();
+        for place in before {
+            event(&mut homes, *place, None, None);
+        }
+        let entry = Position { stream: "games.events.0/room:arena".into(), epoch: 4, place: 7 };
+        let session = SessionId([1; 16]);
+        let join = JoinRequest {
+            from: ME,
+            session,
+            scope: scope(),
+            publisher: false,
+            admitted: true,
+            entry: Some(entry),
+            resume: None,
+        };
+        let starts = homes.join(at(1), &join).unwrap();
+        assert_eq!((starts.len(), starts[0].start), (1, Start::Behind(7)));
+        assert_eq!(starts[0].introduction.position.place, 7);
+        for place in behind {
+            event(&mut homes, *place, None, None);
+        }
+        let expected = before.iter().chain(behind).filter(|place| **place > 7);
+        let expected: Vec<Vec<u8>> = expected.map(|place: &u64| place.to_string().into_bytes()).collect();
+        assert_eq!(caught_up(&homes, starts[0].introduction.handle, 7, 2), Ok(expected));
+    }
+}
+
+/// An entry that the history no longer reaches back to is said to be lost, and so is one of another numbering.
+#[test]
+fn an_entry_that_was_evicted_is_told() {
+    let mut homes = homes();
+    for place in 1..=EVENTS as u64 * 2 {
+        event(&mut homes, place, None, None);
+    }
+    for (epoch, reason) in [(4, LostReason::HistoryEvicted), (5, LostReason::EpochChanged)] {
+        let entry = Position { stream: "games.events.0/room:arena".into(), epoch, place: 3 };
+        let session = SessionId([1; 16]);
+        let join = JoinRequest {
+            from: ME,
+            session,
+            scope: scope(),
+            publisher: false,
+            admitted: true,
+            entry: Some(entry),
+            resume: None,
+        };
+        let starts = homes.join(at(1), &join).unwrap();
+        assert_eq!(starts[0].start, Start::Lost(reason));
+        assert_eq!(starts[0].introduction.position.place, EVENTS as u64 * 2);
+    }
+}
+
+/// What is special about a frame goes with it, live, and from the history when the batch is split there.
+#[test]
+fn marks_go_with_their_frames() {
+    let mut homes = homes();
+    let relay = open(&mut homes);
+    event(&mut homes, 1, Some(Effect::Leave("arena".into())), Some(Audience::Only(["a".into()].into())));
+    let mut batches = std::iter::from_fn(|| homes.output()).filter_map(|output| match output {
+        HomeOutput::Batch { batch, .. } if batch.stream() != relay => Some(batch),
+        _ => None,
+    });
+    let batch = batches.next().unwrap();
+    let mark = &batch.marks()[0];
+    assert!(mark.audience.as_ref().unwrap().includes("a") && !mark.audience.as_ref().unwrap().includes("b"));
+    let act = mark.act.as_ref().unwrap();
+    assert_eq!((act.joins, act.place, &*act.room), (false, 1, "arena"));
+    assert_eq!(act.room_stream(), "games.events.0/room:arena");
+}
+
+/// A room that a backend lets sessions into is not opened by a publisher's JOIN, and closed to all others.
+#[test]
+fn a_service_room_stays_closed() {
+    let mut homes = homes();
+    let session = SessionId([1; 16]);
+    let admitted =
+        JoinRequest { from: ME, session, scope: scope(), publisher: false, admitted: true, entry: None, resume: None };
+    assert!(homes.join(at(1), &admitted).is_ok());
+    assert!(join(&mut homes, true, None).is_ok(), "a game server gets its streams");
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+}
+
+/// Members of a room share the home's copy of its name; a scope that is not kept here stays the asker's.
+#[test]
+fn a_rooms_name_is_kept_once() {
+    let mut homes = homes();
+    open(&mut homes);
+    let text = |scope: &Scope| match scope {
+        Scope::Room(name) => name.as_ptr(),
+        other => panic!("{other}"),
+    };
+    let (first, second) = (homes.own_name(scope()), homes.own_name(scope()));
+    assert_eq!(first, scope());
+    assert_eq!(text(&first), text(&second));
+    let unknown = Scope::Room("elsewhere".into());
+    assert_eq!(text(&homes.own_name(unknown.clone())), text(&unknown));
 }

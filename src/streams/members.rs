@@ -7,12 +7,15 @@
 //! Invariant: a seat with place `p` in stream `s` means `live(s)[p]` is its slot, and the other way round.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 
 use crate::id::{Scope, SessionId, StreamHandle};
 use crate::message::Introduction;
+use crate::packed::Packed;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,8 +24,10 @@ pub struct Members {
     scopes: HashMap<Scope, LocalScope, FixedState>,
     streams: HashMap<StreamHandle, LocalStream, FixedState>,
     /// First slot of each user, by the hash of the id; the others are chained.
-    users: HashMap<Arc<str>, u32, FixedState>,
-    sessions: HashMap<SessionId, u32, FixedState>,
+    users: HashTable<u32>,
+    /// The slot that carries each session, by the hash of its id.
+    sessions: HashTable<u32>,
+    hasher: FixedState,
 }
 
 #[derive(Debug)]
@@ -34,8 +39,8 @@ struct Slot {
     /// Which of the own scopes (user, session, everyone) were joined; bit by [`own_bit`].
     own: u8,
     publisher: bool,
-    scopes: Vec<ScopeSeat>,
-    streams: Vec<Seat>,
+    scopes: Packed<ScopeSeat>,
+    streams: Packed<Seat>,
 }
 
 #[derive(Debug)]
@@ -86,8 +91,9 @@ impl Members {
             slots: Vec::new(),
             scopes: HashMap::with_hasher(hasher.clone()),
             streams: HashMap::with_hasher(hasher.clone()),
-            users: HashMap::with_hasher(hasher.clone()),
-            sessions: HashMap::with_hasher(hasher),
+            users: HashTable::new(),
+            sessions: HashTable::new(),
+            hasher,
         }
     }
 
@@ -98,11 +104,11 @@ impl Members {
             self.slots.resize_with(index + 1, || None);
         }
         debug_assert!(self.slots[index].is_none(), "a slot carries one session");
-        let next = self.users.insert(Arc::clone(&user), slot).unwrap_or(NONE);
+        let next = self.put_first_of_user(&user, slot);
         if let Some(follower) = self.slot_mut(next) {
             follower.previous_of_user = slot;
         }
-        self.sessions.insert(session, slot);
+        self.put_of_session(session, slot);
         self.slots[index] = Some(Box::new(Slot {
             user,
             session,
@@ -110,8 +116,8 @@ impl Members {
             previous_of_user: NONE,
             own: 0,
             publisher,
-            scopes: Vec::new(),
-            streams: Vec::new(),
+            scopes: Packed::default(),
+            streams: Packed::default(),
         }));
     }
 
@@ -184,7 +190,7 @@ impl Members {
         let local = self.streams.entry(stream).or_default();
         local.seats += 1;
         let position = if live { local.push_live(slot) } else { NONE };
-        push_exact(&mut state.streams, Seat { stream, position });
+        state.streams.push(Seat { stream, position });
         true
     }
 
@@ -231,7 +237,8 @@ impl Members {
     #[must_use]
     pub fn of_user(&self, user: &str) -> Vec<u32> {
         let mut found = Vec::new();
-        let mut next = self.users.get(user).copied().unwrap_or(NONE);
+        let is_user = |slot: &u32| *identified(&self.slots, *slot).user == *user;
+        let mut next = self.users.find(self.hasher.hash_one(user), is_user).copied().unwrap_or(NONE);
         while let Some(state) = self.slot(next) {
             found.push(next);
             next = state.next_of_user;
@@ -243,7 +250,7 @@ impl Members {
     pub fn leave(&mut self, slot: u32, scope: &Scope) -> bool {
         let Some(state) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return false };
         let Some(at) = state.scopes.iter().position(|seat| seat.scope == *scope) else { return false };
-        let position = state.scopes.swap_remove(at).position;
+        let position = state.scopes.remove(at).position;
         let Some(local) = self.scopes.get_mut(scope) else { return false };
         let left: Vec<StreamHandle> = local.streams.iter().map(|introduction| introduction.handle).collect();
         local.members.swap_remove(position as usize);
@@ -263,15 +270,18 @@ impl Members {
         let scopes: Vec<Scope> = state.scopes.iter().map(|seat| seat.scope.clone()).collect();
         let empty = scopes.into_iter().filter(|scope| self.leave(slot, scope)).collect();
         let Some(state) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return empty };
-        if self.sessions.get(&state.session) == Some(&slot) {
-            self.sessions.remove(&state.session);
+        let this = |other: &u32| *other == slot;
+        // A later slot may have taken the session over.
+        if let Ok(entry) = self.sessions.find_entry(self.hasher.hash_one(state.session), this) {
+            entry.remove();
         }
         if let Some(previous) = self.slot_mut(state.previous_of_user) {
             previous.next_of_user = state.next_of_user;
-        } else if state.next_of_user == NONE {
-            self.users.remove(&state.user);
-        } else {
-            self.users.insert(Arc::clone(&state.user), state.next_of_user);
+        } else if let Ok(mut first) = self.users.find_entry(self.hasher.hash_one(&*state.user), this) {
+            match state.next_of_user {
+                NONE => drop(first.remove()),
+                next => *first.get_mut() = next,
+            }
         }
         if let Some(next) = self.slot_mut(state.next_of_user) {
             next.previous_of_user = state.previous_of_user;
@@ -316,11 +326,39 @@ impl Members {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
+    fn of_session(&self, session: SessionId) -> Option<u32> {
+        let is_session = |slot: &u32| identified(&self.slots, *slot).session == session;
+        self.sessions.find(self.hasher.hash_one(session), is_session).copied()
+    }
+
+    /// Makes the slot the user's first; returns the one that was, or `NONE`.
+    fn put_first_of_user(&mut self, user: &str, slot: u32) -> u32 {
+        let Self { slots, users, hasher, .. } = self;
+        let user_of = |slot: &u32| &*identified(slots, *slot).user;
+        let hash = hasher.hash_one(user);
+        if let Some(first) = users.find_mut(hash, |slot| user_of(slot) == user) {
+            return std::mem::replace(first, slot);
+        }
+        users.insert_unique(hash, slot, |slot| hasher.hash_one(user_of(slot)));
+        NONE
+    }
+
+    /// Makes the slot the one that carries the session.
+    fn put_of_session(&mut self, session: SessionId, slot: u32) {
+        let Self { slots, sessions, hasher, .. } = self;
+        let session_of = |slot: &u32| identified(slots, *slot).session;
+        let hash = hasher.hash_one(session);
+        match sessions.find_mut(hash, |slot| session_of(slot) == session) {
+            Some(carrier) => *carrier = slot,
+            None => drop(sessions.insert_unique(hash, slot, |slot| hasher.hash_one(session_of(slot)))),
+        }
+    }
+
     fn candidates(&self, scope: &Scope) -> Vec<u32> {
         match scope {
             Scope::Room(_) => self.scopes.get(scope).map(|local| local.members.clone()).unwrap_or_default(),
             Scope::User(user) => self.of_user(user),
-            Scope::Session(session) => self.sessions.get(session).copied().into_iter().collect(),
+            Scope::Session(session) => self.of_session(*session).into_iter().collect(),
             Scope::Everyone => {
                 let slots = self.slots.iter().enumerate();
                 slots.filter(|(_, state)| state.is_some()).map(|(slot, _)| slot as u32).collect()
@@ -336,13 +374,13 @@ impl Members {
         let local = self.scopes.entry(scope.clone()).or_default();
         let seat = ScopeSeat { scope: scope.clone(), position: local.members.len() as u32 };
         local.members.push(slot);
-        push_exact(&mut state.scopes, seat);
+        state.scopes.push(seat);
     }
 
     fn unseat(&mut self, slot: u32, stream: StreamHandle) {
         let Some(state) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         let Some(at) = state.streams.iter().position(|seat| seat.stream == stream) else { return };
-        let seat = state.streams.swap_remove(at);
+        let seat = state.streams.remove(at);
         let Some(local) = self.streams.get_mut(&stream) else { return };
         local.seats -= 1;
         local.waiting.retain(|waiting| *waiting != slot);
@@ -375,6 +413,11 @@ impl LocalStream {
     }
 }
 
+/// The state of a slot that an index names.
+fn identified(slots: &[Option<Box<Slot>>], slot: u32) -> &Slot {
+    slots[slot as usize].as_deref().expect("an index names slots that carry a session")
+}
+
 /// The scopes every session belongs to have a bit; rooms have none.
 fn own_bit(scope: &Scope) -> Option<u8> {
     match scope {
@@ -385,15 +428,10 @@ fn own_bit(scope: &Scope) -> Option<u8> {
     }
 }
 
-/// Most sessions are in one room with one stream, so seats grow exactly.
-fn push_exact<T>(seats: &mut Vec<T>, seat: T) {
-    if seats.len() == seats.capacity() {
-        seats.reserve_exact(1.max(seats.len() / 2));
-    }
-    seats.push(seat);
-}
-
 const NONE: u32 = u32::MAX;
+
+/// What an idle member costs (DESIGN §10: 1,000 B with everything); size classes of the allocator.
+const _: () = assert!(size_of::<Slot>() <= 80 && size_of::<ScopeSeat>() <= 32 && size_of::<Seat>() <= 8);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 mod wheel;
 
+use std::fmt;
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
@@ -49,11 +50,68 @@ impl AddAssign<Duration> for Monotonic {
     }
 }
 
-/// How often something may happen; a second's worth may come at once. 0 allows nothing.
+/// How often something may happen: so many times per period, of which a period's worth may come at once. 0 allows
+/// nothing. Its text is `20/s` or `600/m`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rate {
-    /// Times per second.
-    pub per_second: u32,
+    /// Times per period.
+    pub times: u32,
+    /// The period.
+    pub per: Period,
+}
+
+/// What a rate counts by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Period {
+    Second,
+    Minute,
+}
+
+impl Rate {
+    /// So many times per second.
+    #[must_use]
+    pub const fn per_second(times: u32) -> Self {
+        Self { times, per: Period::Second }
+    }
+
+    /// So many times per minute.
+    #[must_use]
+    pub const fn per_minute(times: u32) -> Self {
+        Self { times, per: Period::Minute }
+    }
+
+    /// The period's length.
+    #[must_use]
+    pub const fn period(self) -> Duration {
+        match self.per {
+            Period::Second => Duration::from_secs(1),
+            Period::Minute => Duration::from_secs(60),
+        }
+    }
+
+    /// Reads `20/s` or `600/m`; `None` if it is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (times, period) = text.split_once('/')?;
+        let is_number = times.bytes().all(|byte| byte.is_ascii_digit());
+        let times = times.parse().ok().filter(|_| is_number)?;
+        match period {
+            "s" => Some(Self::per_second(times)),
+            "m" => Some(Self::per_minute(times)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let period = match self.per {
+            Period::Second => "s",
+            Period::Minute => "m",
+        };
+        write!(f, "{}/{period}", self.times)
+    }
 }
 
 /// Milliseconds since the Unix epoch: token expiry and timestamps on the wire, never intervals.
@@ -99,5 +157,19 @@ mod tests {
         assert_eq!(WallMillis(0).rfc3339(), "1970-01-01T00:00:00.000Z");
         assert_eq!(WallMillis(951_782_400_000).rfc3339(), "2000-02-29T00:00:00.000Z");
         assert_eq!(WallMillis(1_767_225_599_999).rfc3339(), "2025-12-31T23:59:59.999Z");
+    }
+
+    /// A rate reads back from its text, and nothing else is a rate.
+    #[test]
+    fn rates_have_one_text() {
+        for (text, rate) in
+            [("20/s", Rate::per_second(20)), ("600/m", Rate::per_minute(600)), ("0/s", Rate::per_second(0))]
+        {
+            assert_eq!(Rate::parse(text), Some(rate));
+            assert_eq!(rate.to_string(), text);
+        }
+        for bad in ["", "20", "/s", "20/h", "20 /s", "+2/s", "-1/s", "1.5/s", "4294967296/s", "20/s/s"] {
+            assert_eq!(Rate::parse(bad), None, "{bad}");
+        }
     }
 }

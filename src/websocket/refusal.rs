@@ -20,6 +20,8 @@ pub enum Refusal {
     HeadTooLarge,
     /// 426: the path speaks WebSocket version 13 only (RFC 6455 §4.4).
     UpgradeRequired,
+    /// 429: too many connections of this address have not authenticated.
+    TooManyNewcomers,
     /// 503: no room for a connection now.
     Unavailable,
 }
@@ -70,6 +72,12 @@ impl Refusal {
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
                 "this path speaks WebSocket, version 13",
             ),
+            Self::TooManyNewcomers => (
+                429,
+                "Too Many Requests",
+                "Retry-After: 1\r\n",
+                "too many connections of this address have not authenticated",
+            ),
             Self::Unavailable => (503, "Service Unavailable", "Retry-After: 1\r\n", "no capacity, try again later"),
         }
     }
@@ -92,6 +100,7 @@ mod tests {
             (R::RequestLineTooLong, 414, None),
             (R::HeadTooLarge, 431, None),
             (R::UpgradeRequired, 426, Some(("Sec-WebSocket-Version", "13"))),
+            (R::TooManyNewcomers, 429, Some(("Retry-After", "1"))),
             (R::Unavailable, 503, Some(("Retry-After", "1"))),
         ] {
             let bytes = refusal.response();

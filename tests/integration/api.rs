@@ -107,14 +107,39 @@ fn batches_are_ordered_and_repeats_are_dropped() {
     });
 }
 
+/// `only` and `except` narrow an event to some users of its room, and the history names them.
+#[test]
+fn audiences_are_kept() {
+    on_each_driver(&[], |gateway| {
+        let mut publisher = Client::publisher(gateway, "server");
+        publisher.join("board");
+        let mut players = ["bob", "eve"].map(|user| Client::player(gateway, user));
+        players.iter_mut().for_each(|player| drop(player.join("board")));
+        for (n, audience) in [r#","only":["bob"]"#, r#","except":["bob"]"#, ""].into_iter().enumerate() {
+            gateway.publish(&event("board", n).replacen("\"board\"", &format!("\"board\"{audience}"), 1));
+        }
+        for (player, seen) in players.iter_mut().zip([[0, 2], [1, 2]]) {
+            for n in seen {
+                let text = format!(r#"{{"type":"games.event.test.step","n":{n}}}"#);
+                assert_eq!(String::from_utf8(player.expect(types::EVENT).payload).unwrap(), text);
+            }
+        }
+        let page = gateway.get("/api/history/games.events.0/room:board").json();
+        let events = page.get_array("events").unwrap();
+        let named = |n: usize, field| events[n].get_array(field).map(|users| users[0].as_str().unwrap().to_owned());
+        assert_eq!((named(0, "only"), named(1, "except")), (Some("bob".into()), Some("bob".into())));
+        assert_eq!((named(2, "only"), named(2, "except")), (None, None));
+        events.len()
+    });
+}
+
 /// Every refusal has its status, code and field, and the gateway goes on.
 #[test]
 fn refusals_are_named() {
     let gateway = &Gateway::start(&[]);
     gateway.publish(&event("board", 1));
     let long = format!(r#"{{"event_type":"games.event.x","payload":{{"room_id":"a","x":"{}"}}}}"#, "x".repeat(65_536));
-    let many = format!("{}\n", event("a", 1)).repeat(1025);
-    let huge = "x".repeat((1 << 20) + 1);
+    let (many, huge) = (format!("{}\n", event("a", 1)).repeat(1025), "x".repeat((1 << 20) + 1));
     let disconnect = |body: &str| gateway.post("/api/disconnect", JSON, body);
     let publish = |body: &str| gateway.post("/api/events", JSON, body);
     let no_connection = r#"{"connection_id":"00000000-0000-0000-0000-000000000009"}"#;
@@ -128,6 +153,20 @@ fn refusals_are_named() {
             400,
             "bad_request",
             Some("event_type"),
+        ),
+        (
+            publish(
+                r#"{"event_type":"world.delta","target":{"room_id":"a","except":["u"]},"payload":{"entity_id":1}}"#,
+            ),
+            400,
+            "bad_request",
+            Some("target.except"),
+        ),
+        (
+            publish(r#"{"event_type":"games.event.x","target":{"room_id":"a","only":[],"except":["u"]},"payload":{}}"#),
+            400,
+            "bad_request",
+            Some("target.only"),
         ),
         (publish(&long), 413, "too_long", None),
         (publish(&huge), 413, "too_long", None),

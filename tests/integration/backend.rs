@@ -52,16 +52,23 @@ impl Player {
         self.client.command(ACTION, relay, correlation, wish.as_bytes());
     }
 
-    /// The next event or error: its type, and its player or code.
+    /// The next event or refusal: its type, and its player or message. A refusal names the last command.
     fn hears(&mut self) -> (String, String) {
         loop {
             let frame = self.client.read();
-            if ![types::EVENT, types::ERROR].contains(&frame.header.frame_type) {
-                continue;
+            let text = String::from_utf8_lossy(&frame.payload).into_owned();
+            match frame.header.frame_type {
+                types::ERROR => {
+                    assert_eq!(frame.header.number, self.correlation, "{text}");
+                    return heard("system.error", &text);
+                }
+                types::EVENT => {
+                    let body = parse(&text);
+                    let who = ["player_id", "user_id"].iter().find_map(|name| body.get_str(*name));
+                    return heard(body.get_str("type").unwrap(), who.unwrap_or_default());
+                }
+                _ => {}
             }
-            let body = parse(std::str::from_utf8(&frame.payload).unwrap());
-            let who = ["player_id", "user_id", "code"].iter().find_map(|name| body.get_str(*name));
-            return (body.get_str("type").unwrap().to_owned(), who.unwrap_or_default().to_owned());
         }
     }
 }
@@ -86,7 +93,7 @@ fn a_game_in_python() {
         }
     }
     black.send(r#"{"do":"move","from":"e7","to":"e5"}"#);
-    assert_eq!(black.hears(), heard("system.error", "not_your_turn"));
+    assert_eq!(black.hears(), heard("system.error", "wait for your turn"));
     white.send(r#"{"do":"move","from":"e2","to":"e4"}"#);
     for player in [&mut white, &mut black] {
         assert_eq!(player.hears(), heard("games.event.chess.moved", "white"));
@@ -98,6 +105,6 @@ fn a_game_in_python() {
         assert_eq!(player.hears(), heard("games.event.chess.moved", "black"), "the game goes on, nothing comes twice");
     }
     white.send(r#"{"do":"move","from":"e9","to":"e4"}"#);
-    assert_eq!(white.hears(), heard("system.error", "bad_request"));
+    assert_eq!(white.hears(), heard("system.error", "sit, or move from one square to another"));
     until("all was said", || gateway.get("/api/presence/board").json().get_u64("total") == Some(3));
 }

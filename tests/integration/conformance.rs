@@ -1,6 +1,9 @@
 //! RFC 6455 over a real socket, by section, on `/echo` of a dev-mode gateway.
 
-use crate::node::{Gateway, on_each_driver, until};
+use ringgate::protocol::frames::client;
+use ringgate::protocol::frames::json::Hello;
+
+use crate::node::{Gateway, on_each_driver, token, until};
 use crate::raw::{Raw, masked, request};
 
 const DEV: [&str; 1] = ["--dev"];
@@ -83,6 +86,39 @@ fn a_full_gateway_says_so() {
         assert!(head.contains("\r\nRetry-After: 1\r\n"), "{head}");
         drop(only);
         until("there is room", || Raw::connect(gateway).try_upgrade());
+    });
+}
+
+/// RFC 6585 §4 (429): connections of one address that do not authenticate are refused beyond their number, before and,
+/// behind a trusted proxy, at the upgrade; who authenticates or ends makes room, other clients of the proxy have theirs.
+#[test]
+fn newcomers_are_bounded_by_address() {
+    on_each_driver(&["--shards", "1", "--newcomers-max", "2"], |gateway| {
+        let mut first = Raw::upgraded(gateway, "/ws/frames");
+        let second = Raw::connect(gateway);
+        let mut refused = Raw::connect(gateway);
+        let (status, head) = refused.response();
+        assert_eq!(status, 429);
+        assert!(head.contains("\r\nRetry-After: 1\r\n"), "{head}");
+        let token = token("bob", &[]);
+        first.send(|out| client::hello(out, &Hello { token: Some(&token), ..Hello::default() }));
+        assert_eq!(first.frame().unwrap().0, 0x82);
+        let third = Raw::upgraded(gateway, "/ws/frames");
+        assert_eq!(Raw::connect(gateway).response().0, 429);
+        drop((second, third));
+        until("there is room", || Raw::connect(gateway).try_upgrade());
+    });
+    on_each_driver(&["--shards", "1", "--newcomers-max", "1", "--trusted-proxies", "127.0.0.0/8"], |gateway| {
+        let upgrade = |client: &str| {
+            let mut raw = Raw::connect(gateway);
+            raw.write(request("/ws/frames", &[("X-Forwarded-For", client)]).as_bytes());
+            let (status, _) = raw.response();
+            (raw, status)
+        };
+        let (first, second) = (upgrade("192.0.2.1"), upgrade("192.0.2.2"));
+        assert_eq!((first.1, second.1, upgrade("192.0.2.1").1), (101, 101, 429));
+        drop(first);
+        until("there is room", || upgrade("192.0.2.1").1 == 101);
     });
 }
 

@@ -19,14 +19,20 @@ mod api;
 mod backend;
 /// RFC 6455, section by section.
 mod conformance;
+/// `data_dir`: kill -9, restarts, folders that cannot be used.
+mod disk;
 /// Signals, exit codes, what a failed start says.
 mod drain;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
 /// Clients that break the rules, beside one that keeps them.
 mod hostile;
+/// What an idle connection costs.
+mod idle;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
+/// SIGHUP: the type table and the keys.
+mod reload;
 /// Resets, stalls and takeovers lose and double nothing.
 mod resume;
 /// Without io_uring: a fallback that says why, or a refusal that says what to do.

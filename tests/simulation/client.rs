@@ -1,16 +1,15 @@
-//! A model client: speaks dialect D in real bytes and holds what it receives against D1, D2, D3, D6, D7.
+//! A model client: what it is, wants and sends, in real bytes of dialect D. `reading` judges what it receives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ringgate::frame::FrameKind;
-use ringgate::id::StreamHandle;
+use ringgate::id::{NodeId, StreamHandle};
 use ringgate::message::Position;
-use ringgate::protocol::frames::client::{self, FromServer};
-use ringgate::protocol::frames::{json, types};
-use ringgate::shard::driver::simulated::{Network, Sight, SocketId};
+use ringgate::protocol::frames::{PLAYER_KIND_MIN, client, json, types};
+use ringgate::shard::driver::simulated::{Network, SocketId};
 use ringgate::time::Monotonic;
-use ringgate::websocket::{self, Decoder, Message, Opcode, Role};
+use ringgate::websocket::{self, Decoder, Opcode, Role};
 
 use crate::oracle::Oracle;
 
@@ -29,60 +28,111 @@ pub struct Client {
     pub number: u32,
     pub temper: Temper,
     pub publisher: bool,
-    pub token: String,
+    pub token: Option<String>,
+    /// Where it publishes, and where it is again in the end.
     pub room: String,
+    /// Every room there is.
+    pub rooms: BTreeMap<String, Seat>,
     pub window: Option<u32>,
     pub socket: Option<SocketId>,
     pub state: State,
     pub resume: Option<String>,
+    pub session: String,
     pub positions: BTreeMap<String, (u64, u64)>,
     /// By handle, of this connection.
-    pub streams: HashMap<u32, View>,
+    pub streams: BTreeMap<u32, View>,
+    /// Handles of streams that it left on this connection, and what SKIPPED told of them.
+    pub left: BTreeSet<u32>,
+    pub told_of_left: u64,
+    /// LEAVEs of this connection.
+    pub leaves: u64,
     pub relay: u32,
+    /// What this connection asked and was not answered, by correlation: one answer each (D7).
+    pub asked: BTreeMap<u64, Ask>,
     pub last_close: Option<u16>,
     pub closes: Vec<u16>,
+    /// Errors that answer nothing it asked.
+    pub refusals: Vec<String>,
+    /// Answers `rate_limited`.
+    pub limited: u64,
     pub recovered: u64,
     pub unrecovered: u64,
+    /// It was kicked, so its session may be gone.
+    pub may_be_lost: bool,
+    pub moves: u64,
     pub delivered: u64,
     pub deltas: u64,
-    acked_deltas: u64,
+    pub(super) acked_deltas: u64,
     pub stalled_until: Monotonic,
+    /// Connections it has had.
+    pub(super) life: u32,
     sequence: u32,
-    versions: HashMap<u64, u32>,
+    versions: BTreeMap<u64, u32>,
     correlation: u64,
-    pings: u64,
+    pub(super) pings: u64,
     pub pongs: u64,
     pub ping_sent: u64,
-    head: Vec<u8>,
-    decoder: Decoder,
-    key: String,
-    joined_at: Monotonic,
+    pub(super) head: Vec<u8>,
+    pub(super) decoder: Decoder,
+    pub(super) key: String,
+    /// Whether this connection goes on where a former one stopped.
+    pub(super) resumed: bool,
     /// Has read everything at once all its life, so that every close frame reaches it.
     pub steady: bool,
     /// A fast reader has caught up this long after its JOINED.
     pub catch_up: Duration,
     /// The newest WebSocket pong.
-    socket_pong: u64,
+    pub(super) socket_pong: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     Idle,
-    Upgrading,
     Greeting,
+    /// Welcome, and not in its own room for the first time.
     Joining,
     Open,
 }
 
+/// Where it stands with a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seat {
+    Out,
+    Joining,
+    In,
+    Leaving,
+}
+
+/// What was asked under a correlation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    Join(String),
+    Leave(String),
+    /// A frame for a stream that a home numbers.
+    Publish,
+    /// A command for the bus.
+    Command,
+}
+
 /// A stream as this connection sees it.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct View {
     pub name: String,
-    pub place: u64,
+    pub epoch: u64,
+    /// The place of the last frame; not known where a resume goes on from the place of an entry it never heard of.
+    pub place: Option<u64>,
     /// Newest version by key, on this connection.
-    versions: HashMap<u64, u32>,
+    pub versions: BTreeMap<u64, u32>,
     /// Deltas that SKIPPED told of.
     pub told: u64,
+    pub joined_at: Monotonic,
+}
+
+impl View {
+    /// Whether it is a stream of this room.
+    pub fn is_of(&self, room: &str) -> bool {
+        self.name.split_once("/room:").is_some_and(|(_, name)| name == room)
+    }
 }
 
 impl Client {
@@ -91,25 +141,36 @@ impl Client {
             number,
             temper,
             publisher,
-            token,
+            token: Some(token),
+            rooms: BTreeMap::from([(room.clone(), Seat::Out)]),
             room,
             window,
             socket: None,
             state: State::Idle,
             resume: None,
+            session: String::new(),
             positions: BTreeMap::new(),
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
+            left: BTreeSet::new(),
+            told_of_left: 0,
+            leaves: 0,
             relay: 0,
+            asked: BTreeMap::new(),
             last_close: None,
             closes: Vec::new(),
+            refusals: Vec::new(),
+            limited: 0,
             recovered: 0,
             unrecovered: 0,
+            may_be_lost: false,
+            moves: 0,
             delivered: 0,
             deltas: 0,
             acked_deltas: 0,
             stalled_until: Monotonic::ZERO,
+            life: 0,
             sequence: 0,
-            versions: HashMap::new(),
+            versions: BTreeMap::new(),
             correlation: 0,
             pings: 0,
             pongs: 0,
@@ -117,7 +178,7 @@ impl Client {
             head: Vec::new(),
             decoder: Decoder::new(Role::Client, 1 << 20),
             key: String::new(),
-            joined_at: Monotonic::ZERO,
+            resumed: false,
             steady: temper == Temper::Fast,
             catch_up: Duration::from_secs(1),
             socket_pong: 0,
@@ -125,25 +186,26 @@ impl Client {
     }
 
     /// Connects and says HELLO in one piece, resuming if there is something to resume.
-    pub fn connect(&mut self, network: &Network, node: ringgate::id::NodeId) {
+    pub fn connect(&mut self, network: &Network, node: NodeId) {
         let Some(socket) = network.connect(node) else { return };
         self.key = websocket::client_key([self.number as u8; 16]);
         self.socket = Some(socket);
-        self.state = State::Upgrading;
-        self.streams.clear();
-        self.relay = 0;
-        self.head.clear();
-        self.decoder = Decoder::new(Role::Client, 1 << 20);
-        (self.deltas, self.acked_deltas, self.pings, self.pongs, self.ping_sent) = (0, 0, 0, 0, 0);
-        self.socket_pong = 0;
+        self.state = State::Greeting;
+        self.life += 1;
+        self.forget_connection();
         network.send(socket, &websocket::client_request("sim", "/ws/frames", &self.key, &[], None));
+        self.hello(network);
+    }
+
+    /// HELLO, also again on the connection that refused one.
+    pub fn hello(&mut self, network: &Network) {
         let positions = self.positions.iter().map(|(stream, (epoch, place))| Position {
             stream: stream.as_str().into(),
             epoch: *epoch,
             place: *place,
         });
         let hello = json::Hello {
-            token: Some(&self.token),
+            token: self.token.as_deref(),
             resume: self.resume.as_deref(),
             positions: positions.collect(),
             delta_window: self.window,
@@ -151,7 +213,18 @@ impl Client {
         let mut payload = Vec::new();
         client::hello(&mut payload, &hello);
         self.send(network, &payload);
-        self.state = State::Greeting;
+    }
+
+    fn forget_connection(&mut self) {
+        self.streams.clear();
+        self.left.clear();
+        self.asked.clear();
+        (self.told_of_left, self.leaves) = (0, 0);
+        self.relay = 0;
+        self.head.clear();
+        self.decoder = Decoder::new(Role::Client, 1 << 20);
+        (self.deltas, self.acked_deltas, self.pings, self.pongs, self.ping_sent) = (0, 0, 0, 0, 0);
+        self.socket_pong = 0;
     }
 
     pub fn send(&self, network: &Network, payload: &[u8]) {
@@ -162,18 +235,32 @@ impl Client {
         }
     }
 
-    /// Publishes a reliable event; the oracle remembers what must come of it.
-    pub fn publish_event(&mut self, network: &Network, oracle: &mut Oracle, size: usize) {
-        self.sequence += 1;
+    /// A number for something to be answered.
+    fn ask(&mut self, ask: Ask) -> u64 {
         self.correlation += 1;
-        let mut body = Vec::new();
-        body.extend_from_slice(&self.number.to_le_bytes());
-        body.extend_from_slice(&self.sequence.to_le_bytes());
+        self.asked.insert(self.correlation, ask);
+        self.correlation
+    }
+
+    /// A number and a mark for a reliable frame; the oracle remembers what must come of it.
+    fn mark(&mut self, oracle: &mut Oracle) -> (u64, [u8; 8]) {
+        self.sequence += 1;
+        let correlation = self.ask(Ask::Publish);
+        oracle.published((self.number, self.sequence), self.life, correlation);
+        let mut mark = [0; 8];
+        mark[..4].copy_from_slice(&self.number.to_le_bytes());
+        mark[4..].copy_from_slice(&self.sequence.to_le_bytes());
+        (correlation, mark)
+    }
+
+    /// Publishes a reliable event.
+    pub fn publish_event(&mut self, network: &Network, oracle: &mut Oracle, size: usize) {
+        let (correlation, mark) = self.mark(oracle);
+        let mut body = mark.to_vec();
         body.resize(8 + size, 7);
-        oracle.published(self.number, self.sequence, self.correlation, &self.room);
         let kind = FrameKind { frame_type: types::EVENT, kind: 1 };
         let mut payload = Vec::new();
-        client::publish(&mut payload, kind, false, StreamHandle(self.relay), self.correlation, &body);
+        client::publish(&mut payload, kind, false, StreamHandle(self.relay), correlation, &body);
         self.send(network, &payload);
     }
 
@@ -181,17 +268,14 @@ impl Client {
     pub fn publish_forget(&mut self, network: &Network, oracle: &mut Oracle, key: u64) {
         let key = u64::from(self.number) << 32 | key;
         let version = self.versions.get(&key).copied().unwrap_or(0);
-        self.sequence += 1;
-        self.correlation += 1;
-        oracle.published(self.number, self.sequence, self.correlation, &self.room);
+        let (correlation, mark) = self.mark(oracle);
         oracle.forgotten(&self.room, key);
         let mut body = key.to_le_bytes().to_vec();
-        for number in [version, self.number, self.sequence] {
-            body.extend_from_slice(&number.to_le_bytes());
-        }
+        body.extend_from_slice(&version.to_le_bytes());
+        body.extend_from_slice(&mark);
         let kind = FrameKind { frame_type: types::EVENT, kind: 2 };
         let mut payload = Vec::new();
-        client::publish(&mut payload, kind, true, StreamHandle(self.relay), self.correlation, &body);
+        client::publish(&mut payload, kind, true, StreamHandle(self.relay), correlation, &body);
         self.send(network, &payload);
     }
 
@@ -210,6 +294,30 @@ impl Client {
         self.send(network, &payload);
     }
 
+    /// Sends a player's command to the publishers of a room it is in.
+    pub fn command_publishers(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
+        let Some(handle) = self.relay_of(room) else { return };
+        let (correlation, mark) = self.mark(oracle);
+        let mut payload = Vec::new();
+        client::command(&mut payload, PLAYER_KIND_MIN, handle, correlation, &mark);
+        self.send(network, &payload);
+    }
+
+    /// Sends a command for the bus that concerns a room it is in (`rooms.command.chat`).
+    pub fn command_bus(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
+        let Some(handle) = self.relay_of(room) else { return };
+        let correlation = self.ask(Ask::Command);
+        oracle.commanded(self.number, correlation);
+        let mut payload = Vec::new();
+        client::command(&mut payload, CHAT, handle, correlation, b"{\"message\":\"hi\"}");
+        self.send(network, &payload);
+    }
+
+    fn relay_of(&self, room: &str) -> Option<StreamHandle> {
+        let mut views = self.streams.iter();
+        views.find(|(_, view)| view.is_of(room) && view.name.starts_with("relay/")).map(|(h, _)| StreamHandle(*h))
+    }
+
     /// A WebSocket ping and a PING frame, both to be answered.
     pub fn ping(&mut self, network: &Network) {
         self.pings += 1;
@@ -224,284 +332,45 @@ impl Client {
         }
     }
 
-    /// In peace: the newest ping of this connection has long been answered, however slow it was before (D7).
-    pub fn answered(&self) -> Result<(), String> {
-        if self.state == State::Open && self.socket_pong != self.pings {
-            let (who, pings, pong) = (self.number, self.pings, self.socket_pong);
-            return Err(format!("D7: client {who}: the newest of {pings} pings was never answered, {pong} was"));
+    pub fn join(&mut self, network: &Network, room: &str) {
+        let correlation = self.ask(Ask::Join(room.to_owned()));
+        let mut payload = Vec::new();
+        client::join(&mut payload, correlation, &json::Join { room, password: None });
+        self.send(network, &payload);
+        self.rooms.insert(room.to_owned(), Seat::Joining);
+        self.moves += 1;
+    }
+
+    pub fn leave(&mut self, network: &Network, room: &str) {
+        let correlation = self.ask(Ask::Leave(room.to_owned()));
+        let mut payload = Vec::new();
+        client::leave(&mut payload, correlation, room);
+        self.send(network, &payload);
+        self.rooms.insert(room.to_owned(), Seat::Leaving);
+        self.leaves += 1;
+        self.moves += 1;
+    }
+
+    /// Joins the room if it is out of it, leaves it if it is in; a publisher never leaves its own.
+    pub fn move_in_or_out(&mut self, network: &Network, room: &str) {
+        match self.rooms.get(room) {
+            Some(Seat::Out) => self.join(network, room),
+            Some(Seat::In) if !(self.publisher && room == self.room) => self.leave(network, room),
+            _ => {}
         }
-        Ok(())
+    }
+
+    /// The rooms it is in.
+    pub fn seats(&self) -> impl Iterator<Item = &String> {
+        self.rooms.iter().filter(|(_, seat)| **seat == Seat::In).map(|(room, _)| room)
     }
 
     pub fn drop_socket(&mut self) {
         self.socket = None;
         self.state = State::Idle;
-    }
-
-    /// Reads as the temper allows and judges every frame.
-    pub fn read(&mut self, network: &Network, oracle: &mut Oracle, all: bool) -> Result<(), String> {
-        let Some(socket) = self.socket else { return Ok(()) };
-        let most = match self.temper {
-            _ if all => usize::MAX,
-            Temper::Fast => usize::MAX,
-            Temper::Trickle(bytes) => bytes,
-            Temper::Stall if network.now() < self.stalled_until => 0,
-            Temper::Stall => 4096,
-        };
-        let mut bytes = Vec::new();
-        let sight = network.read(socket, most, &mut bytes);
-        if self.state == State::Greeting && !self.upgraded() {
-            self.head.extend_from_slice(&bytes);
-            match websocket::parse_response(&self.head, &self.key) {
-                Ok(Some(accepted)) => {
-                    bytes = self.head.split_off(accepted.consumed);
-                    self.head = b"upgraded".to_vec();
-                }
-                Ok(None) => bytes.clear(),
-                Err(error) => return Err(format!("client {}: handshake refused: {error}", self.number)),
-            }
-        }
-        self.decode(network, oracle, &mut bytes)?;
-        if sight != Sight::Open {
-            if sight == Sight::Gone && self.steady && self.last_close.is_none() {
-                return Err(format!("D6: client {} was cut off without a word", self.number));
-            }
-            if sight == Sight::Ended && self.last_close.is_none() && self.state != State::Idle {
-                return Err(format!("D6: client {} was disconnected without a word", self.number));
-            }
-            self.drop_socket();
-        }
-        Ok(())
-    }
-
-    fn upgraded(&self) -> bool {
-        self.head == b"upgraded"
-    }
-
-    fn decode(&mut self, network: &Network, oracle: &mut Oracle, bytes: &mut [u8]) -> Result<(), String> {
-        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Role::Client, 1 << 20));
-        let mut at = 0;
-        loop {
-            match decoder.next(bytes, &mut at) {
-                Ok(None) => break,
-                Ok(Some(Message::Binary(payload))) => self.frame(network, oracle, payload)?,
-                Ok(Some(Message::Close(code))) => {
-                    let code = code.map_or(1005, |(code, _)| code);
-                    self.last_close = Some(code);
-                    self.closes.push(code);
-                    if code == 4408 && self.socket.is_some_and(|socket| !network.was_slow(socket)) {
-                        return Err(format!("D4: client {} was closed 4408 though it was never slow", self.number));
-                    }
-                }
-                Ok(Some(Message::Pong(payload))) => {
-                    self.socket_pong = payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-                }
-                Ok(Some(_)) => {}
-                Err(error) => return Err(format!("D1: client {}: broken framing: {error:?}", self.number)),
-            }
-        }
-        self.decoder = decoder;
-        if self.window.is_some() && self.deltas > self.acked_deltas {
-            self.acked_deltas = self.deltas;
-            let mut payload = Vec::new();
-            client::delta_ack(&mut payload, self.deltas);
-            self.send(network, &payload);
-        }
-        Ok(())
-    }
-
-    fn frame(&mut self, network: &Network, oracle: &mut Oracle, payload: &[u8]) -> Result<(), String> {
-        let who = self.number;
-        match client::parse(payload).ok_or_else(|| format!("client {who}: not a frame"))? {
-            FromServer::Welcome { json } => self.welcome(network, json),
-            FromServer::Joined { json, .. } => {
-                self.joined_at = network.now();
-                self.joined(json)
-            }
-            FromServer::Position { stream, head, json } => {
-                let mut json = json.to_vec();
-                let name: json::StreamName<'_> = json::read(&mut json).map_err(|_| "POSITION: bad JSON")?;
-                self.introduce(stream.0, name.stream, name.epoch, head);
-                Ok(())
-            }
-            FromServer::Delta { stream, after, payload, .. } => self.delta(network, oracle, stream.0, after, payload),
-            FromServer::Reliable { stream, place, prev, payload, forgets, .. } => {
-                let body = if let Some(key) = forgets { self.forget(stream.0, key, payload) } else { payload };
-                self.reliable(network, oracle, stream.0, place, prev, body)
-            }
-            FromServer::Skipped { stream, count } => {
-                let view = self.streams.get_mut(&stream.0).ok_or("D6: SKIPPED of a stream that was not introduced")?;
-                view.told += count;
-                Ok(())
-            }
-            FromServer::Ack { correlation } => {
-                oracle.acknowledged(who, correlation);
-                Ok(())
-            }
-            FromServer::Pong { payload } => {
-                let number = u64::from_le_bytes(payload.try_into().map_err(|_| "D7: PONG with another payload")?);
-                if number != self.pongs + 1 {
-                    return Err(format!("D7: client {who} got pong {number} after {}", self.pongs));
-                }
-                self.pongs = number;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn welcome(&mut self, network: &Network, json: &[u8]) -> Result<(), String> {
-        let mut json = json.to_vec();
-        let welcome: json::Welcome<'_> = json::read(&mut json).map_err(|_| "WELCOME: bad JSON")?;
-        if self.resume.is_some() {
-            if welcome.recovered { self.recovered += 1 } else { self.unrecovered += 1 }
-        }
-        if !welcome.recovered {
-            self.positions.clear();
-        }
-        self.last_close = None;
-        self.resume = Some(welcome.resume.to_owned());
-        if welcome.rooms.contains(&self.room.as_str()) {
-            self.state = State::Joining;
-        } else {
-            self.join(network);
-        }
-        Ok(())
-    }
-
-    pub fn join(&mut self, network: &Network) {
-        let mut payload = Vec::new();
-        client::join(&mut payload, 1, &json::Join { room: &self.room, password: None });
-        self.send(network, &payload);
-        self.state = State::Joining;
-    }
-
-    fn joined(&mut self, json: &[u8]) -> Result<(), String> {
-        let mut json = json.to_vec();
-        let joined: json::Joined<'_> = json::read(&mut json).map_err(|_| "JOINED: bad JSON")?;
-        for stream in &joined.streams {
-            if stream.stream.starts_with("relay/") {
-                self.relay = stream.handle;
-            }
-            self.introduce(stream.handle, stream.stream, stream.epoch, stream.offset);
-        }
-        self.state = State::Open;
-        Ok(())
-    }
-
-    /// A client keeps its own position where it has one: that is what the replay continues.
-    fn introduce(&mut self, handle: u32, name: &str, epoch: u64, head: u64) {
-        let (_, place) = *self.positions.entry(name.to_owned()).or_insert((epoch, head));
-        self.streams.entry(handle).or_insert_with(|| View { name: name.to_owned(), place, ..View::default() });
-    }
-
-    fn reliable(
-        &mut self,
-        network: &Network,
-        oracle: &mut Oracle,
-        handle: u32,
-        place: u64,
-        prev: u64,
-        payload: &[u8],
-    ) -> Result<(), String> {
-        let who = self.number;
-        let view = self.streams.get_mut(&handle).ok_or("D1: a frame before its stream's introduction")?;
-        if place <= view.place {
-            return Err(format!("D1: client {who}: place {place} after {} in {}", view.place, view.name));
-        }
-        if prev != view.place {
-            return Err(format!("D2: client {who}: {} continues {prev}, the client has {}", view.name, view.place));
-        }
-        view.place = place;
-        self.positions.entry(view.name.clone()).or_insert((0, 0)).1 = place;
-        self.delivered += 1;
-        let name = view.name.clone();
-        oracle.seen(network.now(), &name, place, payload)
-    }
-
-    /// An event that forgets a key: no value that was published before it may follow (DELIVERY §3).
-    fn forget<'a>(&mut self, handle: u32, key: u64, payload: &'a [u8]) -> &'a [u8] {
-        let (head, rest) = payload.split_at(12);
-        let version = u32::from_le_bytes(head[8..12].try_into().expect("four bytes"));
-        if let Some(view) = self.streams.get_mut(&handle) {
-            let newest = view.versions.entry(key).or_default();
-            *newest = (*newest).max(version);
-        }
-        rest
-    }
-
-    fn delta(
-        &mut self,
-        network: &Network,
-        oracle: &mut Oracle,
-        handle: u32,
-        follows: u64,
-        payload: &[u8],
-    ) -> Result<(), String> {
-        let who = self.number;
-        let view = self.streams.get_mut(&handle).ok_or("D1: a delta before its stream's introduction")?;
-        if follows > view.place {
-            return Err(format!(
-                "D1: client {who}: a delta behind {follows} overtook it; the client has {}",
-                view.place
-            ));
-        }
-        let (key, rest) = payload.split_first_chunk().ok_or("a delta without key")?;
-        let (key, version) =
-            (u64::from_le_bytes(*key), rest.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)));
-        match view.versions.insert(key, version) {
-            Some(older) if version <= older => {
-                return Err(format!("D3: client {who}: key {key:x}: version {version} after {older}"));
-            }
-            Some(older) => {
-                let gap = u64::from(version - older - 1);
-                let slow = self.window.is_some() || self.socket.is_none_or(|socket| network.was_slow(socket));
-                // While it caught up, the home kept the newest values only (DELIVERY §4).
-                let caught_up = network.now().since(self.joined_at) > self.catch_up;
-                if gap > 0 && !slow && caught_up {
-                    return Err(format!("D2: client {who} was never slow and misses {gap} values of key {key:x}"));
-                }
-            }
-            None => {}
-        }
-        self.deltas += 1;
-        if self.window.is_some_and(|window| self.deltas - self.acked_deltas > u64::from(window)) {
-            let flight = self.deltas - self.acked_deltas;
-            return Err(format!("D3: client {who} has {flight} unacknowledged deltas, its window is smaller"));
-        }
-        self.delivered += 1;
-        oracle.key_sent(who, key)
-    }
-
-    /// At the end, with everything read and every key published once more: what must be true of this connection.
-    pub fn settled(&self, oracle: &Oracle) -> Result<(), String> {
-        let who = self.number;
-        if self.state != State::Open {
-            return Err(format!("D7: client {who} is {:?} at the end", self.state));
-        }
-        if self.pongs != self.ping_sent {
-            return Err(format!("D7: client {who} sent {} pings and got {} pongs", self.ping_sent, self.pongs));
-        }
-        if self.socket_pong != self.pings {
-            return Err(format!(
-                "D7: client {who}: the newest of {} pings is not answered, {}",
-                self.pings, self.socket_pong
-            ));
-        }
-        for view in self.streams.values() {
-            let head = oracle.head(&view.name);
-            if view.name.starts_with("relay/") && view.place != head {
-                return Err(format!("D2: client {who} ends at {} of {head} in {}", view.place, view.name));
-            }
-            if view.name.starts_with("relay/") {
-                for (key, version) in oracle.newest(&self.room) {
-                    if view.versions.get(&key) != Some(&version) {
-                        let seen = view.versions.get(&key);
-                        return Err(format!("D3: client {who}: key {key:x} ends at {seen:?}, published {version}"));
-                    }
-                }
-            }
-        }
-        Ok(())
+        self.rooms.values_mut().for_each(|seat| *seat = Seat::Out);
     }
 }
+
+/// D's kind of `rooms.command.chat`.
+const CHAT: u16 = 7;

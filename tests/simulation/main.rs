@@ -3,8 +3,11 @@
 //! `RINGGATE_SIM_SEED=n` replays one seed, `RINGGATE_SIM_FRAMES=n` asks for more than the million delivered frames of
 //! a default run.
 
+mod backend;
 mod client;
+mod connections;
 mod oracle;
+mod reading;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,10 +25,10 @@ fn plan(seed: u64) -> Plan {
     let queue = delivery::Limits { frames: 48, bytes: 48 << 10, delta_bytes: 24 << 10, ..delivery::Limits::default() };
     Plan {
         shards: 1 + (seed % 4) as u16,
-        rooms: 1 + (seed % 3) as usize,
-        publishers: 3,
-        players: 24,
-        steps: 2500,
+        rooms: 2 + (seed % 3) as usize,
+        publishers: 4,
+        players: 20,
+        steps: 2000,
         weather: Weather { send_buffer: 8 << 10, ..Weather::default() },
         bounds: if tiny { Bounds { slots: 1, outbox: 1 } } else { Bounds { slots: 64, outbox: 16 } },
         queue,
@@ -36,6 +39,10 @@ fn plan(seed: u64) -> Plan {
         all_keys: false,
         batch_frames: 24,
         burst: 0,
+        moves_in: 60,
+        events_in: 4,
+        history_events: world::ENOUGH_HISTORY,
+        token_life_s: None,
     }
 }
 
@@ -53,6 +60,8 @@ fn calm_plan(seed: u64) -> Plan {
         batch_frames: 4096,
         burst: 60,
         bounds: Bounds::default(),
+        moves_in: 0,
+        events_in: 0,
         ..plan(seed)
     }
 }
@@ -70,6 +79,8 @@ fn turns_plan(seed: u64) -> Plan {
         weather: Weather { send_buffer: 4 << 10, short_send_in: 0, ..Weather::default() },
         tempers: vec![Temper::Trickle(700), Temper::Trickle(400)],
         queue: delivery::Limits::default(),
+        moves_in: 0,
+        events_in: 0,
         ..plan(seed)
     }
 }
@@ -94,8 +105,9 @@ fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// D1–D8 hold on 1–4 shards with stalled, trickling, reset, resuming, taken-over and kicked clients, with rings of
-/// size 1 in every third run, over at least a million delivered frames.
+/// D1–D8 hold on 1–4 shards with stalled, trickling, reset, resuming, taken-over and kicked clients that enter and leave
+/// several rooms, with relayed frames, events and commands of the bus, with rings of size 1 in every third run, over at
+/// least a million delivered frames.
 #[test]
 fn the_promise_holds_in_every_seed() {
     let wanted = environment("RINGGATE_SIM_FRAMES").unwrap_or(1_000_000);
@@ -137,6 +149,22 @@ fn nothing_is_left_out_for_fast_readers() {
         println!("seed {seed}: {outcome:?}");
         assert!(outcome.is_ok(), "seed {seed}: {outcome:?}");
     }
+}
+
+/// D6: who was away for longer than the histories reach is told so, starts at the heads, and misses nothing from there.
+#[test]
+fn an_evicted_history_is_told() {
+    let queue = delivery::Limits { frames: 32, ..plan(1).queue };
+    let mut lost = 0;
+    for seed in 1..=4 {
+        let mut world = World::new(seed, Plan { history_events: 32, queue: queue.clone(), steps: 700, ..plan(seed) });
+        if let Err(breach) = world.run() {
+            panic!("seed {seed}: {breach}");
+        }
+        lost += world.clients.iter().map(|client| client.unrecovered).sum::<u64>();
+        println!("seed {seed}: {}", world.summary());
+    }
+    assert!(lost > 0, "nobody was away long enough");
 }
 
 /// The same seed gives the same run, so a failing seed can be replayed.

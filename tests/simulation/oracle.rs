@@ -1,21 +1,29 @@
-//! What is true, collected from what publishers sent and what any client received.
+//! What is true, collected from what publishers and backends sent and what any client received.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use ringgate::time::Monotonic;
 
+/// A frame's sender and its number among that sender's.
+type Mark = (u32, u32);
+
 #[derive(Default)]
 pub struct Oracle {
-    /// What stands at a place: the same for everybody.
-    frames: HashMap<(String, u64), (u32, u32)>,
-    /// Where a publisher's frame stands: one place only.
-    places: HashMap<(u32, u32), (String, u64)>,
-    heads: BTreeMap<String, u64>,
-    first_seen: BTreeMap<(String, u64), Monotonic>,
-    /// By publisher and correlation.
-    asked: HashMap<(u32, u64), u32>,
-    acknowledged: HashSet<(u32, u32)>,
+    /// Which frame stands at a place: the same for everybody.
+    frames: BTreeMap<String, BTreeMap<u64, Mark>>,
+    /// Where a frame stands: one place only.
+    places: HashMap<Mark, (String, u64)>,
+    /// Places of the streams that the bus feeds, as its log has them.
+    log: BTreeMap<String, Vec<u64>>,
+    first_seen: BTreeMap<String, BTreeMap<u64, Monotonic>>,
+    /// By sender and correlation.
+    asked: HashMap<(u32, u64), Mark>,
+    /// By mark, the sender's connection.
+    lives: HashMap<Mark, u32>,
+    acknowledged: HashSet<Mark>,
+    /// Commands for the bus and whether they were acknowledged.
+    commands: BTreeMap<(u32, u64), bool>,
     newest: BTreeMap<(String, u64), u32>,
     /// While `count_keys` is on: by client and key, how often each other key was sent since that key's last turn.
     turns: BTreeMap<u32, BTreeMap<u64, BTreeMap<u64, u32>>>,
@@ -28,8 +36,10 @@ impl Oracle {
         Self { count_keys: keys, ..Self::default() }
     }
 
-    pub fn published(&mut self, publisher: u32, sequence: u32, correlation: u64, _room: &str) {
-        self.asked.insert((publisher, correlation), sequence);
+    /// A client sent a reliable frame on one of its connections.
+    pub fn published(&mut self, mark: Mark, life: u32, correlation: u64) {
+        self.asked.insert((mark.0, correlation), mark);
+        self.lives.insert(mark, life);
     }
 
     pub fn delta(&mut self, room: &str, key: u64, version: u32) {
@@ -41,37 +51,95 @@ impl Oracle {
         self.newest.remove(&(room.to_owned(), key));
     }
 
-    pub fn acknowledged(&mut self, publisher: u32, correlation: u64) {
-        if let Some(sequence) = self.asked.get(&(publisher, correlation)) {
-            self.acknowledged.insert((publisher, *sequence));
+    /// A client sent a command for the bus.
+    pub fn commanded(&mut self, client: u32, correlation: u64) {
+        self.commands.insert((client, correlation), false);
+    }
+
+    /// A backend's event stands at this place of the stream.
+    pub fn event(&mut self, stream: String, place: u64) {
+        self.log.entry(stream).or_default().push(place);
+    }
+
+    pub fn acknowledged(&mut self, client: u32, correlation: u64) {
+        if let Some(mark) = self.asked.get(&(client, correlation)) {
+            self.acknowledged.insert(*mark);
+        }
+        if let Some(acknowledged) = self.commands.get_mut(&(client, correlation)) {
+            *acknowledged = true;
         }
     }
 
-    /// A client received the frame at this place.
-    pub fn seen(&mut self, now: Monotonic, stream: &str, place: u64, payload: &[u8]) -> Result<(), String> {
-        if !stream.starts_with("relay/") {
+    /// A client that had everything up to `had` received the frame at this place.
+    pub fn seen(
+        &mut self,
+        now: Monotonic,
+        stream: &str,
+        had: Option<u64>,
+        place: u64,
+        payload: &[u8],
+    ) -> Result<(), String> {
+        if !self.first_seen.contains_key(stream) {
+            self.first_seen.insert(stream.to_owned(), BTreeMap::new());
+            self.frames.insert(stream.to_owned(), BTreeMap::new());
+        }
+        self.first_seen.get_mut(stream).expect("inserted above").entry(place).or_insert(now);
+        match stream.split('/').next() {
+            Some("relay") => self.stands(stream, place, payload.first_chunk()),
+            Some("input") => self.stands(stream, place, payload.last_chunk()),
+            _ => self.logged(stream, had, place, payload),
+        }
+    }
+
+    /// A frame of a stream that a home numbers.
+    fn stands(&mut self, stream: &str, place: u64, mark: Option<&[u8; 8]>) -> Result<(), String> {
+        let &[a, b, c, d, e, f, g, h] = mark.ok_or("a mangled payload")?;
+        let mark = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        let frames = self.frames.get_mut(stream).expect("inserted by `seen`");
+        if let Some(there) = frames.get(&place) {
+            if *there != mark {
+                return Err(format!("D1: {stream} place {place} is {there:?} for one client and {mark:?} for another"));
+            }
             return Ok(());
         }
-        let number =
-            |at: usize| payload.get(at..at + 4).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four")));
-        let (Some(publisher), Some(sequence)) = (number(0), number(4)) else { return Err("a mangled payload".into()) };
-        let id = (publisher, sequence);
-        let there = *self.frames.entry((stream.to_owned(), place)).or_insert(id);
-        if there != id {
-            return Err(format!("D1: {stream} place {place} is {there:?} for one client and {id:?} for another"));
+        let life = self.lives.get(&mark).ok_or_else(|| format!("D1: {mark:?} in {stream} was never sent"))?;
+        frames.insert(place, mark);
+        let same = |other: &&Mark| other.0 == mark.0 && self.lives.get(other) == Some(life);
+        // What one connection sent keeps its order; looking back a little is enough to see an exchange.
+        let before = frames.range(..place).rev().take(NEAR).map(|(_, other)| other).find(same);
+        let behind = frames.range(place + 1..).take(NEAR).map(|(_, other)| other).find(same);
+        if before.is_some_and(|other| other.1 > mark.1) || behind.is_some_and(|other| other.1 < mark.1) {
+            return Err(format!("D1: {stream} has {mark:?} at {place} between {before:?} and {behind:?}"));
         }
-        let first = self.places.entry(id).or_insert_with(|| (stream.to_owned(), place)).clone();
-        if first != (stream.to_owned(), place) {
-            return Err(format!("D1: {id:?} stands at {first:?} and at {place}"));
+        let first = self.places.entry(mark).or_insert_with(|| (stream.to_owned(), place));
+        if (&*first.0, first.1) != (stream, place) {
+            return Err(format!("D1: {mark:?} stands at {first:?} and at {place} of {stream}"));
         }
-        let head = self.heads.entry(stream.to_owned()).or_default();
-        *head = (*head).max(place);
-        self.first_seen.entry((stream.to_owned(), place)).or_insert(now);
         Ok(())
     }
 
-    pub fn head(&self, stream: &str) -> u64 {
-        self.heads.get(stream).copied().unwrap_or(0)
+    /// A frame of a stream that the bus feeds.
+    fn logged(&self, stream: &str, had: Option<u64>, place: u64, payload: &[u8]) -> Result<(), String> {
+        let text = String::from_utf8_lossy(payload);
+        if !text.contains(&format!("\"n\":{place}}}")) {
+            return Err(format!("D1: {stream} has {text} at {place}"));
+        }
+        let log = self.log.get(stream).map_or(&[][..], |places| places);
+        if log.binary_search(&place).is_err() {
+            return Err(format!("D1: {stream} has no place {place}"));
+        }
+        let next = had.map(|had| log[log.partition_point(|logged| *logged <= had)]);
+        match next.filter(|next| *next != place) {
+            Some(next) => Err(format!("D2: {stream} goes on with {place}, event {next} is missing")),
+            None => Ok(()),
+        }
+    }
+
+    /// Every stream with its last place.
+    pub fn heads(&self) -> impl Iterator<Item = (&str, u64)> {
+        let numbered = self.frames.iter().filter_map(|(name, frames)| Some((&**name, *frames.last_key_value()?.0)));
+        let logged = self.log.iter().filter_map(|(name, places)| Some((&**name, *places.last()?)));
+        numbered.chain(logged)
     }
 
     pub fn newest(&self, room: &str) -> impl Iterator<Item = (u64, u32)> {
@@ -81,8 +149,8 @@ impl Oracle {
 
     /// The oldest frame behind `place` that others had more than `patience` ago (D8).
     pub fn overdue(&self, now: Monotonic, stream: &str, place: u64, patience: Duration) -> Option<u64> {
-        let behind = self.first_seen.range((stream.to_owned(), place + 1)..=(stream.to_owned(), u64::MAX));
-        behind.map(|((_, place), at)| (*place, *at)).find(|(_, at)| now.since(*at) > patience).map(|(place, _)| place)
+        let behind = self.first_seen.get(stream)?.range(place + 1..);
+        behind.map(|(place, at)| (*place, *at)).find(|(_, at)| now.since(*at) > patience).map(|(place, _)| place)
     }
 
     /// A client received a delta of the key. While every key is published in every step, a key that was just sent waits
@@ -111,15 +179,30 @@ impl Oracle {
         }
     }
 
-    /// Every acknowledged frame stands somewhere.
-    pub fn complete(&self) -> Result<(), String> {
-        match self.acknowledged.iter().find(|id| !self.places.contains_key(id)) {
-            Some(id) => Err(format!("D2: {id:?} was acknowledged and reached nobody")),
-            None => Ok(()),
+    /// Every acknowledged frame stands somewhere, and every acknowledged command is in the log once, no other twice.
+    pub fn complete(&self, log: &[(u32, u64)]) -> Result<(), String> {
+        if let Some(mark) = self.acknowledged.iter().find(|mark| !self.places.contains_key(mark)) {
+            return Err(format!("D2: {mark:?} was acknowledged and reached nobody"));
         }
+        let mut times: BTreeMap<(u32, u64), usize> = BTreeMap::new();
+        log.iter().for_each(|command| *times.entry(*command).or_default() += 1);
+        for (command, acknowledged) in &self.commands {
+            let times = times.get(command).copied().unwrap_or(0);
+            if times > 1 || *acknowledged && times == 0 {
+                return Err(format!(
+                    "D2: command {command:?} is {times} times in the log, acknowledged {acknowledged}"
+                ));
+            }
+        }
+        Ok(())
     }
 
-    pub fn acknowledged_frames(&self) -> usize {
-        self.acknowledged.len()
+    /// Acknowledged frames and commands, and events of the bus.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let commands = self.commands.values().filter(|acknowledged| **acknowledged).count();
+        (self.acknowledged.len(), commands, self.log.values().map(Vec::len).sum())
     }
 }
+
+/// How far a frame is compared with its neighbours.
+const NEAR: usize = 64;

@@ -7,22 +7,23 @@ use std::time::Duration;
 use ringgate::auth::{Grant, Signer, Verifier};
 use ringgate::class::Class;
 use ringgate::delivery;
-use ringgate::frame::FrameKind;
-use ringgate::id::{NodeId, Scope};
-use ringgate::message::{Deliver, Effect, Event, Request};
+use ringgate::id::NodeId;
+use ringgate::limits;
+use ringgate::message::{Deliver, Request};
 use ringgate::ports::Presence;
 use ringgate::presence::EmbeddedPresence;
 use ringgate::protocol::routes::Routes;
-use ringgate::router::{Bounds, Port, mesh::build};
+use ringgate::router::{Bounds, Latest, Port, mesh::build};
 use ringgate::session::{Clocks, Settings};
 use ringgate::shard::driver::Driver;
 use ringgate::shard::driver::simulated::{Network, SimulatedDriver, Weather};
 use ringgate::shard::{NodeState, Shard, ShardConfig};
 use ringgate::stats::ShardStats;
 use ringgate::streams::HomeConfig;
-use ringgate::time::Monotonic;
+use ringgate::time::{Monotonic, Rate};
 
-use crate::client::{Client, State, Temper};
+use crate::backend::Backend;
+use crate::client::{Client, Seat, State, Temper};
 use crate::oracle::Oracle;
 
 /// What a run varies.
@@ -47,6 +48,14 @@ pub struct Plan {
     pub batch_frames: usize,
     /// Publishers send this many events and deltas at once.
     pub burst: usize,
+    /// One action in this many enters or leaves a room, one in as many is a command; 0 = none.
+    pub moves_in: u64,
+    /// One step in this many brings an event of the bus; 0 = none.
+    pub events_in: u64,
+    /// Reliable frames that a stream's history keeps; fewer than what a client can miss make it lose its session's past.
+    pub history_events: usize,
+    /// Seconds that the tokens of players live.
+    pub token_life_s: Option<u64>,
 }
 
 pub struct World {
@@ -54,14 +63,15 @@ pub struct World {
     pub shards: Vec<Shard<SimulatedDriver>>,
     pub clients: Vec<Client>,
     pub oracle: Oracle,
+    pub backend: Backend,
     presence: EmbeddedPresence,
     presence_port: Port,
     presence_awake: bool,
     presence_deadline: Monotonic,
-    bus_port: Port,
     wakers: Vec<SimulatedDriver>,
+    settings: Latest<Settings>,
+    signer: Signer,
     plan: Plan,
-    events: u64,
     kicked: u64,
 }
 
@@ -74,7 +84,7 @@ impl World {
         let presence_port = ports.pop().expect("presence is the last but one");
         let secret = b"a secret of at least thirty-two bytes";
         let signer = Signer::from_secret(secret).expect("a good secret");
-        let settings = Arc::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
+        let shared = Latest::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
         let node = Arc::new(NodeState {
             connections: AtomicU64::new(0),
             connections_max: 10_000,
@@ -89,48 +99,65 @@ impl World {
                 epoch: 77,
                 seed,
                 batch_frames: plan.batch_frames,
-                history_events: 4096,
+                history_events: plan.history_events,
                 history_bytes: 8 << 20,
                 history_total_bytes: 64 << 20,
                 history_time: Duration::from_secs(390),
                 resume_window: Duration::from_secs(300),
             };
             let driver = network.driver(port.id());
-            let (settings, stats) = (Arc::clone(&settings), Arc::new(ShardStats::default()));
+            let (settings, stats) = (shared.clone(), Arc::new(ShardStats::default()));
             Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
         });
         let shards: Vec<_> = shards.collect();
-        let mut clients = Vec::new();
-        for number in 0..(plan.publishers + plan.players) as u32 {
-            let publisher = (number as usize) < plan.publishers;
-            let room = format!("room-{}", number as usize % plan.rooms);
-            let roles: &[&str] = if publisher { &["publisher"] } else { &[] };
-            let sub = format!("user-{number}");
-            let token = signer.mint(&Grant { sub: &sub, username: None, roles, exp: None, ..Grant::default() });
-            let temper = if publisher { Temper::Fast } else { plan.tempers[number as usize % plan.tempers.len()] };
-            let window = (!publisher && number % 5 == 4).then_some(8);
-            let mut client = Client::new(number, room, token, publisher, temper, window);
-            if plan.burst > 0 {
-                client.catch_up = Duration::from_millis(20);
-            }
-            clients.push(client);
-        }
-        let wakers = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
-        Self {
+        let wakers: Vec<_> = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
+        #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants change it"))]
+        let mut backend = Backend::new(bus_port, plan.shards, Routes::default());
+        #[cfg(feature = "mutants")]
+        backend.break_with(plan.queue.mutant);
+        let mut world = Self {
             presence: EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed),
             presence_port,
             presence_awake: true,
             presence_deadline: Monotonic::ZERO,
-            bus_port,
+            backend,
             wakers,
+            settings: shared,
+            signer,
             oracle: Oracle::counting(plan.all_keys),
             network,
             shards,
-            clients,
+            clients: Vec::new(),
             plan,
-            events: 0,
             kicked: 0,
+        };
+        world.clients = (0..world.plan.publishers + world.plan.players).map(|n| world.client(n as u32)).collect();
+        world
+    }
+
+    fn client(&self, number: u32) -> Client {
+        let plan = &self.plan;
+        let publisher = (number as usize) < plan.publishers;
+        let room = |number: usize| format!("room-{}", number % plan.rooms);
+        let token = self.token(number);
+        let temper = if publisher { Temper::Fast } else { plan.tempers[number as usize % plan.tempers.len()] };
+        let window = (!publisher && number % 5 == 4).then_some(8);
+        let mut client = Client::new(number, room(number as usize), token, publisher, temper, window);
+        client.rooms = (0..plan.rooms).map(|number| (room(number), Seat::Out)).collect();
+        client.may_be_lost = plan.history_events < ENOUGH_HISTORY;
+        if plan.burst > 0 {
+            client.catch_up = Duration::from_millis(20);
         }
+        client
+    }
+
+    /// A token for a client, as old as it may be from now on.
+    pub fn token(&self, number: u32) -> String {
+        let publisher = (number as usize) < self.plan.publishers;
+        let roles: &[&str] = if publisher { &["publisher"] } else { &[] };
+        let life = self.plan.token_life_s.filter(|_| !publisher);
+        let exp = life.map(|life| self.wakers[0].wall().seconds() + life);
+        self.signer.mint(&Grant { sub: &format!("user-{number}"), username: None, roles, exp, ..Grant::default() })
     }
 
     pub fn delivered(&self) -> u64 {
@@ -164,10 +191,7 @@ impl World {
                 if self.clients[index].state == State::Idle {
                     self.connect(index);
                 }
-                // Its JOIN may have been earlier than the publisher that opens the room.
-                if self.clients[index].state == State::Joining && round % 400 == 399 {
-                    self.clients[index].join(&self.network);
-                }
+                self.join_own(index, 1);
                 self.clients[index].read(&self.network, &mut self.oracle, true)?;
             }
             self.spin(Duration::from_millis(5))?;
@@ -177,11 +201,13 @@ impl World {
                     return Err(format!("D7: publisher {} is {:?} in peace", client.number, client.state));
                 }
                 for index in 0..self.plan.publishers {
-                    for key in 0..self.plan.keys {
+                    // More than once, so that the last values replace others where credit is used up.
+                    for key in (0..self.plan.keys).cycle().take(3 * self.plan.keys as usize) {
                         self.clients[index].publish_delta(&self.network, &mut self.oracle, key, 40);
                     }
                     self.clients[index].publish_event(&self.network, &mut self.oracle, 40);
                 }
+                self.tell_all();
                 for client in &mut self.clients {
                     client.answered()?;
                     client.ping(&self.network);
@@ -194,7 +220,7 @@ impl World {
         }
         self.judge()?;
         self.told()?;
-        self.oracle.complete()?;
+        self.oracle.complete(&self.backend.commands())?;
         self.clients.iter().try_for_each(|client| {
             client.settled(&self.oracle).map_err(|breach| {
                 let connection = client.socket.and_then(|socket| self.network.connection(socket));
@@ -204,30 +230,103 @@ impl World {
         })
     }
 
-    fn connect(&mut self, index: usize) {
+    pub fn connect(&mut self, index: usize) {
         let node = NodeId(self.network.below(u64::from(self.plan.shards)) as u16);
         self.clients[index].connect(&self.network, node);
     }
 
+    /// A client that is out of its own room asks to get in, by a chance of one in so many. It may have left, or have
+    /// been earlier than the publisher that opens the room.
+    fn join_own(&mut self, index: usize, chance_in: u64) {
+        let client = &mut self.clients[index];
+        let ready = matches!(client.state, State::Joining | State::Open) && client.rooms[&client.room] == Seat::Out;
+        if ready && self.network.below(chance_in) == 0 {
+            let room = client.room.clone();
+            client.join(&self.network, &room);
+        }
+    }
+
+    /// An event of the bus for each room, user and session there is, and for everyone.
+    fn tell_all(&mut self) {
+        let Self { backend, oracle, network, clients, plan, .. } = self;
+        if plan.events_in == 0 {
+            return;
+        }
+        for room in clients[0].rooms.keys() {
+            backend.tell_room(network, oracle, room);
+        }
+        for client in clients.iter() {
+            backend.tell_user(network, oracle, &format!("user-{}", client.number));
+            backend.tell_session(network, oracle, &client.session);
+        }
+        backend.tell_everyone(network, oracle);
+    }
+
+    /// The bus brings something for somebody.
+    fn tell_some(&mut self) {
+        let Self { backend, oracle, network, clients, plan, .. } = self;
+        if plan.events_in == 0 || network.below(plan.events_in) != 0 {
+            return;
+        }
+        let client = &clients[network.below(clients.len() as u64) as usize];
+        // Often several at once, so that small rings are full.
+        for _ in 0..1 + network.below(6) {
+            match network.below(8) {
+                0..=3 => backend.tell_room(network, oracle, &client.room),
+                4 | 5 => backend.tell_user(network, oracle, &format!("user-{}", client.number)),
+                6 => backend.tell_session(network, oracle, &client.session),
+                _ => backend.tell_everyone(network, oracle),
+            }
+        }
+    }
+
     /// Some clients do something.
     fn act(&mut self, step: usize) -> Result<(), String> {
+        self.tell_some();
         for index in 0..self.clients.len() {
             let network = self.network.clone();
             let client = &mut self.clients[index];
             client.read(&network, &mut self.oracle, false)?;
-            match client.state {
-                State::Idle if network.below(4) == 0 => self.connect(index),
-                // A player may be earlier than the publisher that opens the room.
-                State::Joining if !client.publisher && network.below(40) == 0 => client.join(&network),
-                State::Open if client.publisher => self.publish(index, step),
-                State::Open if self.plan.trouble_in > 0 && network.below(self.plan.trouble_in) == 0 => {
-                    self.trouble(index);
+            if client.state == State::Idle {
+                if network.below(4) == 0 {
+                    self.connect(index);
                 }
-                State::Open if network.below(50) == 0 => client.ping(&network),
-                _ => {}
+                continue;
+            }
+            self.join_own(index, 40);
+            if self.clients[index].state != State::Open {
+                continue;
+            }
+            self.wander(index);
+            let client = &mut self.clients[index];
+            if client.publisher {
+                self.publish(index, step);
+            } else if self.plan.trouble_in > 0 && network.below(self.plan.trouble_in) == 0 {
+                self.trouble(index);
+            } else if network.below(50) == 0 {
+                client.ping(&network);
             }
         }
         Ok(())
+    }
+
+    /// Enters or leaves a room; says something to a room's backend or publishers.
+    fn wander(&mut self, index: usize) {
+        let Self { network, oracle, clients, plan, .. } = self;
+        if plan.moves_in == 0 {
+            return;
+        }
+        let client = &mut clients[index];
+        let room = format!("room-{}", network.below(plan.rooms as u64));
+        if network.below(plan.moves_in) == 0 {
+            client.move_in_or_out(network, &room);
+        } else if client.rooms[&room] == Seat::In && !client.publisher {
+            match network.below(plan.moves_in) {
+                0 => client.command_bus(network, oracle, &room),
+                1 => client.command_publishers(network, oracle, &room),
+                _ => {}
+            }
+        }
     }
 
     fn publish(&mut self, index: usize, step: usize) {
@@ -288,33 +387,15 @@ impl World {
 
     /// The bus brings a kick of the client's user.
     fn kick(&mut self, index: usize) {
-        let user: Arc<str> = format!("user-{}", self.clients[index].number).into();
         self.kicked += 1;
-        let scope = Scope::User(Arc::clone(&user));
-        let home = scope.home(self.plan.shards);
-        self.events += 1;
-        let event = Event {
-            topic: "system.events".into(),
-            partition: 0,
-            epoch: 5,
-            place: self.events,
-            scope,
-            class: Class::Reliable,
-            key: 0,
-            forgets: false,
-            kind: FrameKind { frame_type: 0, kind: 0 },
-            effect: Some(Effect::Kick),
-            body: Box::default(),
-        };
-        self.bus_port.request(home, Request::Event(Box::new(event)));
-        let kick = ringgate::message::PresenceRequest::Kick { user };
-        self.bus_port.request(NodeId(self.plan.shards), Request::Presence(Box::new(kick)));
+        let client = &mut self.clients[index];
+        self.backend.kick(&self.network, &format!("user-{}", client.number));
         // The session is gone: the client starts anew, and its old positions mean nothing.
-        self.clients[index].resume = None;
+        (client.resume, client.may_be_lost) = (None, true);
     }
 
     /// Lets the node work for this much virtual time.
-    fn spin(&mut self, span: Duration) -> Result<(), String> {
+    pub fn spin(&mut self, span: Duration) -> Result<(), String> {
         let until = self.network.now() + span;
         loop {
             let mut worked = false;
@@ -327,7 +408,7 @@ impl World {
                 }
             }
             worked |= self.turn_presence();
-            self.turn_bus();
+            worked |= self.backend.turn(&self.network, &mut self.wakers);
             if worked {
                 // A turn costs time, so a flood cannot stop the clock.
                 self.network.advance(self.network.now() + Duration::from_micros(20));
@@ -367,14 +448,6 @@ impl World {
         true
     }
 
-    fn turn_bus(&mut self) {
-        let node = self.bus_port.id();
-        self.bus_port.flush_outboxes();
-        while self.bus_port.take_request().is_some() {}
-        let wake: Vec<NodeId> = self.bus_port.wake_list().collect();
-        wake.into_iter().for_each(|peer| self.wakers[node.index()].wake(peer));
-    }
-
     /// D6: what a queue left out is what its client was told of.
     fn told(&self) -> Result<(), String> {
         if self.plan.trouble_in == 0 {
@@ -391,8 +464,10 @@ impl World {
             let Some((node, conn)) = client.socket.and_then(|socket| self.network.connection(socket)) else { continue };
             let Some(queue) = self.shards[node.index()].queue(conn) else { continue };
             let told: u64 = client.streams.values().map(|view| view.told).sum();
-            if told != queue.deltas_left_out() {
-                let left = queue.deltas_left_out();
+            let left = queue.deltas_left_out();
+            // What a LEAVE leaves out of its own room is not told.
+            let left_rooms = client.leaves > 0 && told + client.told_of_left <= left;
+            if told != left && !left_rooms {
                 return Err(format!(
                     "D6: client {} was told of {told} deltas left out, there are {left}",
                     client.number
@@ -402,8 +477,10 @@ impl World {
         Ok(())
     }
 
-    /// What must hold at any time.
+    /// What must hold at any time. Each judgement is followed by a reload, which must change nothing of it.
     fn judge(&mut self) -> Result<(), String> {
+        let settings = Settings { routes: Arc::new(Routes::default()), ..(*self.settings).clone() };
+        self.settings.publish(settings);
         for shard in &self.shards {
             shard.check();
         }
@@ -412,7 +489,8 @@ impl World {
         {
             let Some(socket) = client.socket else { continue };
             for view in client.streams.values().filter(|_| !self.network.was_slow(socket)) {
-                if let Some(place) = self.oracle.overdue(now, &view.name, view.place, Duration::from_secs(2)) {
+                let Some(had) = view.place else { continue };
+                if let Some(place) = self.oracle.overdue(now, &view.name, had, Duration::from_secs(2)) {
                     return Err(format!("D8: client {} still waits for place {place} of {}", client.number, view.name));
                 }
             }
@@ -426,11 +504,13 @@ impl World {
         };
         let recovered: u64 = self.clients.iter().map(|client| client.recovered).sum();
         let anew: u64 = self.clients.iter().map(|client| client.unrecovered).sum();
+        let (acknowledged, commands, events) = self.oracle.counts();
+        let moves: u64 = self.clients.iter().map(|client| client.moves).sum();
         format!(
-            "slots {}, delivered {}, acknowledged {}, resumed {recovered}, not recovered {anew}, 4408 {}, 4409 {}, kicks {}",
+            "slots {}, delivered {}, acknowledged {acknowledged}, commands {commands}, events {events}, moves {moves}, \
+             resumed {recovered}, not recovered {anew}, 4408 {}, 4409 {}, kicks {}",
             self.shards.iter().map(|shard| shard.sizes().0).sum::<usize>(),
             self.delivered(),
-            self.oracle.acknowledged_frames(),
             closes(4408),
             closes(4409),
             self.kicked,
@@ -438,11 +518,16 @@ impl World {
     }
 }
 
+/// Frames that no client of a run can ever be behind.
+pub const ENOUGH_HISTORY: usize = 4096;
+
 fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
         verifier: Arc::new(verifier),
         routes: Arc::new(Routes::default()),
         origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        newcomers_max: 1 << 20,
         dev: false,
         page: "",
         gateway_id: "sim".into(),
@@ -454,6 +539,8 @@ fn settings(plan: &Plan, verifier: Verifier) -> Settings {
         queue: plan.queue.clone(),
         max_frame: 64 << 10,
         rooms_max: 8,
+        moves: Rate::per_second(limits::MOVES_PER_SECOND),
+        player_commands: Rate::per_second(limits::PLAYER_COMMANDS_PER_SECOND),
         clocks: Clocks { idle: Duration::from_secs(3600), ..Clocks::default() },
     }
 }

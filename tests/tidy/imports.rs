@@ -5,7 +5,8 @@ use crate::Finding;
 use crate::source::{Kind, Source};
 
 /// Vocabulary: plain data; `mutant` is the switchboard of the broken policies.
-const L0: &[&str] = &["class", "close", "frame", "id", "limits", "message", "mutant", "ports", "seen", "stats", "time"];
+const L0: &[&str] =
+    &["class", "close", "frame", "id", "limits", "message", "mutant", "packed", "ports", "stats", "time"];
 /// Core: deterministic, sans-IO; no part knows a sibling.
 const L1: &[&str] = &["websocket", "protocol", "delivery", "streams", "auth", "services", "world", "log"];
 /// Peers on their own threads, the core parts each serves; no peer knows a shard or another peer.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::peer::{Answer, Ask, Pending};
 use super::{Api, check_length, read};
 use crate::admin::answer::{self, Fault};
+use crate::admin::life::Life;
 use crate::id::{ConnAddr, EventId};
 use crate::limits;
 use crate::message::{Append, ErrorCode};
@@ -27,13 +28,13 @@ struct Accepted {
 }
 
 impl Api {
-    pub(super) async fn publish(&self, request: Request) -> Result<Response, Fault> {
+    pub(super) async fn publish(&self, request: Request, life: Life) -> Result<Response, Fault> {
         check_length(request.headers())?;
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let batch = content_type.is_some_and(|content_type| content_type.to_ascii_lowercase().contains("ndjson"));
         let body = read(request.into_body()).await?;
         if batch {
-            return self.publish_batch(&body).await;
+            return self.publish_batch(&body, life).await;
         }
         let (append, id) = self.check(&body, &mut Json::default())?;
         accepted(self.calls.ask(Ask::Append(append)).await)?;
@@ -41,12 +42,12 @@ impl Api {
     }
 
     /// A line of answer for each line that is not empty, in order.
-    async fn publish_batch(&self, body: &[u8]) -> Result<Response, Fault> {
+    async fn publish_batch(&self, body: &[u8], life: Life) -> Result<Response, Fault> {
         let mut lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
         if lines.clone().nth(limits::API_EVENTS).is_some() {
             return Err(Fault::too_long(format!("a batch has at most {} events; send several", limits::API_EVENTS)));
         }
-        let (mut json, mut batch) = (Json::default(), Batch::default());
+        let (mut json, mut batch) = (Json::default(), Batch::new(life));
         for (line, text) in lines.by_ref().enumerate() {
             batch.results.push(None);
             match self.check(text, &mut json) {
@@ -80,11 +81,12 @@ impl Api {
             return Err(Fault::too_long(format!("an event has at most {} bytes, as a frame", self.event_bytes)));
         }
         let now = (self.wall)();
-        let event = publish_event(envelope, &*self.routes, now, self.fresh_id(now), json);
+        let routes = self.routes();
+        let event = publish_event(envelope, &*routes, now, self.fresh_id(now), json);
         let Published { event_id, event_type, key, value } = event.map_err(|error| {
             Fault::new(StatusCode::BAD_REQUEST, "bad_request", error.to_string()).field(error.field())
         })?;
-        let topic = match self.routes.event(&event_type).map(|row| &row.source) {
+        let topic = match routes.event(&event_type).map(|row| &row.source) {
             Some(Source::Topic(topic)) => &**topic,
             _ => {
                 let message = format!("{event_type} does not go by the bus; a publisher sends it over its connection");
@@ -97,8 +99,8 @@ impl Api {
 }
 
 /// A batch under way.
-#[derive(Default)]
 struct Batch {
+    life: Life,
     /// By line.
     results: Vec<Option<String>>,
     under_way: VecDeque<UnderWay>,
@@ -114,6 +116,10 @@ struct UnderWay {
 }
 
 impl Batch {
+    fn new(life: Life) -> Self {
+        Self { life, results: Vec::new(), under_way: VecDeque::new(), refused: Vec::new() }
+    }
+
     /// Waits until no event of the key is under way, and there is room for another one.
     async fn make_way(&mut self, key: &[u8]) {
         while self.under_way.len() >= limits::API_EVENTS_UNDER_WAY
@@ -126,7 +132,9 @@ impl Batch {
     /// Waits for the answer to the event that was sent first; `false` if none is under way.
     async fn settle_first(&mut self) -> bool {
         let Some(UnderWay { line, id, key, pending }) = self.under_way.pop_front() else { return false };
-        match accepted(pending.answer().await) {
+        let outcome = accepted(pending.answer().await);
+        self.life.step();
+        match outcome {
             Ok(()) => self.results[line] = Some(answer::text(&Accepted { event_id: id.to_string() })),
             Err(fault) => self.refuse(line, key, &fault),
         }

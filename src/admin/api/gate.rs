@@ -14,11 +14,18 @@ use tokio::time::Instant;
 
 use crate::admin::answer::Fault;
 use crate::limits;
+use crate::router::Latest;
 
 /// See the module.
 pub(super) struct Gate {
-    keys: Vec<[u8; 32]>,
+    keys: Mutex<Keys>,
     guesses: Mutex<BTreeMap<IpAddr, Guesses>>,
+}
+
+/// The keys as they are now.
+struct Keys {
+    digests: Vec<[u8; 32]>,
+    texts: Latest<Vec<String>>,
 }
 
 /// The wrong keys of an address.
@@ -31,15 +38,18 @@ struct Guesses {
 }
 
 impl Gate {
-    pub(super) fn new(keys: &[String]) -> Self {
-        let keys = keys.iter().map(|key| digest(key.as_bytes())).collect();
-        Self { keys, guesses: Mutex::default() }
+    pub(super) fn new(texts: Latest<Vec<String>>) -> Self {
+        Self { keys: Mutex::new(Keys { digests: digests(&texts), texts }), guesses: Mutex::default() }
     }
 
     /// Lets a request through, or says what to send.
     pub(super) fn check(&self, headers: &HeaderMap, from: IpAddr, now: Instant) -> Result<(), Fault> {
         let refuse = |message| Err(Fault::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
-        if self.keys.is_empty() {
+        let mut keys = self.keys.lock().expect("nothing panics while it holds the keys");
+        if keys.texts.refresh() {
+            keys.digests = digests(&keys.texts);
+        }
+        if keys.digests.is_empty() {
             return refuse(
                 "no API key is configured; set API_KEY (16 characters or more) or [admin] api_keys and start anew",
             );
@@ -56,7 +66,7 @@ impl Gate {
             let fault = Fault::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many wrong keys; wait");
             return Err(fault.retry_after(wait.as_secs() + 1));
         }
-        if self.knows(&digest) {
+        if keys.know(&digest) {
             return Ok(());
         }
         let repeated = before.is_some_and(|guesses| guesses.last == digest);
@@ -68,16 +78,18 @@ impl Gate {
         }
         refuse("the API key is wrong; API_KEY and [admin] api_keys say which are right")
     }
+}
 
-    fn knows(&self, digest: &[u8; 32]) -> bool {
+impl Keys {
+    fn know(&self, digest: &[u8; 32]) -> bool {
         let equals = |key: &[u8; 32]| key.iter().zip(digest).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0;
-        self.keys.iter().fold(false, |known, key| known | std::hint::black_box(equals(key)))
+        self.digests.iter().fold(false, |known, key| known | std::hint::black_box(equals(key)))
     }
 }
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").field("keys", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("Gate").finish_non_exhaustive()
     }
 }
 
@@ -110,6 +122,10 @@ fn key(header: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(SCHEME) && !key.is_empty()).then_some(key)
 }
 
+fn digests(keys: &[String]) -> Vec<[u8; 32]> {
+    keys.iter().map(|key| digest(key.as_bytes())).collect()
+}
+
 fn digest(key: &[u8]) -> [u8; 32] {
     Sha256::digest(key).into()
 }
@@ -133,6 +149,10 @@ mod tests {
     const KEY: &str = "a key of sixteen or more";
     const HOME: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
+    fn gate_of(keys: &[&str]) -> Gate {
+        Gate::new(Latest::new(keys.iter().map(|key| (*key).to_owned()).collect()))
+    }
+
     fn status(gate: &Gate, header: Option<&str>, from: IpAddr, now: Instant) -> u16 {
         let mut headers = HeaderMap::new();
         if let Some(value) = header {
@@ -147,7 +167,7 @@ mod tests {
     /// Any configured key opens, in any case of the scheme; nothing else does, and without a key nobody gets in.
     #[test]
     fn keys_open() {
-        let (gate, now) = (Gate::new(&[KEY.into(), "another key, as good".into()]), Instant::now());
+        let (gate, now) = (gate_of(&[KEY, "another key, as good"]), Instant::now());
         for header in [format!("apikey {KEY}"), format!("ApiKey  {KEY} "), "apikey another key, as good".into()] {
             assert_eq!(status(&gate, Some(&header), HOME, now), 200, "{header}");
         }
@@ -155,13 +175,24 @@ mod tests {
         {
             assert_eq!(status(&gate, header, HOME, now), 401, "{header:?}");
         }
-        assert_eq!(status(&Gate::new(&[]), Some(&format!("apikey {KEY}")), HOME, now), 401);
+        assert_eq!(status(&gate_of(&[]), Some(&format!("apikey {KEY}")), HOME, now), 401);
+    }
+
+    /// The newest keys open, the former ones no more.
+    #[test]
+    fn keys_are_replaced() {
+        let (mut keys, now) = (Latest::new(vec![KEY.to_owned()]), Instant::now());
+        let gate = Gate::new(keys.clone());
+        assert_eq!(status(&gate, Some("apikey the key of next year"), HOME, now), 401);
+        keys.publish(vec!["the key of next year".into()]);
+        assert_eq!(status(&gate, Some("apikey the key of next year"), HOME, now), 200);
+        assert_eq!(status(&gate, Some(&format!("apikey {KEY}")), HOME, now), 401);
     }
 
     /// Different wrong keys of one address end in 429, for the right key too, until time has passed; other addresses go on.
     #[test]
     fn guesses_are_limited() {
-        let (gate, now) = (Gate::new(&[KEY.into()]), Instant::now());
+        let (gate, now) = (gate_of(&[KEY]), Instant::now());
         let right = format!("apikey {KEY}");
         for n in 0..limits::API_GUESSES {
             assert_eq!(status(&gate, Some(&right), HOME, now), 200);
@@ -181,7 +212,7 @@ mod tests {
     /// A wrong key that is sent again and again is one guess.
     #[test]
     fn an_outdated_key_locks_nobody_out() {
-        let (gate, now) = (Gate::new(&[KEY.into()]), Instant::now());
+        let (gate, now) = (gate_of(&[KEY]), Instant::now());
         for _ in 0..100 {
             assert_eq!(status(&gate, Some("apikey the key of last year"), HOME, now), 401);
         }
@@ -191,7 +222,7 @@ mod tests {
     /// However many addresses guess, a bounded number is remembered; a network of IPv6 counts as one.
     #[test]
     fn addresses_are_bounded() {
-        let (gate, now) = (Gate::new(&[KEY.into()]), Instant::now());
+        let (gate, now) = (gate_of(&[KEY]), Instant::now());
         for n in 0..3000_u128 {
             let from = Ipv6Addr::from_bits(n << 64);
             status(&gate, Some("apikey guess"), from.into(), now + Duration::from_nanos(n as u64));

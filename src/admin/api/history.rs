@@ -9,7 +9,7 @@ use super::peer::{Answer, Ask};
 use super::{Api, put_quoted};
 use crate::admin::answer::{self, Fault};
 use crate::admin::target::Target;
-use crate::frame::Batch;
+use crate::frame::{Audience, Batch};
 use crate::id::Scope;
 use crate::limits;
 use crate::message::{ApiAnswer, ApiAsk, HistoryAsk, HistoryPage, HistoryRefusal, LostReason};
@@ -80,6 +80,7 @@ fn frames(page: &HistoryPage) -> impl Iterator<Item = (&Arc<Batch>, usize)> {
 /// One frame, from dialect D's wire form, which is what homes keep.
 fn put_frame(out: &mut Vec<u8>, batch: &Batch, index: usize, json: &mut Json) {
     let item = batch.items()[index];
+    let mark = batch.marks().iter().find(|mark| mark.index as usize == index);
     out.extend_from_slice(format!("{{\"place\":{},\"prev\":{}", item.place, item.prev).as_bytes());
     if let Some((header, mut payload)) = Header::read(message(batch.bytes(index, index + 1))) {
         out.extend_from_slice(format!(",\"frame_type\":{},\"kind\":{}", header.frame_type, header.kind).as_bytes());
@@ -88,6 +89,13 @@ fn put_frame(out: &mut Vec<u8>, batch: &Batch, index: usize, json: &mut Json) {
             payload = payload.get(size_of::<u64>()..).unwrap_or_default();
         }
         put_payload(out, payload, json);
+    }
+    if let Some(audience) = mark.and_then(|mark| mark.audience.as_deref()) {
+        let (name, users) = match audience {
+            Audience::Only(users) => ("only", users),
+            Audience::Except(users) => ("except", users),
+        };
+        out.extend_from_slice(format!(",\"{name}\":{}", answer::text(users)).as_bytes());
     }
     out.push(b'}');
 }
@@ -109,14 +117,14 @@ const FRAMES: u64 = 100;
 mod tests {
     use super::*;
     use crate::class::Class;
-    use crate::frame::{BatchBuilder, Encode, FrameKind, Item, SentRun};
+    use crate::frame::{BatchBuilder, Encode, FrameKind, Item, Mark, SentRun};
     use crate::id::StreamHandle;
     use crate::message::{Introduction, Position};
     use crate::protocol::frames::FramesEncoder;
     use crate::time::Monotonic;
 
     /// A page shows each frame with its place, and its payload as JSON where it is JSON, whatever its length; the key
-    /// that it forgets stands by itself.
+    /// that it forgets stands by itself, and who alone saw it is named.
     #[test]
     fn frames_are_shown_as_json() {
         let long = format!("\"{}\"", "x".repeat(70_000));
@@ -128,6 +136,8 @@ mod tests {
             let item = Item { class: Class::Reliable, key: 9, forgets: n == 2, place, prev: place - 1 };
             let kind = FrameKind { frame_type: 35, kind: 7 };
             builder.push(item, |out| FramesEncoder.encode(StreamHandle(1), &item, kind, body, out));
+            let audience = (n == 1).then(|| Arc::new(Audience::Only(["bob".into(), "\"eve\"".into()].into())));
+            builder.mark(Mark { audience, ..Mark::default() });
         }
         let position = Position { stream: "relay/room:a".into(), epoch: 3, place: 4 };
         let introduction = Introduction { handle: StreamHandle(1), position, publishers_only: false };
@@ -138,7 +148,7 @@ mod tests {
             after: 4,
         };
         let expected = format!(
-            r#"{{"stream":"relay/room:a","epoch":3,"head":4,"after":4,"events":[{{"place":1,"prev":0,"frame_type":35,"kind":7,"payload":{{"n":1.50}}}},{{"place":2,"prev":1,"frame_type":35,"kind":7,"data_base64":"/wA="}},{{"place":3,"prev":2,"frame_type":35,"kind":7,"forgets":"9","payload":[1]}},{{"place":4,"prev":3,"frame_type":35,"kind":7,"payload":{long}}}]}}"#
+            r#"{{"stream":"relay/room:a","epoch":3,"head":4,"after":4,"events":[{{"place":1,"prev":0,"frame_type":35,"kind":7,"payload":{{"n":1.50}}}},{{"place":2,"prev":1,"frame_type":35,"kind":7,"data_base64":"/wA=","only":["bob","\"eve\""]}},{{"place":3,"prev":2,"frame_type":35,"kind":7,"forgets":"9","payload":[1]}},{{"place":4,"prev":3,"frame_type":35,"kind":7,"payload":{long}}}]}}"#
         );
         assert_eq!(String::from_utf8(page_text(&page)).unwrap(), expected);
     }

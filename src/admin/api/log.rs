@@ -19,7 +19,7 @@ use hyper::body::Frame;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Api, Moved, put_quoted};
+use super::{Api, Moved, put_quoted, topics};
 use crate::admin::answer::{self, Fault};
 use crate::admin::life::Life;
 use crate::admin::target::Target;
@@ -29,9 +29,11 @@ use crate::protocol::envelope::{Json, put_record};
 
 impl Api {
     pub(super) fn log(&self, target: &Target, life: Life) -> Result<Response, Fault> {
-        let topic = self.topics.iter().find(|topic| ***topic == *target.segment).ok_or_else(|| {
-            Fault::not_found(format!("there is no such topic; there are: {}", self.topics.join(", ")))
-        })?;
+        let topics = topics(&self.routes());
+        let topic = topics
+            .iter()
+            .find(|topic| ***topic == *target.segment)
+            .ok_or_else(|| Fault::not_found(format!("there is no such topic; there are: {}", topics.join(", "))))?;
         let from = target.number("from", 0, u64::MAX)?;
         let epoch = target.number("epoch", 0, u64::MAX)?;
         let silence = target.number("heartbeat_ms", HEARTBEAT_MS_MIN, limits::API_HEARTBEAT_MS)?;
@@ -120,14 +122,14 @@ impl Reader {
     }
 
     fn records(&mut self) -> Option<Bytes> {
-        let mut records = Vec::new();
-        self.log.look(&self.topic, self.next, limits::API_CHUNK_RECORDS, &mut records);
-        let mut out = Vec::new();
+        let (mut records, mut out) = (Vec::new(), Vec::new());
+        let looked = self.log.look(&self.topic, self.next, limits::API_CHUNK_RECORDS, &mut records);
+        if looked.is_err() {
+            return Some(self.end(&Fault::unavailable("the log cannot be read here; the gateway's own log says why")));
+        }
         for record in records {
             if record.offset != self.next {
-                self.ended = true;
-                out.extend_from_slice(evicted(record.offset).text().as_bytes());
-                out.push(b'\n');
+                out.extend_from_slice(&self.end(&evicted(record.offset)));
                 break;
             }
             if out.len() >= limits::API_CHUNK_BYTES {
@@ -137,6 +139,12 @@ impl Reader {
             put_record(&mut out, self.next, &record.value, &mut self.json);
         }
         (!out.is_empty()).then(|| out.into())
+    }
+
+    /// The last line.
+    fn end(&mut self, fault: &Fault) -> Bytes {
+        self.ended = true;
+        (fault.text() + "\n").into()
     }
 }
 

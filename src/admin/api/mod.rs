@@ -13,8 +13,8 @@ mod sessions;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
@@ -33,15 +33,16 @@ use crate::id::EventId;
 use crate::limits;
 use crate::ports::LogView;
 use crate::protocol::routes::{Destination, Routes, Source};
+use crate::router::Latest;
 use crate::time::WallMillis;
 use gate::Gate;
 
 /// What the server API is built from.
 pub struct ApiConfig {
-    /// Keys that open it; none opens it to nobody.
-    pub keys: Vec<String>,
-    /// The type table, which says what events there are.
-    pub routes: Arc<Routes>,
+    /// Keys that open it; none opens it to nobody. The newest count.
+    pub keys: Latest<Vec<String>>,
+    /// The type table, which says what events there are; the newest counts.
+    pub routes: Latest<Arc<Routes>>,
     /// The bus's topics.
     pub log: Arc<dyn LogView>,
     /// The way to shards and peers.
@@ -57,8 +58,7 @@ pub struct ApiConfig {
 /// The server API. See the module.
 pub struct Api {
     gate: Gate,
-    routes: Arc<Routes>,
-    topics: Vec<Box<str>>,
+    routes: Mutex<Latest<Arc<Routes>>>,
     log: Arc<dyn LogView>,
     calls: Calls,
     nonce: u64,
@@ -88,9 +88,8 @@ impl Api {
     #[must_use]
     pub fn new(config: ApiConfig) -> Self {
         Self {
-            gate: Gate::new(&config.keys),
-            topics: topics(&config.routes),
-            routes: config.routes,
+            gate: Gate::new(config.keys),
+            routes: Mutex::new(config.routes),
             log: config.log,
             calls: config.calls,
             nonce: config.nonce,
@@ -120,7 +119,7 @@ impl Api {
         self.gate.check(request.headers(), from, Instant::now())?;
         let target = Target::read(route, request.uri())?;
         match route.operation {
-            Operation::Publish => self.publish(request).await,
+            Operation::Publish => self.publish(request, life).await,
             Operation::Log => self.log(&target, life),
             Operation::Disconnect => self.disconnect(request).await,
             Operation::Presence => self.presence(&target).await,
@@ -130,6 +129,13 @@ impl Api {
                 Err(Fault::not_found("this route needs no key"))
             }
         }
+    }
+
+    /// The type table as it is now.
+    fn routes(&self) -> Arc<Routes> {
+        let mut routes = self.routes.lock().expect("nothing panics while it holds the table");
+        routes.refresh();
+        Arc::clone(&routes)
     }
 
     /// A new event's id.

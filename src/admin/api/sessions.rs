@@ -147,7 +147,7 @@ impl Api {
             queued_reliable: info.queued_reliable,
             queued_deltas: info.queued_deltas,
             slow: info.slow,
-            age_ms: u64::try_from(info.age.as_millis()).unwrap_or(u64::MAX),
+            silent_ms: u64::try_from(info.silence.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -195,7 +195,7 @@ struct Connection {
     queued_reliable: u64,
     queued_deltas: u64,
     slow: bool,
-    age_ms: u64,
+    silent_ms: u64,
 }
 
 fn closed(answer: &ApiAnswer) -> usize {

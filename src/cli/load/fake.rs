@@ -132,7 +132,7 @@ fn answer(id: usize, socket: &TcpStream, inbound: Inbound<'_>, room: &mut Room, 
         Inbound::Hello { .. } if room.fault == Fault::Reject => write::error(out, ErrorCode::AuthFailed, 0, "bad"),
         Inbound::Hello { json } => hello(id, socket, &json::read::<Hello<'_>>(json).unwrap(), room, out),
         Inbound::Join { correlation, .. } => {
-            write::joined(out, correlation, "load-0", [&introduction(room)]);
+            write::joined(out, correlation, "load-0", [&introduction(room)], None);
             let position = Position { stream: "games.events.0/room:load-0".into(), epoch: 1, place: 0 };
             write::position(out, &Introduction { handle: BATTLE, position, publishers_only: false });
             let publisher = room.members.is_empty();

@@ -31,8 +31,10 @@ pub(super) struct Laws {
     last_pushed: u32,
     /// Newest ping and pong pushed and not arrived.
     control: BTreeMap<u8, u32>,
-    /// Streams whose deltas were left out untold, for the client left them.
-    left: BTreeSet<u32>,
+    /// Streams whose deltas were left out untold, for the client left them, and the newest id pushed by then.
+    left: BTreeMap<u32, u32>,
+    /// The newest answer that arrived: what was left before it was pushed is over.
+    answered: u32,
 }
 
 impl Laws {
@@ -65,7 +67,7 @@ impl Laws {
     }
 
     pub fn left(&mut self, stream: u32) {
-        self.left.insert(stream);
+        self.left.insert(stream, self.last_pushed);
         self.served.clear();
     }
 
@@ -108,6 +110,9 @@ impl Laws {
             return Err(format!("D1: {frame:?} came where {owed:?} is owed"));
         }
         self.owed.remove(0);
+        if frame.class == Class::Answer {
+            self.answered = frame.id;
+        }
         Ok(())
     }
 
@@ -117,6 +122,10 @@ impl Laws {
             |owed: &&TestFrame| owed.class == Class::Reliable && owed.stream == frame.stream && owed.id < frame.id;
         if let Some(owed) = self.owed.iter().find(earlier) {
             return Err(format!("D1: {frame:?} overtook {owed:?}"));
+        }
+        let left = self.left.get(&frame.stream).copied().unwrap_or(0);
+        if frame.id <= left && left < self.answered {
+            return Err(format!("D1: {frame:?} came behind an answer that was pushed after its stream was left"));
         }
         if self.arrived.insert(key, frame.id).is_some_and(|before| before >= frame.id) {
             return Err(format!("D3: {frame:?} is older than what came before"));
@@ -140,7 +149,7 @@ impl Laws {
         let in_stream = self.missing.iter().filter(|((stream, _), _)| *stream == frame.stream);
         let lost: u64 = in_stream.map(lost).sum();
         let told = self.told.get(&frame.stream).copied().unwrap_or(0);
-        if told < lost && !self.left.contains(&frame.stream) {
+        if told < lost && !self.left.contains_key(&frame.stream) {
             return Err(format!("D6: {frame:?} came, {lost} are left out, {told} were told"));
         }
         Ok(())
@@ -173,7 +182,7 @@ impl Laws {
         for ((stream, _), missing) in &self.missing {
             *lost.entry(*stream).or_default() += missing.len() as u64;
         }
-        for (stream, lost) in lost.into_iter().filter(|(stream, _)| !self.left.contains(stream)) {
+        for (stream, lost) in lost.into_iter().filter(|(stream, _)| !self.left.contains_key(stream)) {
             let told = self.told.get(&stream).copied().unwrap_or(0);
             if told != lost {
                 return Err(format!("D6: of stream {stream}, {lost} deltas never came, {told} were told"));

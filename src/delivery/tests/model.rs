@@ -17,6 +17,8 @@ struct Waiting {
     at: Monotonic,
     /// Whether it is the first frame of a run that has deltas.
     tells: bool,
+    /// Its stream was left after it came.
+    left: bool,
 }
 
 #[derive(Default, Debug)]
@@ -110,7 +112,7 @@ impl Model {
         let mut verdict = Verdict::Queued;
         let deltas = frames.iter().any(|frame| frame.class == Class::Delta);
         for (index, frame) in frames.iter().enumerate() {
-            let waiting = Waiting { frame: frame.clone(), at: self.now, tells: deltas && index == 0 };
+            let waiting = Waiting { frame: frame.clone(), at: self.now, tells: deltas && index == 0, left: false };
             if self.slow {
                 verdict = verdict.max(self.admit(waiting));
             } else {
@@ -139,6 +141,10 @@ impl Model {
     fn admit(&mut self, new: Waiting) -> Verdict {
         match new.frame.class {
             Class::Reliable => self.admit_reliable(new),
+            Class::Delta if new.left => {
+                self.account(Class::Delta).dropped += 1;
+                Verdict::Dropped
+            }
             Class::Delta => self.admit_delta(new),
             _ => {
                 self.ordered.push(new);
@@ -210,7 +216,7 @@ impl Model {
             self.account(Class::Answer).lost_at_close += 1;
             return CLOSE;
         }
-        self.ordered.push(Waiting { frame, at: self.now, tells: false });
+        self.ordered.push(Waiting { frame, at: self.now, tells: false, left: false });
         let under_way = self.under_way.iter().map(|(w, _)| w);
         let answers = self.ordered.iter().chain(under_way).filter(|w| w.frame.class == Class::Answer);
         let (frames, bytes) = answers.fold((0, 0), |(n, bytes), w| (n + 1, bytes + w.frame.byte_len()));
@@ -250,6 +256,7 @@ impl Model {
         self.deltas.retain(|w| w.frame.stream != stream);
         self.account(Class::Delta).dropped += (before - self.deltas.len()) as u64;
         self.untold.remove(&stream);
+        self.ordered.iter_mut().filter(|w| w.frame.stream == stream).for_each(|w| w.left = true);
         self.settle();
     }
 
@@ -321,7 +328,7 @@ impl Model {
             return under_way;
         }
         if let Some(frame) = self.pong.take().or_else(|| self.ping.take()).or_else(|| self.close.take()) {
-            return (Waiting { frame, at: self.now, tells: false }, 0);
+            return (Waiting { frame, at: self.now, tells: false, left: false }, 0);
         }
         let delta = self.deltas.first().filter(|_| self.credit() > 0).map(|w| (w.frame.id, w.frame.stream));
         let ordered = self.ordered.first().map(|w| w.frame.id);
@@ -336,6 +343,6 @@ impl Model {
     fn take_untold(&mut self, stream: u32) -> Option<Waiting> {
         let count = self.untold.remove(&stream)?;
         self.account(Class::Control).enqueued += 1;
-        Some(Waiting { frame: skipped(stream, count), at: self.now, tells: false })
+        Some(Waiting { frame: skipped(stream, count), at: self.now, tells: false, left: false })
     }
 }

@@ -38,6 +38,21 @@ fn after(limits: Limits, ops: &[Op]) -> Harness {
     harness
 }
 
+/// Once the answer to a LEAVE is out, no delta of the left stream follows, also if the queue becomes slow only behind
+/// that answer and another key's newer value lets it pass.
+#[test]
+fn nothing_follows_the_answer_to_a_leave() {
+    let of = |stream, key| Op::Push { stream, frames: vec![delta(key)], cut: 0 };
+    let ops = [of(2, 1), of(1, 1), of(1, 1), Op::Leave { stream: 1 }, Op::Answer { pad: 0 }, of(2, 1), of(1, 2)];
+    let mut harness = after(Limits::default(), &ops);
+    for op in [NOTHING, ALL] {
+        harness.step(&op).unwrap();
+    }
+    assert_eq!(harness.ledger.accounts[Class::Delta.index()].delivered, 2, "one of stream 2, one behind the answer");
+    assert_eq!(harness.ledger.accounts[Class::Delta.index()].dropped, 2);
+    harness.drain().unwrap();
+}
+
 /// What the client has, e.g. `R1 D3 S2`: tag and number in order of pushing, of a `skipped` the count.
 fn received(harness: &Harness) -> String {
     let (mut wire, mut out) = (&harness.model.wire[..], Vec::new());

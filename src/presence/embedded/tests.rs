@@ -20,13 +20,18 @@ fn record(n: u8, user: &str) -> SessionRecord {
         roles: ["user".into()].into(),
         expires_at: 7,
         scopes: Vec::new(),
+        acted: Vec::new(),
         last_close: None,
     }
 }
 
 fn entry(room: u8, place: u64) -> ScopeEntry {
     let stream = format!("relay/room:{room}").into();
-    ScopeEntry { scope: Scope::Room(room.to_string().into()), entered: vec![Position { stream, epoch: 1, place }] }
+    ScopeEntry {
+        scope: Scope::Room(room.to_string().into()),
+        entered: vec![Position { stream, epoch: 1, place }],
+        admitted: false,
+    }
 }
 
 fn at(seconds: u64) -> Monotonic {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::members::{Json, member, text};
 use super::{EnvelopeError, put_field, put_name, put_others, put_string};
 use crate::class::Class;
-use crate::frame::FrameKind;
+use crate::frame::{self, FrameKind};
 use crate::id::{EventId, Scope, SessionId, is_room_id};
 use crate::limits;
 use crate::message::{Effect, Event};
@@ -64,6 +64,12 @@ pub trait EventRules {
     fn rule(&self, event_type: &str) -> Option<EventRule<'_>>;
 }
 
+impl<T: EventRules + ?Sized> EventRules for Arc<T> {
+    fn rule(&self, event_type: &str) -> Option<EventRule<'_>> {
+        (**self).rule(event_type)
+    }
+}
+
 /// Where a record stands on the bus.
 #[derive(Clone, Debug)]
 pub struct EventSource {
@@ -80,8 +86,8 @@ pub struct EventSource {
 /// Reads an event envelope; `None` for what gateways say among themselves (`system.gateway.*`).
 ///
 /// # Errors
-/// If it is not JSON, of no known type, or nobody can be found whom it is for. An event with `only` or `except` is an
-/// error as well: to show it to all would be worse than to show it to none.
+/// If it is not JSON, of no known type, or nobody can be found whom it is for. A delta with `only` or `except` is an
+/// error as well: newest values are kept for all members alike.
 pub fn parse_event(
     bytes: &[u8],
     source: &EventSource,
@@ -97,13 +103,25 @@ pub fn parse_event(
     let rule = rules.rule(&event_type).ok_or_else(|| EnvelopeError::UnknownType(super::cut(&event_type)))?;
     let payload = member(envelope, "payload").unwrap_or("{}");
     let fields = if payload.starts_with('{') { payload } else { "{}" };
-    let scope = match member(envelope, "target").filter(|target| *target != "null") {
+    let target = member(envelope, "target").filter(|target| *target != "null");
+    let scope = match target {
         Some(target) => scope_of_target(target)?,
         None => scope_of_rule(&rule, fields)?,
     };
+    let audience = target.map_or(Ok(None), audience)?;
+    if let Some(audience) = audience.as_ref().filter(|_| rule.class == Class::Delta) {
+        let field = match audience {
+            frame::Audience::Only(_) => "target.only",
+            frame::Audience::Except(_) => "target.except",
+        };
+        let given = target.and_then(|target| member(target, &field["target.".len()..])).unwrap_or_default();
+        return Err(EnvelopeError::invalid(field, given, "left out: a delta goes to everybody in its room"));
+    }
     let scope = scope.ok_or_else(|| EnvelopeError::NoTarget { event_type: super::cut(&event_type) })?;
     let (key, forgets) = key(&rule, fields)?;
+    let id = member(envelope, "event_id").and_then(text).and_then(|id| EventId::parse(&id));
     Ok(Some(Event {
+        id,
         topic: Arc::clone(&source.topic),
         partition: source.partition,
         epoch: source.epoch,
@@ -114,15 +132,9 @@ pub fn parse_event(
         forgets,
         kind: rule.kind,
         effect: effect(&rule, fields)?,
+        audience: audience.map(Arc::new),
         body: body(&rule, &event_type, payload, key, forgets),
     }))
-}
-
-/// The id in an envelope; `None` if there is no usable one, or these bytes are no envelope.
-#[must_use]
-pub fn event_id(envelope: &[u8]) -> Option<EventId> {
-    let envelope = std::str::from_utf8(envelope).ok()?;
-    member(envelope, "event_id").and_then(text).and_then(|id| EventId::parse(&id))
 }
 
 /// Appends an event's envelope, as the reference services send them. `payload` is a JSON object's text.
@@ -151,12 +163,6 @@ pub fn put_event(
 }
 
 fn scope_of_target(target: &str) -> Result<Option<Scope>, EnvelopeError> {
-    for field in ["only", "except", "connection_id"] {
-        if let Some(value) = member(target, field).filter(|value| !matches!(*value, "null" | "[]")) {
-            let remedy = "left out: this gateway cannot keep an event from a part of its audience";
-            return Err(EnvelopeError::invalid(format!("target.{field}"), value, remedy));
-        }
-    }
     let named = |field: &str| member(target, field).and_then(text);
     if let Some(id) = named("room_id") {
         return room("target.room_id", &id).map(Some);
@@ -168,6 +174,43 @@ fn scope_of_target(target: &str) -> Result<Option<Scope>, EnvelopeError> {
         return session("target.session_id", &id).map(Some);
     }
     Ok((member(target, "everyone") == Some("true")).then_some(Scope::Everyone))
+}
+
+/// Who of the scope sees the event; `only` and `except` exclude each other.
+fn audience(target: &str) -> Result<Option<frame::Audience>, EnvelopeError> {
+    let named = |field: &'static str| {
+        let value = member(target, field).filter(|value| *value != "null");
+        value.map(|value| user_ids(field, value)).transpose()
+    };
+    match (named("only")?, named("except")?) {
+        (Some(_), Some(_)) => {
+            let only = member(target, "only").unwrap_or_default();
+            Err(EnvelopeError::invalid("target.only", only, "left out where `except` is given"))
+        }
+        (Some(only), None) => Ok(Some(frame::Audience::Only(only))),
+        (None, Some(except)) if !except.is_empty() => Ok(Some(frame::Audience::Except(except))),
+        (None, _) => Ok(None),
+    }
+}
+
+/// A list of user ids; numbers are ids too.
+fn user_ids(field: &str, list: &str) -> Result<Box<[Box<str>]>, EnvelopeError> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Id {
+        Text(Box<str>),
+        Number(u64),
+    }
+    let invalid = || EnvelopeError::invalid(format!("target.{field}"), list, "a list of at most 1,024 user ids");
+    let ids: Vec<Id> = simd_json::from_slice(&mut list.as_bytes().to_vec()).map_err(|_| invalid())?;
+    if ids.len() > limits::AUDIENCE_IDS {
+        return Err(invalid());
+    }
+    let text = |id| match id {
+        Id::Text(text) => text,
+        Id::Number(number) => number.to_string().into(),
+    };
+    Ok(ids.into_iter().map(text).collect())
 }
 
 fn scope_of_rule(rule: &EventRule<'_>, fields: &str) -> Result<Option<Scope>, EnvelopeError> {

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use std::sync::Arc;
+
 use crate::class::Class;
-use crate::frame::FrameKind;
+use crate::frame::{self, FrameKind};
 use crate::id::{ConnectionId, EventId, Scope, SessionId};
 use crate::message::{Effect, Event};
 use crate::time::WallMillis;
@@ -250,8 +252,16 @@ fn poison_is_refused() {
             "target.room_id is \"a b\"; it must be 1–64 of A-Z a-z 0-9 . _ -",
         ),
         (
-            r#"{"event_type":"battle.event.timeline","target":{"room_id":"a","only":["1"]}}"#,
-            "target.only is \"[\\\"1\\\"]\"; it must be left out: this gateway cannot keep an event from a part of its audience",
+            r#"{"event_type":"battle.event.timeline","target":{"room_id":"a","only":["1"],"except":["2"]}}"#,
+            "target.only is \"[\\\"1\\\"]\"; it must be left out where `except` is given",
+        ),
+        (
+            r#"{"event_type":"battle.event.timeline","target":{"room_id":"a","except":"1"}}"#,
+            "target.except is \"\\\"1\\\"\"; it must be a list of at most 1,024 user ids",
+        ),
+        (
+            r#"{"event_type":"world.delta","target":{"room_id":"a","only":["1"]},"payload":{"entity_id":1}}"#,
+            "target.only is \"[\\\"1\\\"]\"; it must be left out: a delta goes to everybody in its room",
         ),
         (
             r#"{"event_type":"world.delta","target":{"room_id":"a"},"payload":{"entity_id":null}}"#,
@@ -264,6 +274,19 @@ fn poison_is_refused() {
     ] {
         assert_eq!(read(text).unwrap_err().to_string(), error, "{text}");
     }
+}
+
+/// Audiences are lists of user ids, numbers among them; an empty `except` is none, an empty `only` is nobody.
+#[test]
+fn audiences_are_read() {
+    let audience = |list: &str| {
+        let text = format!(r#"{{"event_type":"battle.event.timeline","target":{{"room_id":"a",{list}}}}}"#);
+        event(&text).audience.map(Arc::unwrap_or_clone)
+    };
+    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["x".into(), "7".into()].into())));
+    assert_eq!(audience(r#""except":["x"],"only":null"#), Some(frame::Audience::Except(["x".into()].into())));
+    assert_eq!(audience(r#""except":[]"#), None);
+    assert!(!audience(r#""only":[]"#).unwrap().includes("x"));
 }
 
 /// What a service writes is read back as it was meant.

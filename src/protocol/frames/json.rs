@@ -86,6 +86,12 @@ pub struct Joined<'a> {
     pub room_id: &'a str,
     /// Its streams.
     pub streams: Vec<StreamPlace<'a>>,
+    /// `false` when a stream could not start behind the event that let the session in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// Why not.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
 }
 
 /// A stream's introduction.

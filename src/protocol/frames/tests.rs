@@ -152,14 +152,17 @@ fn golden_server_json() {
         position: Position { place: 2, ..introduction().position },
         publishers_only: false,
     };
-    let bytes = written(|out| write::joined(out, NUMBER, "a", [&small]));
+    let bytes = written(|out| write::joined(out, NUMBER, "a", [&small], None));
     let json = br#"{"room_id":"a","streams":[{"handle":3,"stream":"relay/room:a","epoch":7,"offset":2}]}"#;
     assert_eq!(bytes, wire(head(7, 0, NO_KIND, NO_STREAM, NUMBER_LE, ZERO), json));
     let Some(FromServer::Joined { correlation: NUMBER, json }) = client::parse(&bytes[2..]) else {
         panic!("not a JOINED")
     };
     let streams = vec![StreamPlace { handle: 3, stream: "relay/room:a", epoch: 7, offset: 2 }];
-    assert_eq!(json::read::<Joined<'_>>(&mut json.to_vec()).unwrap(), Joined { room_id: "a", streams });
+    assert_eq!(
+        json::read::<Joined<'_>>(&mut json.to_vec()).unwrap(),
+        Joined { room_id: "a", streams, recovered: None, reason: None }
+    );
 
     let bytes = written(|out| write::position(out, &introduction()));
     let json = br#"{"stream":"relay/room:a","epoch":7}"#;

@@ -3,7 +3,7 @@
 use crate::close::CloseReason;
 use crate::frame::{Encode, FrameKind, Item, put_websocket_header};
 use crate::id::StreamHandle;
-use crate::message::{ErrorCode, Introduction};
+use crate::message::{ErrorCode, Introduction, LostReason};
 
 use super::json::{self, Joined, LastClose, StreamName, StreamPlace, Welcome};
 use super::{Header, types};
@@ -45,16 +45,19 @@ pub fn pong(out: &mut Vec<u8>, payload: &[u8]) {
     frame(out, Header { frame_type: types::PONG, ..Header::default() }, payload);
 }
 
-/// JOINED; the relay stream comes first, then for publishers the input stream.
+/// JOINED; the relay stream comes first, then for publishers the input stream. `lost`: a stream could not start where
+/// the event stands that let the session in, so frames between the two are missing.
 pub fn joined<'a>(
     out: &mut Vec<u8>,
     correlation: u64,
     room: &str,
     streams: impl IntoIterator<Item = &'a Introduction>,
+    lost: Option<LostReason>,
 ) {
     let streams = streams.into_iter().map(place).collect();
+    let (recovered, reason) = (lost.map(|_| false), lost.map(LostReason::name));
     let header = Header { frame_type: types::JOINED, number: correlation, ..Header::default() };
-    frame(out, header, &json::write(&Joined { room_id: room, streams }));
+    frame(out, header, &json::write(&Joined { room_id: room, streams, recovered, reason }));
 }
 
 /// LEFT.

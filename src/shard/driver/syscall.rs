@@ -290,6 +290,15 @@ fn clock(id: libc::clockid_t) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// Turns transparent huge pages off for this process, PR_SET_THP_DISABLE(2const). An allocator that keeps a page for each
+/// size of object touches 4 KiB of each; as huge pages they held 42 MiB for 15 MiB of 15,000 idle connections.
+///
+/// # Errors
+/// The kernel is built without them, or a filter refuses the call.
+pub fn use_small_pages() -> io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
+}
+
 /// Raises the soft limit of open descriptors to the hard limit and returns it; getrlimit(2).
 ///
 /// # Errors
@@ -465,6 +474,14 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    /// Huge pages are off afterwards, for the memory of every thread.
+    #[test]
+    fn huge_pages_are_off() {
+        use_small_pages().unwrap();
+        let off = std::thread::spawn(|| rustix::thread::transparent_huge_pages_are_disabled().unwrap());
+        assert!(off.join().unwrap());
     }
 
     /// The soft limit of descriptors is the hard limit afterwards, however often.

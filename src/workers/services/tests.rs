@@ -12,6 +12,10 @@ struct Scarce {
     events: Vec<String>,
     room_for: usize,
     done: u64,
+    /// Appends end when the test says so.
+    later: bool,
+    given: u64,
+    ended: Vec<Completed>,
 }
 
 impl Bus for Scarce {
@@ -23,20 +27,34 @@ impl Bus for Scarce {
         1
     }
 
-    fn append(&mut self, _now: WallMillis, append: &Append) -> Result<(), ErrorCode> {
+    fn append(&mut self, _now: WallMillis, append: &Append) -> Result<Accepted, ErrorCode> {
         assert_eq!(&*append.topic, "games.events");
         self.room_for = self.room_for.checked_sub(1).ok_or(ErrorCode::Unavailable)?;
         self.events.push(String::from_utf8(append.value.to_vec()).unwrap());
-        Ok(())
+        self.given += 1;
+        Ok(if self.later { Accepted::Pending(Ticket(self.given)) } else { Accepted::Now })
+    }
+
+    fn completed(&mut self, out: &mut Vec<Completed>) {
+        out.append(&mut self.ended);
+    }
+
+    fn range(&self, topic: &str) -> (u64, u64) {
+        (0, if topic == "games.events" { self.events.len() } else { self.commands.len() } as u64)
+    }
+
+    fn since(&self, _topic: &str, _since: WallMillis) -> u64 {
+        0
     }
 
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
-        assert_eq!(topic, "games.commands");
+        let events: Vec<_> = self.events.iter().map(|event| event.clone().into_bytes()).collect();
+        let records = if topic == "games.events" { &events } else { &self.commands };
         let from = offset as usize;
-        let to = (from + max).min(self.commands.len());
-        for at in from..to {
-            let value = self.commands[at].as_slice().into();
-            out.push(Record { offset: at as u64, timestamp: WallMillis(0), key: (*b"").into(), value });
+        let to = (from + max).min(records.len());
+        for (at, record) in records.iter().enumerate().take(to).skip(from) {
+            let (timestamp, value) = (WallMillis(100 * at as u64), record.as_slice().into());
+            out.push(Record { offset: at as u64, timestamp, key: (*b"").into(), value });
         }
         to as u64
     }
@@ -130,4 +148,51 @@ fn a_command_is_done_behind_its_events() {
     worker.bus.room_for = 1;
     worker.turn(NOW, WallMillis(0));
     assert_eq!((worker.bus.done, worker.bus.events.len()), (1, 1));
+}
+
+/// Commands count as done once the bus has accepted their events; what it has not is given again, in order, before
+/// anything newer.
+#[test]
+fn what_the_bus_gives_back_is_given_again() {
+    let commands = (1..=3).map(|id| command(id, "battle.command.start", "{}")).collect();
+    let mut worker = worker(commands, 100);
+    worker.bus.later = true;
+    worker.turn(NOW, WallMillis(0));
+    assert_eq!((worker.bus.given, worker.bus.done), (3, 0));
+    worker.bus.ended.push(Completed { ticket: Ticket(1), outcome: Ok(()) });
+    for ticket in [2, 3] {
+        worker.bus.ended.push(Completed { ticket: Ticket(ticket), outcome: Err(ErrorCode::Unavailable) });
+    }
+    worker.turn(NOW, WallMillis(0));
+    let events = &worker.bus.events;
+    assert_eq!((events.len(), &events[1..3], worker.bus.done), (5, &events[3..5], 0));
+    for ticket in [4, 5] {
+        worker.bus.ended.push(Completed { ticket: Ticket(ticket), outcome: Ok(()) });
+    }
+    worker.turn(NOW, WallMillis(0));
+    assert_eq!(worker.bus.done, 3);
+}
+
+/// After a restart, cut off anywhere, the events that were not yet accepted follow, those that were do not come again,
+/// and a command is answered as it was: the battle that ended before it had ended then, too.
+#[test]
+fn a_restart_goes_on_where_it_was_cut_off() {
+    // Accepted at 0, 100 and 200 ms: the second battle of the room begins when the first, of 30 ms, is over.
+    let commands = vec![start(1, "a", 4, 10), start(2, "a", 5, 10), start(3, "b", 300, 0)];
+    let whole = {
+        let mut worker = worker(commands.clone(), 10_000).recover(WallMillis(300), 1);
+        let now = NOW + Duration::from_secs(10);
+        while worker.turn(now, WallMillis(300)) <= now {}
+        worker.bus.events
+    };
+    assert_eq!(whole.len(), 5 + 6 + 301);
+    let timeless = |event: &String| event.replacen(r#""timestamp":"1970-01-01T00:00:00.300Z""#, "", 1);
+    for cut in [0, 1, 3, 5, 8, 11, 100, 311, 312] {
+        let bus =
+            Scarce { commands: commands.clone(), events: whole[..cut].to_vec(), room_for: 10_000, ..Scarce::default() };
+        let mut worker = ServiceWorker::new(bus, 1).recover(WallMillis(300), 1);
+        let now = NOW + Duration::from_secs(10);
+        while worker.turn(now, WallMillis(300)) <= now {}
+        assert!(worker.bus.events.iter().map(timeless).eq(whole.iter().map(timeless)), "cut at {cut}");
+    }
 }

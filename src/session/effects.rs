@@ -1,0 +1,98 @@
+//! What frames do to the session they are delivered to, and what of a batch a member sees (DELIVERY §4 "Effects",
+//! "only / except").
+//!
+//! Law: an effect acts once, at the frame's first delivery to its session, live or in a replay; the session's record
+//! keeps up to where each stream's effects have acted.
+
+use std::sync::Arc;
+
+use super::authenticate::{JoinStep, Joining};
+use super::connection::{Connection, Phase};
+use super::{Cx, Output};
+use crate::frame::{Act, Form, Handles, Run, View};
+use crate::id::Scope;
+use crate::message::{ErrorCode, Position, PresenceRequest, ScopeEntry};
+
+impl Connection {
+    /// Frames `from..to` of a batch, of which some are marked: what this member may not see becomes an advance, what
+    /// frames do is done. `from < to <= batch.len()`.
+    pub fn deliver_marked(&mut self, cx: &mut Cx<'_>, handles: &mut Handles<'_>, from: u32, to: u32) {
+        let Phase::Open(session) = &self.phase else { return };
+        let user = Arc::clone(&session.user);
+        let marks = handles.batch().marks();
+        let first = marks.partition_point(|mark| mark.index < from);
+        let marks: Vec<_> = marks[first..].iter().take_while(|mark| mark.index < to).cloned().collect();
+        let mut at = from;
+        for mark in marks {
+            let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&user));
+            if hidden {
+                self.deliver_run(cx, handles, View::Whole, at, mark.index);
+                self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
+                at = mark.index + 1;
+            } else if mark.refusal && self.form() == Form::Frames {
+                self.deliver_run(cx, handles, View::Whole, at, mark.index);
+                self.deliver_run(cx, handles, View::Refusal, mark.index, mark.index + 1);
+                at = mark.index + 1;
+            } else if let Some(act) = &mark.act {
+                self.deliver_run(cx, handles, View::Whole, at, mark.index + 1);
+                at = mark.index + 1;
+                if self.act(cx, act) {
+                    return;
+                }
+            }
+        }
+        self.deliver_run(cx, handles, View::Whole, at, to);
+    }
+
+    fn deliver_run(&mut self, cx: &mut Cx<'_>, handles: &mut Handles<'_>, view: View, from: u32, to: u32) {
+        if from < to && self.is_open() {
+            let batch = handles.of(self.form(), view).clone();
+            self.deliver(cx, Run { batch, from, to });
+        }
+    }
+
+    /// Carries out what a frame does unless it has acted before; `true` if the session left the room whose frame it is,
+    /// so that nothing behind it is for this member.
+    fn act(&mut self, cx: &mut Cx<'_>, act: &Act) -> bool {
+        let Phase::Open(session) = &mut self.phase else { return true };
+        let place = Position { stream: Arc::clone(&act.stream), epoch: act.epoch, place: act.place };
+        let acted = &mut session.seldom().acted;
+        match acted.iter_mut().find(|known| known.stream == act.stream) {
+            Some(known) if known.epoch == act.epoch && known.place >= act.place => return false,
+            Some(known) => *known = place.clone(),
+            None => acted.push(place.clone()),
+        }
+        let id = session.id;
+        let left = if act.joins {
+            self.enter(cx, act);
+            false
+        } else {
+            self.leave_room(cx, &Scope::Room(Arc::clone(&act.room)), None) && act.room_stream() == *act.stream
+        };
+        // Behind what it did: after a crash between the two it acts again, which changes nothing.
+        self.ask_presence(cx, PresenceRequest::Acted { session: id, place });
+        left
+    }
+
+    fn enter(&mut self, cx: &mut Cx<'_>, act: &Act) {
+        let Phase::Open(session) = &mut self.phase else { return };
+        let scope = Scope::Room(Arc::clone(&act.room));
+        if session.is_joining(&scope) || session.rooms.iter().any(|seat| seat.scope == scope) {
+            return;
+        }
+        let asked = session.joining.iter().position(|joining| joining.scope == scope);
+        let correlation = asked.map_or(0, |at| session.joining.remove(at).correlation);
+        if !session.has_room_for_one(cx.settings.rooms_max) {
+            let text = format!("room {}: a session has at most {} rooms", act.room, cx.settings.rooms_max);
+            return self.error(cx, ErrorCode::Forbidden, 0, &text);
+        }
+        let entry = Position { stream: act.room_stream().into(), epoch: act.epoch, place: act.place };
+        let (id, publisher) = (session.id, session.publisher);
+        session.joining.push(Joining { scope: scope.clone(), correlation, step: JoinStep::Admitted });
+        // From here on the room belongs to the session, whatever becomes of this connection.
+        let kept = ScopeEntry { scope: scope.clone(), entered: vec![entry.clone()], admitted: true };
+        self.ask_presence(cx, PresenceRequest::Entered { session: id, entry: kept });
+        let (admitted, entry) = (true, Some(entry));
+        cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });
+    }
+}

@@ -1,0 +1,262 @@
+//! Dialect A on an upgraded connection: what each message of a client does (PROTOCOLS A).
+//!
+//! Whatever a client writes is answered; only a flood of what cannot be read ends the connection.
+
+use std::sync::Arc;
+
+use super::answers::Welcome;
+use super::authenticate::{Hello, Refresh, Session, Ticket};
+use super::commands::Sent;
+use super::connection::{Connection, Flow, Phase, closes_at};
+use super::{Cx, Output};
+use crate::class::Class;
+use crate::close::CloseReason;
+use crate::limits;
+use crate::message::{ErrorCode, PresenceRequest, Publish, PublishTo, Request};
+use crate::protocol::envelope::delta_key;
+use crate::protocol::gateway::{self, Authenticate, Command, Inbound, write};
+use crate::protocol::routes::{Destination, PartitionKey, Relayed, Require};
+
+impl Connection {
+    /// One text message. It may be called again with the same text after `Hold`.
+    pub(super) fn gateway_message(&mut self, cx: &mut Cx<'_>, text: &[u8]) -> Flow {
+        let mut fields = std::mem::take(cx.fields);
+        let flow = match gateway::parse(text, &mut fields) {
+            Ok(inbound) => self.gateway_inbound(cx, inbound),
+            Err(malformed) => {
+                self.malformed(cx, &malformed.to_string());
+                Flow::Next
+            }
+        };
+        *cx.fields = fields;
+        flow
+    }
+
+    fn gateway_inbound(&mut self, cx: &mut Cx<'_>, inbound: Inbound<'_>) -> Flow {
+        match (inbound, &self.phase) {
+            (Inbound::Heartbeat, _) => {
+                let now = cx.wall;
+                self.answer(cx, |out| write::heartbeat_ack(out, now));
+            }
+            (Inbound::Authenticate(message), Phase::Hello { .. }) => self.authenticate(cx, message),
+            (Inbound::Authenticate(message), Phase::Open(_)) => self.refresh(cx, message),
+            (Inbound::Command(command), Phase::Open(_)) => return self.gateway_command(cx, &command),
+            (Inbound::DeltaAck { count }, Phase::Open(_)) => {
+                if self.queue.acknowledge_deltas(count).is_err() {
+                    self.close(cx, CloseReason::BadRequest);
+                }
+            }
+            (Inbound::Command(command), _) => {
+                let id = command.correlation_id.as_deref();
+                let text = "send system.authenticate first";
+                self.answer(cx, |out| write::error(out, ErrorCode::NotAuthenticated, text, id));
+            }
+            (Inbound::DeltaAck { .. } | Inbound::Authenticate(_), _) => {}
+        }
+        Flow::Next
+    }
+
+    /// What cannot be read is answered; the third within a while is one too many.
+    fn malformed(&mut self, cx: &mut Cx<'_>, text: &str) {
+        self.answer(cx, |out| write::error(out, ErrorCode::BadRequest, text, None));
+        if self.is_one_fault_too_many(cx) {
+            self.close(cx, CloseReason::BadRequest);
+        }
+    }
+
+    fn is_one_fault_too_many(&mut self, cx: &Cx<'_>) -> bool {
+        let faults = match &mut self.phase {
+            Phase::Open(session) => &mut session.seldom().faults,
+            Phase::Hello { prepared, .. } => &mut prepared.get_or_insert_default().faults,
+            _ => return false,
+        };
+        faults.retain(|at| cx.now.since(*at) < limits::FAULTS_TIME);
+        faults.push(cx.now);
+        faults.len() >= limits::FAULTS
+    }
+
+    fn authenticate(&mut self, cx: &mut Cx<'_>, message: Authenticate<'_>) {
+        let Phase::Hello { prepared, .. } = &mut self.phase else { return };
+        let (resume, token) = match prepared {
+            Some(prepared) => (prepared.resume.clone(), prepared.token.clone()),
+            None => (None, None),
+        };
+        let hello = Hello {
+            token: message.token.map(|token| Box::from(&*token)).or(token),
+            resume: message.resume.map(|resume| Box::from(&*resume)).or(resume),
+            positions: message.positions,
+        };
+        self.begin(cx, hello, message.delta_window);
+    }
+
+    /// A token for a session that is attached: it takes the place of the old one.
+    fn refresh(&mut self, cx: &mut Cx<'_>, message: Authenticate<'_>) {
+        let Phase::Open(session) = &mut self.phase else { return };
+        let seldom = session.seldom();
+        let correlation_id = message.correlation_id.map(|id| Box::from(&*id));
+        match message.token {
+            Some(token) if seldom.refresh.is_none() => {
+                seldom.refresh = Some(Box::new(Refresh { token: Box::from(&*token), correlation_id }));
+                cx.out.push(Output::Verify);
+            }
+            token => {
+                let text = if token.is_some() { "a token is being checked" } else { "token: expected a new token" };
+                self.answer(cx, |out| write::error(out, ErrorCode::BadRequest, text, correlation_id.as_deref()));
+            }
+        }
+    }
+
+    /// Checks the token that is to refresh the session's.
+    pub(super) fn verify_refresh(&mut self, cx: &mut Cx<'_>) {
+        let Phase::Open(session) = &mut self.phase else { return };
+        let Some(refresh) = session.seldom.as_mut().and_then(|seldom| seldom.refresh.take()) else { return };
+        let failed = match cx.settings.verifier.verify(&refresh.token, cx.wall) {
+            Err(error) => error.to_string(),
+            Ok(claims) if claims.user != session.user => "the token is another user's".to_owned(),
+            Ok(claims) => {
+                session.closes_at = closes_at(cx, claims.expires_at);
+                session.roles = claims.roles.clone();
+                let (id, roles, expires_at) = (session.id, claims.roles, claims.expires_at);
+                self.ask_presence(cx, PresenceRequest::Refreshed { session: id, roles, expires_at });
+                return self.refreshed(cx, refresh.correlation_id);
+            }
+        };
+        let id = refresh.correlation_id;
+        self.answer(cx, |out| write::error(out, ErrorCode::AuthFailed, &failed, id.as_deref()));
+        // Checking a signature costs more than reading it: whoever keeps failing ends like whoever cannot write JSON.
+        if self.is_one_fault_too_many(cx) {
+            self.close(cx, CloseReason::Unauthorized);
+        }
+    }
+
+    fn refreshed(&mut self, cx: &mut Cx<'_>, correlation_id: Option<Box<str>>) {
+        let Phase::Open(session) = &self.phase else { return };
+        let frame = self.welcome_frame(cx, session, &Welcome { recovered: true, ..Welcome::default() });
+        self.answer(cx, |out| *out = frame);
+        if let Some(id) = correlation_id {
+            self.answer(cx, |out| write::ack(out, &id));
+        }
+    }
+
+    fn gateway_command(&mut self, cx: &mut Cx<'_>, command: &Command<'_>) -> Flow {
+        let Phase::Open(session) = &mut self.phase else { return Flow::Next };
+        let routes = Arc::clone(&cx.settings.routes);
+        let id = command.correlation_id.as_deref();
+        let refuse = |connection: &mut Self, cx: &mut Cx<'_>, code, text: &str| {
+            connection.answer(cx, |out| write::error(out, code, text, id));
+            Flow::Next
+        };
+        let Some((row, route)) = routes.command(&command.event_type) else {
+            let text = format!("type: the type table has no command {}", command.event_type);
+            return refuse(self, cx, ErrorCode::UnknownType, &text);
+        };
+        let room = match &route.require {
+            Require::Member(field) => match command.field(field) {
+                None => return refuse(self, cx, ErrorCode::BadRequest, &format!("{field}: expected a room's id")),
+                Some(room) if session.seat(&room).is_none() => {
+                    return refuse(self, cx, ErrorCode::NotInRoom, &format!("{field}: this session is not in it"));
+                }
+                Some(room) => Some((&**field, room)),
+            },
+            _ => None,
+        };
+        match &route.destination {
+            Destination::Topic(_) => {
+                if !(cx.may_request)(cx.settings.bus) {
+                    return Flow::Hold(Some(cx.settings.bus));
+                }
+                let key = match &route.key {
+                    PartitionKey::Field(field) => command.field(field),
+                    PartitionKey::User => None,
+                };
+                let key = key.as_deref().unwrap_or(&session.user).as_bytes().into();
+                let Some(ticket) = session.ticket(id) else {
+                    return refuse(self, cx, ErrorCode::RateLimited, "too many commands wait for an answer");
+                };
+                let room_id = room.as_ref().filter(|(field, _)| *field == "room_id").map(|(_, room)| &**room);
+                let (event_type, body) = (&*command.event_type, command.body.as_bytes());
+                let sent = Sent { row, route, event_type, room_id, key, correlation_id: id, ticket, body };
+                self.send_command(cx, sent);
+            }
+            Destination::Relay => match (routes.relayed(&command.event_type), room) {
+                (Some(relayed), Some((_, room))) => {
+                    if !session.allows(cx.now, row, route.rate) {
+                        let text = format!("{}: at most {}", route.pattern, route.rate);
+                        return refuse(self, cx, ErrorCode::RateLimited, &text);
+                    }
+                    return self.relay(cx, command, &relayed, &room);
+                }
+                _ => return refuse(self, cx, ErrorCode::UnknownType, "type: no room to relay it to"),
+            },
+            Destination::Gateway => return refuse(self, cx, ErrorCode::UnknownType, "type: not known to the gateway"),
+        }
+        Flow::Next
+    }
+
+    /// Straight to the members, in the room's relay stream (DELIVERY §7 "Relay").
+    fn relay(&mut self, cx: &mut Cx<'_>, command: &Command<'_>, relayed: &Relayed<'_>, room: &str) -> Flow {
+        let Phase::Open(session) = &mut self.phase else { return Flow::Next };
+        let Some(stream) = session.seat(room).and_then(|seat| seat.streams().next()) else { return Flow::Next };
+        let Some(home) = stream.home(cx.settings.shards) else { return Flow::Next };
+        if !(cx.may_request)(home) {
+            return Flow::Hold(Some(home));
+        }
+        let id = command.correlation_id.as_deref();
+        let keyed = relayed.coalesce.or(relayed.forget);
+        let key = match keyed.map(|field| (field, command.field(field))) {
+            None => None,
+            Some((_, Some(value))) => Some(delta_key(&value)),
+            Some((field, None)) => {
+                let text = format!("{field}: expected the key that this type of message coalesces by");
+                self.answer(cx, |out| write::error(out, ErrorCode::BadRequest, &text, id));
+                return Flow::Next;
+            }
+        };
+        let Some(ticket) = session.ticket(id) else {
+            let text = "too many commands wait for an answer";
+            self.answer(cx, |out| write::error(out, ErrorCode::RateLimited, text, id));
+            return Flow::Next;
+        };
+        let mut body = key.map_or_else(Vec::new, |key| key.to_le_bytes().to_vec());
+        write::relayed_body(&mut body, &command.event_type, command.body, &session.user);
+        let publish = Publish {
+            from: cx.me,
+            correlation: ticket,
+            stream,
+            to: PublishTo::Relay,
+            kind: relayed.kind,
+            class: relayed.class,
+            key: key.unwrap_or_default(),
+            forgets: relayed.class == Class::Reliable && relayed.forget.is_some(),
+            body: body.into(),
+        };
+        cx.out.push(Output::Request(home, Request::Publish(Box::new(publish))));
+        Flow::Next
+    }
+
+    /// What was held for too long is refused (DELIVERY §5).
+    pub(super) fn give_up_text(&mut self, cx: &mut Cx<'_>, text: &[u8]) {
+        let mut fields = std::mem::take(cx.fields);
+        if let Ok(Inbound::Command(command)) = gateway::parse(text, &mut fields) {
+            let id = command.correlation_id.as_deref();
+            let refusal = super::answers::refusal_text(ErrorCode::Unavailable);
+            self.answer(cx, |out| write::error(out, ErrorCode::Unavailable, refusal, id));
+        }
+        *cx.fields = fields;
+        self.last_input = cx.now;
+        self.resume(cx);
+    }
+}
+
+impl Session {
+    /// A number for the answer to a command; `None` while too many wait.
+    fn ticket(&mut self, correlation_id: Option<&str>) -> Option<u64> {
+        let seldom = self.seldom();
+        if seldom.tickets.len() >= limits::COMMANDS_UNANSWERED {
+            return None;
+        }
+        seldom.last_ticket += 1;
+        seldom.tickets.push(Ticket { number: seldom.last_ticket, correlation_id: correlation_id.map(Box::from) });
+        Some(seldom.last_ticket)
+    }
+}

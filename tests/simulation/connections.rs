@@ -1,0 +1,171 @@
+//! Single connections in virtual time: the end of a token, the rates of a client, a flood behind a pause.
+
+use std::time::Duration;
+
+use ringgate::delivery;
+use ringgate::router::Bounds;
+use ringgate::shard::driver::Driver;
+use ringgate::shard::driver::simulated::Weather;
+
+use crate::client::{Seat, State, Temper};
+use crate::world::{Plan, World};
+
+/// One publisher (client 0) and one player (client 1) in one room, nothing in their way.
+fn plan() -> Plan {
+    Plan {
+        shards: 2,
+        rooms: 1,
+        publishers: 1,
+        players: 1,
+        steps: 0,
+        weather: Weather { short_send_in: 0, send_buffer: 4 << 20, ..Weather::default() },
+        bounds: Bounds::default(),
+        queue: delivery::Limits::default(),
+        trouble_in: 0,
+        tempers: vec![Temper::Fast],
+        event_bytes: 100,
+        keys: 1,
+        all_keys: false,
+        batch_frames: 128,
+        burst: 0,
+        moves_in: 0,
+        events_in: 0,
+        history_events: crate::world::ENOUGH_HISTORY,
+        token_life_s: None,
+    }
+}
+
+/// Lets time pass while everybody reads.
+fn pass(world: &mut World, span: Duration) {
+    let until = world.network.now() + span;
+    while world.network.now() < until {
+        let step = until.since(world.network.now()).min(Duration::from_millis(50));
+        world.spin(step).unwrap();
+        for client in &mut world.clients {
+            client.read(&world.network, &mut world.oracle, false).unwrap();
+        }
+    }
+}
+
+/// Connects these clients and waits until they are in their room.
+fn open(world: &mut World, clients: &[usize]) {
+    for &index in clients {
+        world.connect(index);
+        pass(world, Duration::from_millis(100));
+        assert_eq!(world.clients[index].state, State::Open, "client {index}: {:?}", world.clients[index].refusals);
+    }
+}
+
+/// A session is closed 4401 at `exp` + 30 s and not before; from `exp` on it resumes with a new token only.
+#[test]
+fn a_session_ends_with_its_token() {
+    const LIFE: u64 = 20;
+    let mut world = World::new(1, Plan { token_life_s: Some(LIFE), ..plan() });
+    let end = world.network.driver(ringgate::id::NodeId(0)).wall().0 + LIFE * 1000;
+    let left =
+        |world: &World, to: u64| Duration::from_millis(to - world.network.driver(ringgate::id::NodeId(0)).wall().0);
+    world.clients[1].token = Some(world.token(1));
+    open(&mut world, &[0, 1]);
+    let expired = world.clients[1].token.take();
+
+    // Before `exp` a resume needs no token.
+    world.clients[1].drop_socket();
+    open(&mut world, &[1]);
+    assert_eq!(world.clients[1].recovered, 1);
+
+    let span = left(&world, end + 29_900);
+    pass(&mut world, span);
+    assert_eq!((world.clients[1].state, world.clients[1].last_close), (State::Open, None));
+    pass(&mut world, Duration::from_millis(200));
+    assert_eq!((world.clients[1].state, world.clients[1].last_close), (State::Idle, Some(4401)));
+
+    // Neither without a token nor with the expired one.
+    for (attempt, token) in [None, expired].into_iter().enumerate() {
+        world.clients[1].token = token;
+        match attempt {
+            0 => world.connect(1),
+            _ => world.clients[1].hello(&world.network.clone()),
+        }
+        pass(&mut world, Duration::from_millis(100));
+        assert_eq!((world.clients[1].refusals.len(), world.clients[1].recovered), (attempt + 1, 1));
+        assert!(world.clients[1].refusals[attempt].contains("expired"), "{:?}", world.clients[1].refusals);
+        assert_eq!(world.clients[1].state, State::Greeting);
+    }
+    // A new one brings the session back, on the same connection.
+    world.clients[1].token = Some(world.token(1));
+    world.clients[1].hello(&world.network.clone());
+    pass(&mut world, Duration::from_millis(100));
+    assert_eq!((world.clients[1].state, world.clients[1].recovered), (State::Open, 2));
+}
+
+/// Within the grace behind `exp` the connection goes on, and a resume without a new token is refused already.
+#[test]
+fn the_grace_is_for_open_connections() {
+    let mut world = World::new(2, Plan { token_life_s: Some(5), ..plan() });
+    open(&mut world, &[0, 1]);
+    pass(&mut world, Duration::from_secs(6));
+    assert_eq!(world.clients[1].state, State::Open);
+    world.clients[1].token = None;
+    world.clients[1].drop_socket();
+    world.connect(1);
+    pass(&mut world, Duration::from_secs(2));
+    assert_eq!(world.clients[1].state, State::Greeting);
+    assert!(world.clients[1].refusals[0].contains("expired"), "{:?}", world.clients[1].refusals);
+}
+
+/// JOIN and LEAVE are allowed 20 times a second together, commands to publishers 200 times; what is beyond is answered
+/// `rate_limited`, once, and the connection goes on.
+#[test]
+fn a_client_has_rates() {
+    let mut world = World::new(3, plan());
+    open(&mut world, &[0, 1]);
+    pass(&mut world, Duration::from_secs(2));
+    let (network, room) = (world.network.clone(), world.clients[1].room.clone());
+    // Each JOIN of a room that nobody opened is answered, and counts.
+    for number in 0..30 {
+        world.clients[1].join(&network, &format!("nowhere-{number}"));
+    }
+    for _ in 0..500 {
+        world.clients[1].command_publishers(&network, &mut world.oracle, &room);
+    }
+    world.spin(Duration::from_millis(1)).unwrap();
+    pass(&mut world, Duration::from_millis(20));
+    let client = &world.clients[1];
+    assert_eq!((client.limited, client.asked.len()), (10 + 300, 0));
+    assert!(client.closes.is_empty());
+    // A second later everything may be done again.
+    pass(&mut world, Duration::from_secs(1));
+    world.clients[1].leave(&network, &room);
+    world.clients[1].join(&network, &room);
+    pass(&mut world, Duration::from_millis(20));
+    assert_eq!((world.clients[1].limited, world.clients[1].rooms[&room]), (310, Seat::In));
+    world.clients[1].command_publishers(&network, &mut world.oracle, &room);
+    pass(&mut world, Duration::from_millis(20));
+    assert_eq!((world.clients[1].limited, world.clients[1].asked.len()), (310, 0));
+    world.oracle.complete(&[]).unwrap();
+}
+
+/// A megabyte that arrives at once behind a pause closes nobody and keeps its order, wherever the room's home is.
+#[test]
+fn a_flood_in_one_turn_closes_nobody() {
+    let weather = Weather { receive_piece: 2 << 20, ..plan().weather };
+    let mut stashed = 0;
+    for seed in 1..=8 {
+        let mut world = World::new(seed, Plan { weather, bounds: Bounds { slots: 1, outbox: 1 }, ..plan() });
+        open(&mut world, &[0, 1]);
+        let network = world.network.clone();
+        for _ in 0..1000 {
+            world.clients[0].publish_event(&network, &mut world.oracle, 1000);
+        }
+        world.spin(Duration::from_micros(1)).unwrap();
+        let reserved = |world: &World| world.shards.iter().map(|shard| shard.stash_reserved()).max();
+        stashed = stashed.max(reserved(&world).unwrap());
+        pass(&mut world, Duration::from_secs(2));
+        world.shards.iter().for_each(|shard| shard.check());
+        assert_eq!((&world.clients[0].closes, world.clients[0].asked.len()), (&Vec::new(), 0), "seed {seed}");
+        assert!(world.clients[1].delivered >= 1000);
+        world.oracle.complete(&[]).unwrap();
+        assert_eq!(reserved(&world), Some(0));
+    }
+    assert!(stashed > 64 << 10, "no flood went beyond a stash's own bound: {stashed}");
+}
