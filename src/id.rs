@@ -137,9 +137,10 @@ impl fmt::Display for SessionId {
 pub struct ConnectionId(pub [u8; 16]);
 
 impl ConnectionId {
-    /// The name of a connection of the process that has this nonce; generations fit 24 bits, shards 8.
+    /// The name of a connection of the process that has this nonce, which is random per process; generations fit 24
+    /// bits, shards 8.
     #[must_use]
-    pub fn new(nonce: u64, addr: ConnAddr) -> Self {
+    pub fn of(nonce: u64, addr: ConnAddr) -> Self {
         let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&nonce.to_be_bytes());
@@ -340,7 +341,7 @@ mod tests {
     fn names_lead_back() {
         let conn = ConnKey { slot: u32::MAX, generation: ConnKey::GENERATION_MAX };
         let addr = ConnAddr { shard: NodeId(63), conn };
-        let id = ConnectionId::new(7, addr);
+        let id = ConnectionId::of(7, addr);
         assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
         assert_eq!((id.addr(7), id.addr(8)), (Some(addr), None));
         for scope in ["room:a.b-c", "user:a:b/c", "session:00000000-0000-0000-0000-000000000009", "everyone"] {

@@ -63,6 +63,7 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let durability = log.durability();
     let node = Arc::new(node_state(&config, descriptors));
     let settings = Latest::new(settings(&config, &keys, shards, durability, &mut entropy));
+    let (nonce, gateway_id) = (settings.nonce, settings.gateway_id.clone());
     let rules = Latest::new(Arc::clone(&config.routes));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
@@ -81,7 +82,11 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
     let (to_homes, events) = bus::ways(shards);
     let view = log.view();
-    let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), seed);
+    let mut secret = [0; 16];
+    secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id };
+    let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
     calls.runs_on(peers.api_thread());
     let api_keys = Latest::new(api_keys(&config, &mut entropy));
     let api = api(&config, &settings, &rules, api_keys.clone(), calls, view);

@@ -91,6 +91,6 @@ impl Settings {
     /// The connection's name on the wire.
     #[must_use]
     pub fn connection_id(&self, addr: ConnAddr) -> ConnectionId {
-        ConnectionId::new(self.nonce, addr)
+        ConnectionId::of(self.nonce, addr)
     }
 }

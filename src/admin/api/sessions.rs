@@ -152,7 +152,7 @@ impl Api {
     }
 
     fn name(&self, addr: ConnAddr) -> String {
-        ConnectionId::new(self.nonce, addr).to_string()
+        ConnectionId::of(self.nonce, addr).to_string()
     }
 }
 

@@ -65,7 +65,7 @@ fn golden_frames_of_the_gateway() {
     };
     assert_eq!(
         written(|out| write::authenticated(out, &resumed)),
-        r#"{"type":"system.authenticated","user_id":"123","username":"player1","roles":[],"resume":"","recovered":false,"reason":"history_evicted","lost":["relay/room:a"],"rooms":["a","b"],"last_close":{"code":4408,"reason":"slow_consumer"}}"#,
+        r#"{"type":"system.authenticated","user_id":"123","username":"player1","roles":[],"recovered":false,"reason":"history_evicted","lost":["relay/room:a"],"rooms":["a","b"],"last_close":{"code":4408,"reason":"slow_consumer"}}"#,
     );
     let recovered = written(|out| write::authenticated(out, &Authenticated { recovered: true, ..fresh }));
     assert!(recovered.contains(r#""recovered":true"#));
