@@ -45,6 +45,8 @@ pub struct Seldom {
     /// Commands of dialect A that are not answered.
     pub tickets: Vec<Ticket>,
     pub last_ticket: u64,
+    /// Numbers of JOINs that were passed on and that the bus has not answered for; a service may be faster.
+    pub passed_on: Packed<u64>,
     /// A token that is to take the place of the session's.
     pub refresh: Option<Box<Refresh>>,
     /// When messages came that could not be read.
