@@ -23,6 +23,7 @@ use crate::config::{Config, DriverChoice};
 use crate::delivery;
 use crate::id::NodeId;
 use crate::limits;
+use crate::page;
 use crate::ports::{Durability, LogView};
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
@@ -232,7 +233,8 @@ fn settings(config: &Config, keys: &Keys, shards: u16, durability: Durability, e
         trusted_proxies: config.server.trusted_proxies.clone(),
         newcomers_max: config.server.newcomers_max,
         dev: config.server.dev,
-        page: "",
+        page: page::ASSETS,
+        guests: keys.signer.clone(),
         gateway_id: config.server.gateway_id(host_name.trim()),
         nonce: entropy.next_u64(),
         shards,

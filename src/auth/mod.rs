@@ -13,7 +13,7 @@ mod token;
 
 pub use forwarded::{Cidr, client_address};
 pub use newcomers::Newcomers;
-pub use origin::{allowed, is_origin};
+pub use origin::{allowed, is_address, is_origin};
 pub use rate::Bucket;
 pub use resume::{ResumeToken, token_hash};
 pub use signer::{Grant, Signer};

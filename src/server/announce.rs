@@ -38,6 +38,7 @@ pub fn ready(config: &Config, keys: &Keys, api_keys: &[String], address: SocketA
         let program = program();
         text += &format!(
             "warning: dev mode: the key is made up and gone at the next start; set JWT_SECRET or JWT_PUBLIC_KEY_PATH\n\
+             open in a browser:    http://{address}/#token={player}\n\
              token of a player:    {player}\n\
              token of a publisher: {publisher}\n\
              try in a second terminal:\n  \

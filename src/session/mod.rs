@@ -15,11 +15,13 @@ mod effects;
 mod frames;
 mod gateway;
 mod handshake;
+mod page;
 mod settings;
 
 use std::sync::Arc;
 
 pub use connection::{Connection, Dialect, queue_context};
+pub use page::Asset;
 pub use settings::{Clocks, Settings};
 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId};

@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 use crate::limits;
 use crate::websocket::Refusal;
 
-/// A GET with a whole head. Texts are as sent, not percent-decoded.
+/// A GET, or a HEAD without a wish to upgrade, with a whole head. Texts are as sent, not percent-decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
     /// Begins with `/`.
@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub forwarded_for: Vec<&'a str>,
     /// The WebSocket part; `None` = an ordinary GET.
     pub upgrade: Option<Upgrade<'a>>,
+    /// Whether only the head of the response is asked for (HEAD, RFC 9110 §9.3.2).
+    pub head_only: bool,
     /// Bytes of the head; what follows belongs to the frames' decoder.
     pub consumed: usize,
 }
@@ -61,11 +63,17 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
     if head.version != Some(1) {
         return Err(Refusal::Malformed("HTTP/1.1 is required"));
     }
-    if head.method != Some("GET") {
+    let head_only = match head.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Err(Refusal::MethodNotAllowed),
+    };
+    let target = head.path.expect("a complete head has a target");
+    let request = Request { head_only, consumed, ..read_head(target, Fields(head.headers))? };
+    if head_only && request.upgrade.is_some() {
         return Err(Refusal::MethodNotAllowed);
     }
-    let target = head.path.expect("a complete head has a target");
-    read_head(target, Fields(head.headers), consumed).map(Some)
+    Ok(Some(request))
 }
 
 /// The response that begins the WebSocket connection (§4.2.2). `key` is the request's, `protocol` one that it offered.
@@ -83,15 +91,33 @@ pub fn accept_response(key: &str, protocol: Option<&str>) -> Vec<u8> {
     out
 }
 
-/// A 200 response for an ordinary GET, e.g. the demo page. The connection closes behind it.
+/// What an ordinary GET is answered with, e.g. a file of the demo page.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Its media type.
+    pub content_type: &'a str,
+    /// How long it may be kept (RFC 9111 §5.2.2).
+    pub cache_control: &'a str,
+    /// Its bytes.
+    pub body: &'a [u8],
+}
+
+/// A 200 response with the page, or with its head only. The connection closes behind it.
+///
+/// A page may load from its own origin alone, be framed by none, and speak WebSocket to anybody.
 #[must_use]
-pub fn page_response(content_type: &str, body: &[u8]) -> Vec<u8> {
+pub fn page_response(page: &Page<'_>, head_only: bool) -> Vec<u8> {
+    let Page { content_type, cache_control, body } = page;
     let mut out = format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+         Cache-Control: {cache_control}\r\nContent-Security-Policy: {PAGE_POLICY}\r\n\
+         X-Content-Type-Options: nosniff\r\n\r\n",
         body.len()
     )
     .into_bytes();
-    out.extend_from_slice(body);
+    if !head_only {
+        out.extend_from_slice(body);
+    }
     out
 }
 
@@ -101,7 +127,8 @@ pub(super) fn accept_value(key: &str) -> String {
     BASE64.encode(digest)
 }
 
-fn read_head<'a>(target: &'a str, fields: Fields<'_, 'a>, consumed: usize) -> Result<Request<'a>, Refusal> {
+/// The request but for its method and its length.
+fn read_head<'a>(target: &'a str, fields: Fields<'_, 'a>) -> Result<Request<'a>, Refusal> {
     if fields.has_body()? {
         return Err(Refusal::Malformed("a GET with a body is not served"));
     }
@@ -117,7 +144,8 @@ fn read_head<'a>(target: &'a str, fields: Fields<'_, 'a>, consumed: usize) -> Re
         forwarded: fields.texts("forwarded")?,
         forwarded_for: fields.texts("x-forwarded-for")?,
         upgrade: read_upgrade(fields)?,
-        consumed,
+        head_only: false,
+        consumed: 0,
     })
 }
 
@@ -211,6 +239,9 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// Content-Security-Policy of every page.
+const PAGE_POLICY: &str =
+    "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Base64 of 16 bytes.
@@ -273,6 +304,7 @@ mod tests {
             forwarded: vec!["for=10.0.0.1"],
             forwarded_for: vec!["10.0.0.1", "10.0.0.2"],
             upgrade: Some(upgrade),
+            head_only: false,
             consumed: head,
         };
         assert_eq!(read, expected);
@@ -367,11 +399,20 @@ mod tests {
         assert_eq!(accept_response(key, Some("chat")), chosen.as_bytes());
     }
 
-    /// A page has its type, its length and its bytes.
+    /// A page has its type, its length and its bytes; its head alone says the same of them.
     #[test]
     fn a_page_is_a_whole_response() {
-        let page = String::from_utf8(page_response("text/html; charset=utf-8", b"<p>")).unwrap();
-        assert!(page.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\n"));
-        assert!(page.ends_with("Content-Length: 3\r\n\r\n<p>"));
+        let page = Page { content_type: "text/html; charset=utf-8", cache_control: "no-cache", body: b"<p>" };
+        let text = String::from_utf8(page_response(&page, false)).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\n"));
+        assert!(text.contains("\r\nContent-Length: 3\r\nCache-Control: no-cache\r\n"), "{text}");
+        assert_eq!(text.strip_suffix("<p>").unwrap().as_bytes(), page_response(&page, true));
+    }
+
+    /// A HEAD is read as a GET without a body to come; it cannot ask for an upgrade.
+    #[test]
+    fn a_head_is_told_from_a_get() {
+        let read = parse_request(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
+        assert_eq!((read.head_only, read.upgrade), (true, None));
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,6 +39,7 @@ pub struct Gateway {
     pub health: SocketAddr,
     /// The first two lines of stdout.
     pub banner: String,
+    stdout: BufReader<ChildStdout>,
     stderr: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
 }
@@ -59,8 +60,12 @@ pub fn command(flags: &[&str]) -> Command {
 
 /// A token of `sub` with these roles.
 pub fn token(sub: &str, roles: &[&str]) -> String {
-    let signer = Signer::from_secret(SECRET.as_bytes()).unwrap();
-    signer.mint(&Grant { sub, roles, ..Grant::default() })
+    signer().mint(&Grant { sub, roles, ..Grant::default() })
+}
+
+/// Mints what the gateways of the tests take.
+pub fn signer() -> Signer {
+    Signer::from_secret(SECRET.as_bytes()).unwrap()
 }
 
 impl Gateway {
@@ -92,7 +97,17 @@ impl Gateway {
             rest.split_once('/').unwrap().0.parse().unwrap()
         };
         let (address, health) = (between("ws://"), between("http://"));
-        Self { child, address, health, banner, stderr, listener: Some(listener) }
+        Self { child, address, health, banner, stdout, stderr, listener: Some(listener) }
+    }
+
+    /// The next line of stdout with this text.
+    pub fn line_with(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the output ended without {text:?}");
+        }
+        line.trim_end().to_owned()
     }
 
     /// What it has logged so far.
