@@ -93,7 +93,9 @@ impl Backend {
     fn answer(&mut self, network: &Network, oracle: &mut Oracle, command: &ServiceCommand<'_>) {
         let ServiceCommand { event_id, session, correlation, .. } = command;
         let sender = Sender { command: *event_id, session: *session, correlation: correlation.as_deref() };
-        let Some(event) = sender.error(None, ErrorCode::RoomNotFound, "nobody has made it") else { return };
+        let wall = network.driver(NodeId(0)).wall();
+        let refusal = sender.error(wall, None, ErrorCode::RoomNotFound, "nobody has made it");
+        let Some(event) = refusal else { return };
         let place = self.append(network, EVENTS, event.event_type, &event.target, |_| event.payload.clone());
         let correlation = correlation.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0);
         oracle.event(format!("{EVENTS}.0/{}", event.target), Told { place, refuses: Some(correlation) });
