@@ -35,6 +35,8 @@ pub struct Config {
     pub server: Server,
     /// Keys that tokens are checked with.
     pub auth: Auth,
+    /// The server API.
+    pub admin: Admin,
     /// Bounds of queues, histories and sessions.
     pub delivery: Delivery,
     /// How long things may take.
@@ -102,6 +104,13 @@ pub struct Auth {
     pub jwt_issuer: Option<String>,
     /// Required `aud`.
     pub jwt_audience: Option<String>,
+}
+
+/// The server API. `Debug` hides the keys.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Admin {
+    /// Keys that open it; without one it answers nobody, in dev mode one is made.
+    pub api_keys: Vec<String>,
 }
 
 /// Bounds of queues, histories and sessions.
@@ -229,6 +238,13 @@ impl std::fmt::Debug for Auth {
             .field("jwt_issuer", &self.jwt_issuer)
             .field("jwt_audience", &self.jwt_audience)
             .finish()
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<_> = self.api_keys.iter().map(|_| print::REDACTED).collect();
+        f.debug_struct("Admin").field("api_keys", &keys).finish()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::bus::{DiskBus, DiskConfig, EmbeddedBus, TopicBounds};
 use crate::config::Config;
 use crate::log::Retention;
 use crate::message::Event;
-use crate::ports::{Bus, Durability};
+use crate::ports::{Bus, Durability, LogView};
 use crate::router::Wake;
 use crate::shard::driver::syscall::{self, Entropy};
 
@@ -56,6 +56,14 @@ impl NodeBus {
         match self {
             Self::Memory(bus) => Self::Memory(bus.handle()),
             Self::Disk(bus) => Self::Disk(bus.handle()),
+        }
+    }
+
+    /// The topics, to be looked at.
+    pub fn view(&self) -> Arc<dyn LogView> {
+        match self {
+            Self::Memory(bus) => Arc::new(bus.handle()),
+            Self::Disk(bus) => Arc::new(bus.handle()),
         }
     }
 

@@ -17,8 +17,8 @@ use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
-    Effect, ErrorCode, Event, Introduction, JoinRequest, LostReason, Page, PageNext, Position, Publish, PublishTo,
-    Pull, ResumeFrom, Start, StreamStart,
+    Effect, ErrorCode, Event, HistoryAsk, HistoryPage, HistoryRefusal, Introduction, JoinRequest, LostReason, Page,
+    PageNext, Position, Publish, PublishTo, Pull, ResumeFrom, Start, StreamStart,
 };
 use crate::time::{Monotonic, Wheel};
 
@@ -346,6 +346,29 @@ impl Homes {
         page.runs.extend(run);
         page.after_delta = sequence;
         page
+    }
+
+    /// A page of a stream that is named. Call on sealed streams.
+    ///
+    /// # Errors
+    /// If there is no such stream, or its history does not begin where the page is to.
+    pub fn history(&self, ask: &HistoryAsk) -> Result<HistoryPage, HistoryRefusal> {
+        let scope = ask.stream.split_once('/').and_then(|(_, scope)| Scope::parse(scope));
+        let home = scope.and_then(|scope| self.scopes.get(&scope));
+        let mut streams = home.iter().flat_map(|home| &home.streams).filter_map(|index| self.streams.get(index));
+        let named = |stream: &&HomeStream| stream.introduction.position.stream == ask.stream;
+        let stream = streams.find(named).ok_or(HistoryRefusal::NoStream)?;
+        let known = &stream.introduction.position;
+        if ask.epoch.is_some_and(|epoch| epoch != known.epoch) {
+            return Err(HistoryRefusal::Lost(LostReason::EpochChanged));
+        }
+        let after = ask.after.unwrap_or_else(|| stream.history.beginning(stream.head));
+        if !stream.history.reaches_back_to(after, stream.head) {
+            return Err(HistoryRefusal::Lost(LostReason::HistoryEvicted));
+        }
+        let (runs, after) = stream.history.page(after, ask.frames as usize, ask.bytes as usize);
+        let position = Position { place: stream.head, ..known.clone() };
+        Ok(HistoryPage { introduction: Arc::new(Introduction { position, ..*stream.introduction }), runs, after })
     }
 
     /// Whether frames wait to be sealed.

@@ -4,6 +4,9 @@
 /// Starts the binary, watches it from outside, kills it.
 mod node;
 
+/// A client of the server API.
+mod http;
+
 /// A tungstenite client that holds every stream to its `prev` chain.
 mod client;
 /// A tungstenite client of dialect A.
@@ -11,6 +14,11 @@ mod json;
 /// A bare socket with frames made by hand.
 mod raw;
 
+/// The server API: every route, every error, two backends at once.
+mod api;
+/// A game's backend in Python, from `tests/examples`.
+#[cfg(feature = "real-services")]
+mod backend;
 /// RFC 6455, section by section.
 mod conformance;
 /// `data_dir`: kill -9, restarts, folders that cannot be used.

@@ -17,6 +17,8 @@ pub const DRIVERS: [&str; 2] = ["uring", "monoio"];
 /// A condition that has not come true after this time will not.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Opens the server API.
+pub const API_KEY: &str = "an-integration-tests-api-key";
 const SECRET: &str = "an integration test's secret, 32 bytes and more";
 
 /// Runs a test against a fresh gateway of each driver; what it counted must be equal.
@@ -45,7 +47,7 @@ pub struct Gateway {
 /// The binary with its key and two free ports on loopback, two shards; flags given later win nothing back.
 pub fn command(flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
-    command.env_clear().env("JWT_SECRET", SECRET).stdin(Stdio::null());
+    command.env_clear().env("JWT_SECRET", SECRET).env("API_KEY", API_KEY).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     for (flag, value) in [("--host", "127.0.0.1"), ("--port", "0"), ("--health-port", "0"), ("--shards", "2")] {
         if !flags.contains(&flag) {
