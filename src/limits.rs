@@ -42,6 +42,10 @@ pub const HOME_DELTA_KEYS: usize = 4096;
 pub const FAULTS: usize = 3;
 /// See [`FAULTS`].
 pub const FAULTS_TIME: Duration = Duration::from_secs(10);
+/// Bytes of user ids and names in an answer about a room's members: some hundreds of them.
+pub const MEMBERS_ANSWER_BYTES: usize = 40 << 10;
+/// Questions of one connection about rooms' members that wait for an answer; more are refused.
+pub const LOOKS_WAITING: usize = 8;
 /// Commands of one connection that wait for the bus's answer; more are refused.
 pub const COMMANDS_UNANSWERED: usize = 256;
 /// User ids in an event's `only` or `except`: a large room's worth; more is a fault of the backend.
@@ -253,6 +257,8 @@ pub const BATTLE_INTERVAL_MS: u64 = 60_000;
 pub const HISTORY_TIME: Duration = Duration::from_secs(RESUME_WINDOW.as_secs() + IDLE_TIMEOUT.as_secs() + 30);
 
 const _: () = assert!(HISTORY_TIME.as_secs() == 390);
+const _: () =
+    assert!(MEMBERS_ANSWER_BYTES * 6 < ANSWER_BYTES, "an answer fits its share, even if all of it is escaped");
 const _: () = assert!(LOG_RETENTION.as_secs() >= HISTORY_TIME.as_secs(), "histories are rebuilt from the log");
 const _: () = assert!(LOG_BATCH_BYTES <= LOG_PENDING_BYTES && LOG_BATCH_BYTES < LOG_SEGMENT_BYTES as usize);
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);

@@ -166,6 +166,8 @@ pub enum Request {
     Pull(Box<Pull>),
     /// An event of the bus, for the home of its scope. Losing one would break D1: it waits in the bus until it fits.
     Event(Box<Event>),
+    /// The newest frames of a room.
+    Recall(Box<Recall>),
     /// To the presence peer.
     Presence(Box<PresenceRequest>),
     /// To the bus peer.
@@ -190,6 +192,8 @@ pub enum Deliver {
     Joined(Box<Joined>),
     /// Answer to [`Request::Pull`].
     Page(Box<Page>),
+    /// Answer to [`Request::Recall`].
+    Recalled(Box<Recalled>),
     /// Answer to [`Request::Publish`] or [`Request::Append`] with a correlation.
     Answered {
         /// Who asked.
@@ -301,6 +305,34 @@ pub struct Page {
     pub after_delta: u64,
     /// What comes next.
     pub next: PageNext,
+}
+
+/// See [`Request::Recall`].
+#[derive(Debug)]
+pub struct Recall {
+    /// Where the answer goes.
+    pub from: ConnAddr,
+    /// The sender's number.
+    pub number: u64,
+    /// The room.
+    pub scope: Scope,
+    /// At most this many frames of each stream.
+    pub frames: usize,
+    /// At most this many bytes of each stream.
+    pub bytes: usize,
+}
+
+/// See [`Deliver::Recalled`].
+#[derive(Debug)]
+pub struct Recalled {
+    /// Who asked.
+    pub to: ConnKey,
+    /// The request's number.
+    pub number: u64,
+    /// The room.
+    pub scope: Scope,
+    /// Reliable frames of the streams that members receive, as they were sealed, oldest first.
+    pub runs: Vec<SentRun>,
 }
 
 /// What follows a page.

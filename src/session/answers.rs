@@ -138,7 +138,7 @@ impl Connection {
         }
     }
 
-    fn take_ticket(&mut self, number: u64) -> Option<Ticket> {
+    pub(super) fn take_ticket(&mut self, number: u64) -> Option<Ticket> {
         let Phase::Open(session) = &mut self.phase else { return None };
         let tickets = &mut session.seldom.as_mut()?.tickets;
         let at = tickets.iter().position(|ticket| ticket.number == number)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::answers::{Welcome, refusal_text};
 use super::connection::{Connection, Phase, closes_at};
 use super::frames::room_name;
+use super::lookups::RoomLook;
 use super::{Cx, Output};
 use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
 use crate::close::CloseReason;
@@ -48,6 +49,8 @@ pub struct Seldom {
     pub last_ticket: u64,
     /// Numbers of JOINs that were passed on and that the bus has not answered for; a service may be faster.
     pub passed_on: Packed<u64>,
+    /// Questions about rooms' members; presence is looking for the first.
+    pub looks: Vec<RoomLook>,
     /// A token that is to take the place of the session's.
     pub refresh: Option<Box<Refresh>>,
     /// When messages came that could not be read.
@@ -260,6 +263,9 @@ impl Connection {
                 self.disown(cx, session);
             }
             return;
+        }
+        if let PresenceReply::Members { members, next, .. } = reply {
+            return self.members_found(cx, members, next);
         }
         let pending = match std::mem::replace(&mut self.phase, Phase::hello(0)) {
             Phase::Busy(pending) => *pending,

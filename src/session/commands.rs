@@ -114,7 +114,7 @@ impl Connection {
 }
 
 impl Session {
-    fn may(&self, route: &CommandRoute) -> Result<(), (ErrorCode, String)> {
+    pub(super) fn may(&self, route: &CommandRoute) -> Result<(), (ErrorCode, String)> {
         match &route.require {
             Require::Role(role) if !self.roles.contains(role) => {
                 Err((ErrorCode::Forbidden, format!("{} needs the role {role}", route.pattern)))

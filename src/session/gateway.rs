@@ -192,8 +192,14 @@ impl Connection {
                 _ => return refuse(self, cx, ErrorCode::UnknownType, "type: no room to relay it to"),
             },
             Destination::Gateway => {
-                let text = format!("type: the gateway has no answer to {}", command.event_type);
-                return refuse(self, cx, ErrorCode::UnknownType, &text);
+                if let Err((code, text)) = session.may(route) {
+                    return refuse(self, cx, code, &text);
+                }
+                if !session.allows(cx.now, row, route.rate) {
+                    let text = format!("{}: at most {}", route.pattern, route.rate);
+                    return refuse(self, cx, ErrorCode::RateLimited, &text);
+                }
+                return self.look_at_room(cx, command);
             }
         }
         Flow::Next
@@ -256,7 +262,7 @@ impl Connection {
 
 impl Session {
     /// A number for the answer to a command; `None` while too many wait.
-    fn ticket(&mut self, correlation_id: Option<&str>) -> Option<u64> {
+    pub(super) fn ticket(&mut self, correlation_id: Option<&str>) -> Option<u64> {
         let seldom = self.seldom();
         if seldom.tickets.len() >= limits::COMMANDS_UNANSWERED {
             return None;

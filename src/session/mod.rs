@@ -15,6 +15,7 @@ mod effects;
 mod frames;
 mod gateway;
 mod handshake;
+mod lookups;
 mod page;
 mod settings;
 

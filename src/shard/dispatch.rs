@@ -11,7 +11,7 @@ use crate::close::CloseReason;
 use crate::delivery::Verdict;
 use crate::frame::{Batch, Handles, Run, View};
 use crate::id::{ConnAddr, ConnKey, Scope};
-use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Request};
+use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Recall, Recalled, Request};
 use crate::protocol::Forms;
 use crate::protocol::frames::write::FramesEncoder;
 use crate::session::{Connection, Dialect};
@@ -111,6 +111,9 @@ impl<D: Driver> Shard<D> {
             }
             Deliver::Joined(joined) => self.joined(*joined),
             Deliver::Page(page) => self.page(*page),
+            Deliver::Recalled(recalled) => {
+                self.with(recalled.to, |connection, cx| connection.recalled(cx, &recalled));
+            }
             Deliver::Answered { to, correlation, outcome } => {
                 self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
             }
@@ -255,9 +258,11 @@ impl<D: Driver> Shard<D> {
                     tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
                 }
             }
-            Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
-                self.deferred.push(request);
-            }
+            Request::Join(_)
+            | Request::Leave { .. }
+            | Request::Pull(_)
+            | Request::Recall(_)
+            | Request::PublisherGone { .. } => self.deferred.push(request),
             Request::Api(request) => self.api(*request),
             Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
         }
@@ -289,6 +294,12 @@ impl<D: Driver> Shard<D> {
                 Request::Pull(pull) => {
                     let page = self.homes.page(&pull);
                     self.port.deliver(pull.from.shard, Deliver::Page(Box::new(page)));
+                }
+                Request::Recall(recall) => {
+                    let runs = self.homes.recall(&recall);
+                    let Recall { from, number, scope, .. } = *recall;
+                    let recalled = Recalled { to: from.conn, number, scope, runs };
+                    self.port.deliver(from.shard, Deliver::Recalled(Box::new(recalled)));
                 }
                 Request::Api(request) => self.history(&request),
                 _ => debug_assert!(false, "what looks at no stream is not deferred"),

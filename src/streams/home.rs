@@ -13,12 +13,12 @@ use foldhash::fast::FixedState;
 use super::deltas::DeltaValues;
 use super::history::History;
 use crate::class::Class;
-use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin};
+use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin, SentRun};
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
     Effect, ErrorCode, Event, HistoryAsk, HistoryPage, HistoryRefusal, Introduction, JoinRequest, LostReason, Page,
-    PageNext, Position, Publish, PublishTo, Pull, ResumeFrom, Start, StreamStart,
+    PageNext, Position, Publish, PublishTo, Pull, Recall, ResumeFrom, Start, StreamStart,
 };
 use crate::time::{Monotonic, Wheel};
 
@@ -369,6 +369,18 @@ impl Homes {
         let (runs, after) = stream.history.page(after, ask.frames as usize, ask.bytes as usize);
         let position = Position { place: stream.head, ..known.clone() };
         Ok(HistoryPage { introduction: Arc::new(Introduction { position, ..*stream.introduction }), runs, after })
+    }
+
+    /// The newest frames of the room's streams that its members receive, in the order in which they were sealed. Call on
+    /// sealed streams.
+    #[must_use]
+    pub fn recall(&self, recall: &Recall) -> Vec<SentRun> {
+        let home = self.scopes.get(&recall.scope);
+        let streams = home.iter().flat_map(|home| &home.streams).filter_map(|index| self.streams.get(index));
+        let shown = streams.filter(|stream| !stream.introduction.publishers_only);
+        let mut runs: Vec<_> = shown.flat_map(|stream| stream.history.newest(recall.frames, recall.bytes)).collect();
+        runs.sort_by_key(|run| run.batch.born());
+        runs
     }
 
     /// Whether frames wait to be sealed.

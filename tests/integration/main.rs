@@ -29,6 +29,8 @@ mod drain;
 mod gateway;
 /// Dialect A: all that a client must not send, and what it is told.
 mod gateway_faults;
+/// Dialect A with the reference services, and what the gateway answers of rooms.
+mod gateway_lookups;
 /// Dialect A in rooms: relayed commands, places, deltas, credit, beside members of dialect D.
 mod gateway_rooms;
 /// Dialect A, its way in: authentication, refresh, expiry, resume.

@@ -145,11 +145,12 @@ pub fn skipped(out: &mut Vec<u8>, stream: StreamHandle, count: u64) {
     });
 }
 
-/// `rooms.event.members`: the answer to `rooms.command.members`, of user ids and names.
+/// `rooms.event.members`: the answer to `rooms.command.members`, of user ids and names. `truncated`: there are more.
 pub fn members<'a>(
     out: &mut Vec<u8>,
     room_id: &str,
     members: impl IntoIterator<Item = (&'a str, &'a str)>,
+    truncated: bool,
     correlation_id: Option<&str>,
 ) {
     object(out, "rooms.event.members", |out| {
@@ -161,6 +162,9 @@ pub fn members<'a>(
             put_field(out, "username", username);
             out.push(b'}');
         });
+        if truncated {
+            out.extend_from_slice(b",\"truncated\":true");
+        }
         put_correlation(out, correlation_id);
     });
 }
