@@ -10,7 +10,11 @@ limit=$(ls -t "$target"/release/deps/limit-* | grep -v '\.d$' | head -n 1)
 secret=measure-secret-of-32-bytes-or-more
 seconds=${SECONDS_PER_ROW:-5}
 # 15,000 connections at each end; one client address has about 28,000 ports.
-ulimit -n 16384 2>/dev/null || { echo "raise the hard limit of open files to 16384 (ulimit -Hn)" >&2; exit 1; }
+ulimit -Sn "$(ulimit -Hn)"
+[ "$(ulimit -n)" = unlimited ] || [ "$(ulimit -n)" -ge 16384 ] || {
+    echo "open files: the hard limit is $(ulimit -n); raise it to 16384 or more" >&2
+    exit 1
+}
 pid=
 
 serve() { # driver, extra flags

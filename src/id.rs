@@ -136,6 +136,18 @@ impl fmt::Display for SessionId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnectionId(pub [u8; 16]);
 
+impl ConnectionId {
+    /// The name of a connection of this process; `nonce` is random per process.
+    #[must_use]
+    pub fn of(nonce: u64, addr: ConnAddr) -> Self {
+        let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&nonce.to_be_bytes());
+        bytes[8..].copy_from_slice(&place.to_be_bytes());
+        Self(bytes)
+    }
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid_text(u128::from_be_bytes(self.0), f)

@@ -131,6 +131,8 @@ pub const TAKEOVER_WAIT: Duration = Duration::from_secs(1);
 pub const BUS_TOPIC_RECORDS: usize = 65_536;
 /// Bytes an embedded topic keeps in memory, keys and values: 1 KiB for each of its records.
 pub const BUS_TOPIC_BYTES: usize = 64 << 20;
+/// Records of `gateway.presence` an embedded bus keeps, about 1 MiB; what does not fit waits as state.
+pub const PRESENCE_TOPIC_RECORDS: usize = 2048;
 /// Topics of an embedded bus: the built-in ones and those that the type table names.
 pub const BUS_TOPICS: usize = 64;
 /// Records a peer or worker takes from a topic per turn, so that it comes back to its mailbox.
@@ -159,6 +161,45 @@ pub const LOG_RETRY: Duration = Duration::from_millis(500);
 /// Commands whose ids a service remembers, to do a repeated one once (DELIVERY §7).
 pub const SEEN_COMMANDS: usize = 65_536;
 
+/// Records a worker takes from each of its topics per batch; a batch is one transaction of the store.
+pub const SERVICE_BATCH_RECORDS: usize = 64;
+/// Rooms of the rooms service; a few KiB each.
+pub const ROOMS_TOTAL: usize = 65_536;
+/// Rooms of the rooms service that one user may be in.
+pub const ROOMS_PER_USER: usize = 16;
+/// Characters of a room's name.
+pub const ROOM_NAME_CHARS: usize = 64;
+/// Players of a room that does not say how many it takes (PROTOCOLS B).
+pub const ROOM_PLAYERS: u32 = 10;
+/// Players of any room.
+pub const ROOM_PLAYERS_MAX: u32 = 100;
+/// Sessions with which one player may sit in a room; beyond it the one that sat down first is forgotten.
+pub const SEATS_PER_PLAYER: usize = 8;
+/// Rooms in an answer to `list_rooms`, the newest; about 30 KiB.
+pub const ROOMS_LISTED: usize = 100;
+/// Characters of a chat message (PROTOCOLS B).
+pub const CHAT_CHARS: usize = 2000;
+/// Bytes of a room's password; hashing does not take longer for more, but they are kept while it waits.
+pub const PASSWORD_BYTES: usize = 128;
+/// Passwords that wait to be hashed; beyond it `unavailable`.
+pub const PASSWORD_QUEUE: usize = 256;
+/// Wrong passwords a user may try on a room within [`GUESS_WINDOW`].
+pub const GUESSES_PER_USER: u32 = 5;
+/// Passwords that all users together may try on a room within [`GUESS_WINDOW`].
+pub const GUESSES_PER_ROOM: u32 = 60;
+/// How long guesses count.
+pub const GUESS_WINDOW: Duration = Duration::from_secs(60);
+/// When a wrong password is answered, counted from the command: later than hashing takes, so that the time says nothing.
+pub const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
+/// Argon2id's memory, KiB, and passes (OWASP Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane).
+pub const PASSWORD_MEMORY_KIB: u32 = 19 << 10;
+/// See [`PASSWORD_MEMORY_KIB`].
+pub const PASSWORD_PASSES: u32 = 2;
+/// Chat messages that a store in memory keeps: 130 MB if all are as long as they may be, usually a tenth of that.
+pub const MESSAGES_IN_MEMORY: u64 = 16_384;
+/// Chat messages that a store on disk keeps.
+pub const MESSAGES_ON_DISK: u64 = 1_000_000;
+
 /// Battles that run at once.
 pub const BATTLES: usize = 4096;
 /// Timeline events of one battle; an hour at 250/s.
@@ -181,6 +222,8 @@ const _: () =
 const _: () =
     assert!(QUEUE_FRAMES <= HISTORY_EVENTS, "a connection closed 4408 finds in the history what its queue lost");
 const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
+const _: () = assert!(SERVICE_BATCH_RECORDS * 2 <= PRESENCE_TOPIC_RECORDS);
+const _: () = assert!(PASSWORD_QUEUE * 2 <= BUS_TOPIC_RECORDS, "what waits for its password stays on the bus");
 const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
 const _: () = assert!(STASH_BYTES <= STASH_RESERVE_BYTES);

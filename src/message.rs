@@ -536,6 +536,34 @@ impl PresenceReply {
     }
 }
 
+/// What others are told of a session (`gateway.presence`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PresenceChange {
+    /// The connection it is about.
+    pub connection: ConnAddr,
+    /// Its session.
+    pub session: SessionId,
+    /// User id.
+    pub user: Arc<str>,
+    /// Display name.
+    pub username: Arc<str>,
+    /// What happened.
+    pub kind: PresenceKind,
+}
+
+/// See [`PresenceChange`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PresenceKind {
+    /// The session is the connection's now.
+    Connected,
+    /// It is not any more.
+    Disconnected(CloseReason),
+    /// It entered the room.
+    Joined(Arc<str>),
+    /// It left the room.
+    Left(Arc<str>),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,6 +62,7 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let durability = log.durability();
     let node = Arc::new(node_state(&config, descriptors));
     let settings = Latest::new(settings(&config, &keys, shards, durability, &mut entropy));
+    let (nonce, gateway_id) = (settings.nonce, settings.gateway_id.clone());
     let rules = Latest::new(Arc::clone(&config.routes));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
@@ -81,8 +82,12 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
     let admin = admin::spawn(health, Arc::clone(&state)).map_err(|error| format!("admin side: {error}"))?;
     let (to_homes, events) = bus::ways(shards);
+    let mut secret = [0; 16];
+    secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id };
     let ports = [presence_port, bus_port];
-    let peers = threads::Peers::start(&config, shards, ports, log, to_homes, rules.clone(), seed);
+    let peers = threads::Peers::start(&config, shards, ports, log, to_homes, rules.clone(), names)?;
     let (configs, pin) = (shard_configs.collect(), config.server.pin && cores > 1);
     let running = threads::Shards::start(&driver, configs, listeners, pin, &peers, events)?;
     peers.connect(running.wakers());

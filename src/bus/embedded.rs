@@ -121,6 +121,13 @@ impl Log {
         self.topics.iter().find(|topic| **topic.name() == *name)
     }
 
+    /// Nobody looks back on presence, and every connection says two things there: less of it is kept.
+    fn bounds_of(&self, topic: &str) -> TopicBounds {
+        let TopicBounds { records, bytes } = self.bounds;
+        let most = if topic == PRESENCE_TOPIC { limits::PRESENCE_TOPIC_RECORDS } else { usize::MAX };
+        TopicBounds { records: records.min(most), bytes }
+    }
+
     fn topic_or_new(&mut self, name: &str) -> Option<&mut Topic> {
         let at = self.topics.iter().position(|topic| **topic.name() == *name);
         let at = match at {
@@ -166,7 +173,7 @@ impl Log {
     }
 
     fn append(&mut self, topic: &str, record: Record) -> Result<Wakes, ErrorCode> {
-        let bounds = self.bounds;
+        let bounds = self.bounds_of(topic);
         if record.key.len() + record.value.len() > bounds.bytes / 2 {
             return Err(ErrorCode::TooLong);
         }
@@ -180,7 +187,7 @@ impl Log {
     }
 
     fn done(&mut self, reader: ReaderId, topic: &str, offset: u64) -> Wakes {
-        let bounds = self.bounds;
+        let bounds = self.bounds_of(topic);
         let Some(topic) = self.topic_or_new(topic) else { return Arc::default() };
         if !topic.done(reader, offset, bounds) {
             return Arc::default();
@@ -188,6 +195,9 @@ impl Log {
         self.everyone()
     }
 }
+
+/// See [`Log::bounds_of`].
+const PRESENCE_TOPIC: &str = "gateway.presence";
 
 #[cfg(test)]
 mod tests;

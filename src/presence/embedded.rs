@@ -6,15 +6,16 @@
 //! over, and the one that waited is told to stop.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::quality::FixedState;
 
 use super::sessions::{Sessions, Slot};
 use crate::close::CloseReason;
-use crate::id::{ConnAddr, SessionId, TokenHash};
+use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::limits;
-use crate::message::{PresenceReply, PresenceRequest, SessionRecord};
+use crate::message::{PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord};
 use crate::ports::Presence;
 use crate::time::Monotonic;
 
@@ -27,6 +28,8 @@ pub struct EmbeddedPresence {
     deadlines: BTreeSet<(Monotonic, Slot)>,
     resume_window: Duration,
     detached_max: usize,
+    /// `None` = nobody asks.
+    changes: Option<Vec<PresenceChange>>,
 }
 
 /// A connection that waits for the owner to stop.
@@ -47,7 +50,14 @@ impl EmbeddedPresence {
             deadlines: BTreeSet::new(),
             resume_window,
             detached_max,
+            changes: None,
         }
+    }
+
+    /// The same, keeping what changes for [`Presence::changes`].
+    #[must_use]
+    pub fn announcing(self) -> Self {
+        Self { changes: Some(Vec::new()), ..self }
     }
 
     /// Sessions kept, attached or not.
@@ -65,12 +75,13 @@ impl EmbeddedPresence {
     fn open(&mut self, from: ConnAddr, record: SessionRecord, token: TokenHash, replies: &mut Vec<PresenceReply>) {
         // Both ids are random; a repeat is a fault of the caller, and the newer session counts.
         if let Some(slot) = self.sessions.by_session(record.session) {
-            self.end(slot, replies);
+            self.end(slot, CloseReason::Replaced, replies);
         }
         if let Some(slot) = self.sessions.by_token(token) {
-            self.end(slot, replies);
+            self.end(slot, CloseReason::Replaced, replies);
         }
         let slot = self.sessions.insert(record, token, from);
+        self.changed(slot, from, PresenceKind::Connected);
         replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
@@ -119,6 +130,7 @@ impl EmbeddedPresence {
             self.give(slot, waiter, replies);
             return;
         }
+        self.changed(slot, from, PresenceKind::Disconnected(last_close));
         self.sessions.detach(slot, now + self.resume_window);
         while self.sessions.detached() > self.detached_max {
             let (oldest, _) = self.sessions.oldest_detached().expect("there are more than none");
@@ -128,7 +140,7 @@ impl EmbeddedPresence {
 
     fn kick(&mut self, user: &str, replies: &mut Vec<PresenceReply>) {
         while let Some(slot) = self.sessions.by_user(user) {
-            self.end(slot, replies);
+            self.end(slot, CloseReason::Kicked, replies);
         }
     }
 
@@ -145,11 +157,38 @@ impl EmbeddedPresence {
     }
 
     fn give(&mut self, slot: Slot, to: ConnAddr, replies: &mut Vec<PresenceReply>) {
+        let record = self.sessions.record(slot);
+        let former = self.sessions.owner(slot);
+        if let Some(former) = former.filter(|former| *former != to) {
+            let reason = record.last_close.unwrap_or(CloseReason::Replaced);
+            self.changed(slot, former, PresenceKind::Disconnected(reason));
+        }
+        if former != Some(to) {
+            self.changed(slot, to, PresenceKind::Connected);
+        }
         self.sessions.attach(slot, to);
-        replies.push(PresenceReply::Resumed { to, record: Box::new(self.sessions.record(slot)) });
+        replies.push(PresenceReply::Resumed { to, record: Box::new(record) });
     }
 
-    fn end(&mut self, slot: Slot, replies: &mut Vec<PresenceReply>) {
+    /// Keeps what others are to be told, if somebody asks.
+    fn changed(&mut self, slot: Slot, connection: ConnAddr, kind: PresenceKind) {
+        if let Some(changes) = &mut self.changes {
+            let (session, user, username) = self.sessions.who(slot);
+            changes.push(PresenceChange { connection, session, user, username, kind });
+        }
+    }
+
+    /// A session that has a connection moved between rooms.
+    fn moved(&mut self, slot: Slot, scope: &Scope, kind: impl FnOnce(Arc<str>) -> PresenceKind) {
+        if let (Scope::Room(room), Some(owner)) = (scope, self.sessions.owner(slot)) {
+            self.changed(slot, owner, kind(Arc::clone(room)));
+        }
+    }
+
+    fn end(&mut self, slot: Slot, reason: CloseReason, replies: &mut Vec<PresenceReply>) {
+        if let Some(owner) = self.sessions.owner(slot) {
+            self.changed(slot, owner, PresenceKind::Disconnected(reason));
+        }
         if let Some(waiter) = self.end_takeover(slot) {
             replies.push(PresenceReply::Expired { to: waiter });
         }
@@ -171,11 +210,17 @@ impl Presence for EmbeddedPresence {
             PresenceRequest::Resume { from, token } => self.resume(now, from, token, replies),
             PresenceRequest::Entered { session, entry } => {
                 if let Some(slot) = self.sessions.by_session(session) {
+                    if !self.sessions.is_in(slot, &entry.scope) {
+                        self.moved(slot, &entry.scope, PresenceKind::Joined);
+                    }
                     self.sessions.enter(slot, entry);
                 }
             }
             PresenceRequest::Left { session, scope } => {
                 if let Some(slot) = self.sessions.by_session(session) {
+                    if self.sessions.is_in(slot, &scope) {
+                        self.moved(slot, &scope, PresenceKind::Left);
+                    }
                     self.sessions.leave(slot, &scope);
                 }
             }
@@ -201,6 +246,12 @@ impl Presence for EmbeddedPresence {
         let expiry = self.sessions.oldest_detached().map_or(Monotonic::NEVER, |(_, until)| until);
         let takeover = self.deadlines.first().map_or(Monotonic::NEVER, |(deadline, _)| *deadline);
         expiry.min(takeover)
+    }
+
+    fn changes(&mut self, out: &mut Vec<PresenceChange>) {
+        if let Some(changes) = &mut self.changes {
+            out.append(changes);
+        }
     }
 }
 

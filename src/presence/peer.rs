@@ -1,8 +1,11 @@
-//! The presence peer: carries requests of shards and of the bus peer to a [`Presence`], and its replies back. It holds no
-//! state of its own, and takes no request while a reply could not be placed.
+//! The presence peer: carries requests of shards and of the bus peer to a [`Presence`], and its replies back, and says on
+//! the bus who comes and goes. It holds no state of its own, and takes no request while a reply could not be placed.
 
+use std::time::Duration;
+
+use super::Announcer;
 use crate::limits;
-use crate::message::{Deliver, PresenceReply, Request};
+use crate::message::{Deliver, PresenceChange, PresenceReply, Request};
 use crate::ports::Presence;
 use crate::router::Port;
 use crate::router::peer::Peer;
@@ -14,13 +17,29 @@ pub struct PresencePeer<P> {
     port: Port,
     presence: P,
     replies: Vec<PresenceReply>,
+    changes: Vec<PresenceChange>,
+    announcer: Option<Announcer>,
 }
 
 impl<P: Presence> PresencePeer<P> {
     /// The peer at this end of the mesh.
     #[must_use]
     pub fn new(port: Port, presence: P) -> Self {
-        Self { port, presence, replies: Vec::new() }
+        Self { port, presence, replies: Vec::new(), changes: Vec::new(), announcer: None }
+    }
+
+    /// The same, saying who comes and goes.
+    #[must_use]
+    pub fn announcing(self, announcer: Announcer) -> Self {
+        Self { announcer: Some(announcer), ..self }
+    }
+
+    /// Says what has changed; returns when to be called again for what the bus did not take.
+    fn announce(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
+        let Some(announcer) = &mut self.announcer else { return Monotonic::NEVER };
+        self.presence.changes(&mut self.changes);
+        announcer.announce(wall, self.changes.drain(..));
+        if announcer.waiting() == 0 { Monotonic::NEVER } else { now + RETRY }
     }
 
     /// What keeps the sessions.
@@ -37,7 +56,7 @@ impl<P: Presence> PresencePeer<P> {
 }
 
 impl<P: Presence> Peer for PresencePeer<P> {
-    fn turn(&mut self, now: Monotonic, _wall: WallMillis) -> Monotonic {
+    fn turn(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
         self.port.flush_outboxes();
         // Nobody answers a peer; what comes all the same must not fill a ring.
         while self.port.take_deliver().is_some() {}
@@ -54,7 +73,8 @@ impl<P: Presence> Peer for PresencePeer<P> {
         }
         let next = self.presence.poll(now, &mut self.replies);
         self.reply();
-        if left == 0 { now } else { next }
+        let retry = self.announce(now, wall);
+        if left == 0 { now } else { next.min(retry) }
     }
 
     fn port(&mut self) -> &mut Port {
@@ -62,10 +82,11 @@ impl<P: Presence> Peer for PresencePeer<P> {
     }
 }
 
+/// How long a bus that refuses is left alone.
+const RETRY: Duration = Duration::from_millis(50);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::close::CloseReason;
     use crate::id::{ConnAddr, ConnKey, NodeId, SessionId, TokenHash};

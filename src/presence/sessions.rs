@@ -227,9 +227,20 @@ impl Sessions {
         self.kept(slot).roles.clone()
     }
 
+    /// The session, its user and the user's name.
+    pub(super) fn who(&self, slot: Slot) -> (SessionId, Arc<str>, Arc<str>) {
+        let kept = self.kept(slot);
+        (kept.session, Arc::clone(&kept.user), Arc::clone(&kept.username))
+    }
+
     /// Remembers how the last connection ended.
     pub(super) fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.kept_mut(slot).last_close = Some(reason);
+    }
+
+    /// Whether the scope is among the record's.
+    pub(super) fn is_in(&self, slot: Slot, scope: &Scope) -> bool {
+        self.kept(slot).scopes.iter().any(|entered| entered.scope == *scope)
     }
 
     /// Puts the scope among the record's, in place of what was said of it before.

@@ -14,7 +14,7 @@ pub mod members;
 
 use std::fmt;
 
-pub use command::{ClientCommand, PayloadForm, ServiceCommand, command_id, parse_command, put_command};
+pub use command::{ClientCommand, PayloadForm, ServiceCommand, command_id, own_fields, parse_command, put_command};
 pub use event::{Audience, EffectRule, EventRule, EventRules, EventSource, delta_key, parse_event, put_event};
 pub use members::Json;
 

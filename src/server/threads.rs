@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -18,7 +19,8 @@ use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits;
 use crate::message::Event;
-use crate::presence::{EmbeddedPresence, PresencePeer};
+use crate::ports::Bus;
+use crate::presence::{Announcer, EmbeddedPresence, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::shard::driver::Driver;
@@ -26,8 +28,9 @@ use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
 use crate::shard::driver::uring::{UringConfig, UringDriver};
 use crate::shard::{NodeState, Shard, ShardConfig};
+use crate::store::{SqliteStore, StoreSettings};
 use crate::time::{Monotonic, WallMillis};
-use crate::workers::{self, COMMAND_TOPICS, ServiceWorker};
+use crate::workers::{self, COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings};
 
 /// The shard threads.
 pub struct Shards {
@@ -216,6 +219,9 @@ pub struct Peers {
 impl Peers {
     /// Starts them; they wait for [`Peers::connect`] before they touch the mesh. `events` are the ways to the shards'
     /// homes, by which histories are rebuilt.
+    ///
+    /// # Errors
+    /// One line: why the store cannot be used.
     pub fn start(
         config: &Config,
         shards: u16,
@@ -223,16 +229,23 @@ impl Peers {
         log: NodeBus,
         events: Vec<Sender<Event>>,
         rules: Latest<Arc<Routes>>,
-        seed: u64,
-    ) -> Self {
+        names: Names,
+    ) -> Result<Self, String> {
         let [presence, bus] = ports;
+        let Names { gateway_id, nonce, secret, incarnation, seed } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
+        let store = open_store(config)?;
+        let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
-            let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed);
-            let mut peer = PresencePeer::new(presence, embedded);
+            let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
+            // A handle of its own, so that it is woken when the bus has taken or refused what it says.
+            let says = presence_log.reader(&[], Arc::new(ThreadWaker::new(thread::current())));
+            drop(presence_log);
+            let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
+            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer);
             if let Ok(wakes) = presence_gate.recv() {
                 let wakes: Vec<Arc<dyn Wake>> = wakes;
                 peer::run(&mut peer, &wakes, clock, stop);
@@ -255,12 +268,20 @@ impl Peers {
             }
         });
         let services_thread = spawn("services", &stop, move |stop| {
-            let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+            let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
             drop(log);
-            workers::run(&mut ServiceWorker::new(reader, seed).recover(syscall::wall(), seed), clock, stop);
+            let settings = WorkerSettings { resume_window: window, seed, secret, restarted: Some(syscall::wall()) };
+            match services(reader, store, &wake, &settings) {
+                Ok(mut worker) => workers::run(&mut worker, clock, stop),
+                Err(error) => {
+                    tracing::error!("the services cannot start: {error}");
+                    std::process::exit(1);
+                }
+            }
         });
         let threads = vec![presence_thread, bus_thread, services_thread];
-        Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] }
+        Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] })
     }
 
     /// The doorbells of the mesh's peers, presence first.
@@ -288,6 +309,40 @@ impl Peers {
             }
         }
     }
+}
+
+/// What a node is called by itself and others, and the entropy of its peers.
+pub struct Names {
+    /// Names this life of the gateway.
+    pub incarnation: u64,
+    /// Of all hashes.
+    pub seed: u64,
+    /// Of the dice, where the store has none.
+    pub secret: [u8; 16],
+    /// Names connections.
+    pub nonce: u64,
+    /// Names the gateway.
+    pub gateway_id: String,
+}
+
+type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
+
+/// The store: a file below `data_dir`, or memory.
+fn open_store(config: &Config) -> Result<SqliteStore, String> {
+    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
+    let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
+    SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+}
+
+/// The services of this node, on the calling thread.
+fn services(
+    bus: Box<dyn Bus>,
+    store: SqliteStore,
+    wake: &Arc<dyn Wake>,
+    settings: &WorkerSettings,
+) -> Result<Services, String> {
+    let passwords = PasswordPool::start(1, wake).map_err(|error| format!("password thread: {error}"))?;
+    ServiceWorker::open(bus, store, passwords, settings).map_err(|error| error.to_string())
 }
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {

@@ -91,10 +91,6 @@ impl Settings {
     /// The connection's name on the wire.
     #[must_use]
     pub fn connection_id(&self, addr: ConnAddr) -> ConnectionId {
-        let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.nonce.to_be_bytes());
-        bytes[8..].copy_from_slice(&place.to_be_bytes());
-        ConnectionId(bytes)
+        ConnectionId::of(self.nonce, addr)
     }
 }

@@ -213,7 +213,9 @@ impl Client {
                 let name: json::StreamName<'_> = json::read(&mut payload).unwrap();
                 self.introduce(header.stream.0, name.stream, name.epoch, header.number);
             }
-            types::ADVANCE | types::PLAYER_COMMAND | types::BATTLE_TIMELINE..=types::EVENT => {
+            // A service's refusal is an event of the session's stream.
+            types::ERROR if header.stream == StreamHandle::NONE => {}
+            types::ERROR | types::ADVANCE | types::PLAYER_COMMAND | types::BATTLE_TIMELINE..=types::EVENT => {
                 let (name, _, place) = self.streams.get_mut(&header.stream.0).expect("introduced before");
                 let prev = place.unwrap_or(header.prev);
                 assert_eq!(header.prev, prev, "{name}: a frame is missing or doubled before {header:?}");

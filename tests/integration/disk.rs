@@ -27,10 +27,10 @@ use crate::client::{BATTLE, Client};
 use crate::node::{DEADLINE, Gateway, command, token, until};
 
 /// A folder, removed at the end.
-struct DataDir(PathBuf);
+pub struct DataDir(pub PathBuf);
 
 impl DataDir {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("ringgate-disk-{}-{n}", std::process::id()));

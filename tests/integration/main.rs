@@ -27,6 +27,8 @@ mod leak;
 mod reload;
 /// Resets, stalls and takeovers lose and double nothing.
 mod resume;
+/// Rooms, chat and dice through dialect D, bus and services.
+mod rooms;
 /// Without io_uring: a fallback that says why, or a refusal that says what to do.
 mod seccomp;
 /// The clocks of a connection.
