@@ -580,7 +580,7 @@ impl HomeStream {
     /// Where a member starts (DELIVERY §6 "Recovered").
     fn start(&self, join: &JoinRequest) -> StreamStart {
         let known = &self.introduction.position;
-        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream);
+        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
         let start = match (&join.resume, entry) {
             (Some(resume), _) => self.resume_start(resume),
             (None, Some(entry)) => self.start_behind(entry),
