@@ -59,6 +59,14 @@ impl NodeBus {
         }
     }
 
+    /// The numbering of a topic.
+    pub fn epoch(&self, topic: &str) -> u64 {
+        match self {
+            Self::Memory(bus) => bus.epoch(topic),
+            Self::Disk(bus) => bus.epoch(topic),
+        }
+    }
+
     /// What an acknowledgement means.
     pub fn durability(&self) -> Durability {
         match self {

@@ -54,7 +54,7 @@ impl Reloader {
         for warning in warnings {
             tracing::warn!("SIGHUP: {warning}");
         }
-        for key in config::differing(&self.running, &config).into_iter().filter(|key| !key.starts_with("auth.")) {
+        for key in config::differing(&self.running, &config).into_iter().filter(|key| !key.starts_with("auth.jwt")) {
             tracing::warn!("SIGHUP: {key} differs from what runs; it takes effect at the next start");
         }
         let mut said = table_changes(&self.running.routes, &config.routes);

@@ -216,7 +216,11 @@ impl<D: Driver> Shard<D> {
         let session = match &reply {
             PresenceReply::Resumed { record, .. } => Some(record.session),
             PresenceReply::Stop { session, .. } => Some(*session),
-            PresenceReply::Opened { .. } | PresenceReply::Expired { .. } => None,
+            PresenceReply::Opened { .. }
+            | PresenceReply::Expired { .. }
+            | PresenceReply::Enrolled { .. }
+            | PresenceReply::Hub { .. }
+            | PresenceReply::HubState { .. } => None,
         };
         let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
         if let (None, Some(session)) = (called, session) {
