@@ -137,7 +137,8 @@ impl fmt::Display for SessionId {
 pub struct ConnectionId(pub [u8; 16]);
 
 impl ConnectionId {
-    /// The name of a connection of this process; `nonce` is random per process.
+    /// The name of a connection of the process that has this nonce, which is random per process; generations fit 24
+    /// bits, shards 8.
     #[must_use]
     pub fn of(nonce: u64, addr: ConnAddr) -> Self {
         let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);
@@ -145,6 +146,20 @@ impl ConnectionId {
         bytes[..8].copy_from_slice(&nonce.to_be_bytes());
         bytes[8..].copy_from_slice(&place.to_be_bytes());
         Self(bytes)
+    }
+
+    /// Reads the textual form of a UUID; `None` if it is not that.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_uuid(text).map(Self)
+    }
+
+    /// The connection that has this name in the process of this nonce; `None` if it is another process's.
+    #[must_use]
+    pub fn addr(self, nonce: u64) -> Option<ConnAddr> {
+        let place = u64::from_be_bytes(*self.0.last_chunk()?);
+        let conn = ConnKey { slot: place as u32, generation: (place >> 32) as u32 & ConnKey::GENERATION_MAX };
+        (self.0[..8] == nonce.to_be_bytes()).then_some(ConnAddr { shard: NodeId((place >> 56) as u16), conn })
     }
 }
 
@@ -292,6 +307,18 @@ impl Scope {
         };
         NodeId((hash % u64::from(shards)) as u16)
     }
+
+    /// Reads the form that `Display` writes; `None` if it is not that.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            Some(("room", id)) if is_room_id(id) => Some(Self::Room(id.into())),
+            Some(("user", id)) if (1..=limits::USER_ID_BYTES_MAX).contains(&id.len()) => Some(Self::User(id.into())),
+            Some(("session", id)) => SessionId::parse(id).map(Self::Session),
+            None if text == "everyone" => Some(Self::Everyone),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Scope {
@@ -362,6 +389,22 @@ mod tests {
         assert_eq!(letters.len(), 31);
         for bad in ["", "ABCDE", "ABCDEFG", "ABCDE0", "ABCDE1", "ABCDEI", "ABCDEL", "ABCDEO", "ABCDÄ"] {
             assert_eq!(RoomCode::parse(bad), None, "{bad}");
+        }
+    }
+
+    /// A connection's name leads back to it in its own process only; what is printed of a scope reads back.
+    #[test]
+    fn names_lead_back() {
+        let conn = ConnKey { slot: u32::MAX, generation: ConnKey::GENERATION_MAX };
+        let addr = ConnAddr { shard: NodeId(63), conn };
+        let id = ConnectionId::of(7, addr);
+        assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
+        assert_eq!((id.addr(7), id.addr(8)), (Some(addr), None));
+        for scope in ["room:a.b-c", "user:a:b/c", "session:00000000-0000-0000-0000-000000000009", "everyone"] {
+            assert_eq!(Scope::parse(scope).map(|scope| scope.to_string()).as_deref(), Some(scope));
+        }
+        for bad in ["", "room:", "room:a b", "user:", "session:9", "everyone:", "nobody", "group:a"] {
+            assert_eq!(Scope::parse(bad), None, "{bad:?}");
         }
     }
 

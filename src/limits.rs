@@ -121,6 +121,47 @@ pub const ADMIN_HEADERS: usize = 64;
 pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a stopping admin side waits for answers under way; within the drain timeout.
 pub const ADMIN_STOP_TIME: Duration = Duration::from_secs(1);
+/// A body of the server API; above it 413. A batch of events, or one of the largest with room for its envelope.
+pub const API_BODY_BYTES: usize = 1 << 20;
+/// Events of one batch; above it 413, since each takes a line of the answer.
+pub const API_EVENTS: usize = 1024;
+/// Events of one batch that are on their way to the bus at once.
+pub const API_EVENTS_UNDER_WAY: usize = 32;
+/// Questions of the server API that shards and peers have not answered; fewer than a ring and its outbox hold, so that
+/// answers never make a shard pause.
+pub const API_CALLS: usize = 128;
+/// How long a question may stay unanswered; then 503.
+pub const API_CALL_TIME: Duration = Duration::from_secs(5);
+/// Log streams at once; they keep their admin connection, the others stay for short requests.
+pub const API_STREAMS: usize = 16;
+/// How long a log stream's reader may take nothing before it is cut off.
+pub const API_STREAM_STALL: Duration = Duration::from_secs(30);
+/// Silence of a log stream after which a heartbeat is sent, milliseconds.
+pub const API_HEARTBEAT_MS: u64 = 15_000;
+/// About this many bytes of a log stream are made at a time, and only when its reader has taken the ones before.
+pub const API_CHUNK_BYTES: usize = 64 << 10;
+/// Records of a topic that a log stream looks at at a time.
+pub const API_CHUNK_RECORDS: usize = 64;
+/// Connections that one answer lists.
+pub const API_CONNECTIONS: usize = 1000;
+/// Members of a room that one answer lists.
+pub const API_MEMBERS: usize = 10_000;
+/// Frames of a stream's history in one answer; its bytes are bounded by `HISTORY_BYTES`.
+pub const API_HISTORY_FRAMES: usize = 1000;
+/// Wrong keys that an address may try at once; one more every `API_GUESS_INTERVAL`. Beyond it 429.
+pub const API_GUESSES: u32 = 10;
+/// See `API_GUESSES`.
+pub const API_GUESS_INTERVAL: Duration = Duration::from_secs(6);
+/// Addresses whose wrong keys are counted; beyond it the one that was quiet for longest is forgotten.
+pub const API_ADDRESSES: usize = 1024;
+/// Bytes of an API key, at least: what cannot be guessed at any rate the port allows.
+pub const API_KEY_BYTES_MIN: usize = 16;
+/// Bytes of an API key, at most.
+pub const API_KEY_BYTES_MAX: usize = 256;
+/// Bytes of an `idempotency_key`.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 256;
+/// Session records that embedded presence looks at for one answer about a room: well below a millisecond.
+pub const PRESENCE_LOOK: usize = 4096;
 /// Sessions without a connection that embedded presence keeps; beyond it the longest detached expire early, so that a
 /// storm of short connections cannot fill memory (about 100 MiB).
 pub const DETACHED_SESSIONS: usize = 1 << 18;
@@ -249,6 +290,11 @@ const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
 const _: () = assert!(STASH_BYTES <= STASH_RESERVE_BYTES);
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10, "hyper takes no smaller buffer");
 const _: () = assert!(ADMIN_STOP_TIME.as_millis() < DRAIN_TIMEOUT.as_millis());
+const _: () = assert!(API_CALL_TIME.as_millis() < ADMIN_REQUEST_TIME.as_millis());
+const _: () = assert!(API_STREAMS * 2 <= ADMIN_CONNECTIONS as usize);
+const _: () = assert!(API_EVENTS_UNDER_WAY <= API_CALLS && API_CALLS <= OUTBOX_MESSAGES && SHARDS_MAX <= API_CALLS);
+const _: () = assert!(API_BODY_BYTES >= 2 * MAX_FRAME);
+const _: () = assert!(API_HEARTBEAT_MS * 2 <= API_STREAM_STALL.as_millis() as u64);
 const _: () = assert!(BUS_TOPIC_BYTES / 2 >= 4 * MAX_FRAME, "half a topic holds the largest command, even in base64");
 const _: () =
     assert!(BUS_READ_RECORDS * 2 <= BUS_TOPIC_RECORDS, "a reader that reads one page at a time is not behind");

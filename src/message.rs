@@ -4,7 +4,13 @@
 //! placed. [`Deliver`] goes from a home to its members' shards, or answers a request; taking one never makes another
 //! message, so it is always drained (DELIVERY §5).
 
+mod api;
+
 use std::sync::Arc;
+
+pub use api::{
+    ApiAnswer, ApiAsk, ApiReply, ApiRequest, ConnectionInfo, HistoryAsk, HistoryPage, HistoryRefusal, RoomMember, Whom,
+};
 
 use crate::class::Class;
 use crate::close::CloseReason;
@@ -164,6 +170,8 @@ pub enum Request {
     Presence(Box<PresenceRequest>),
     /// To the bus peer.
     Append(Box<Append>),
+    /// A question of the server API to a shard.
+    Api(Box<ApiRequest>),
 }
 
 /// To members' shards, or the answer to a request.
@@ -198,6 +206,8 @@ pub enum Deliver {
         /// The user id.
         user: Arc<str>,
     },
+    /// Answer to [`Request::Api`].
+    Api(Box<ApiReply>),
 }
 
 /// See [`Request::Join`].
@@ -480,7 +490,7 @@ pub enum PresenceRequest {
         /// The stream and the place.
         place: Position,
     },
-    /// The owner's connection is gone; the record lives on for the resume window.
+    /// The owner's connection is gone; the record lives on for the resume window, unless it was closed as kicked.
     Detached {
         /// The former owner; ignored if it is no longer that.
         from: ConnAddr,
@@ -493,6 +503,15 @@ pub enum PresenceRequest {
     Kick {
         /// The user id.
         user: Arc<str>,
+    },
+    /// Who is in a room; answered `Members`, a part of the records at a time, so that nobody waits for a long look.
+    Members {
+        /// Who asks.
+        from: ConnAddr,
+        /// The room id.
+        room: Arc<str>,
+        /// Where to go on: 0, or the last answer's `next`.
+        after: u32,
     },
     /// Make a room hub with its first player; answered `Enrolled`.
     CreateHub(Box<CreateHub>),
@@ -620,6 +639,15 @@ pub enum PresenceReply {
         /// Who asked.
         to: ConnAddr,
     },
+    /// Members of a room among the records looked at.
+    Members {
+        /// Who asked.
+        to: ConnAddr,
+        /// The sessions in the room, in no order.
+        members: Vec<RoomMember>,
+        /// Where the next look goes on; `None` when all records were looked at.
+        next: Option<u32>,
+    },
     /// Another connection takes the session over: stop, answer `Detached`, close 4409.
     Stop {
         /// The owner until now.
@@ -655,8 +683,12 @@ impl PresenceReply {
     #[must_use]
     pub fn to(&self) -> ConnAddr {
         match self {
-            Self::Opened { to, .. } | Self::Resumed { to, .. } | Self::Expired { to } | Self::Stop { to, .. } => *to,
             Self::Enrolled { to, .. } | Self::Hub { to, .. } | Self::HubState { to, .. } => *to,
+            Self::Opened { to, .. }
+            | Self::Resumed { to, .. }
+            | Self::Expired { to }
+            | Self::Members { to, .. }
+            | Self::Stop { to, .. } => *to,
         }
     }
 }

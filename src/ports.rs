@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::id::EventId;
 use crate::message::{Append, ErrorCode, HubChange, HubMessage, PresenceChange, PresenceReply, PresenceRequest};
@@ -120,6 +121,30 @@ pub trait Bus: Send {
 
     /// This reader has dealt with every record of the topic below `offset`: they may be evicted.
     fn done(&mut self, topic: &str, offset: u64);
+}
+
+/// A log cannot be read at some place; it has said so to its operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreadable;
+
+/// A log looked at by somebody whom nothing waits for: what they have not seen may be evicted. Nothing here blocks for
+/// longer than it takes to copy what is asked for, from the disk if it is there alone.
+pub trait LogView: Send + Sync {
+    /// The numbering of a topic; < 2^53.
+    fn epoch(&self, topic: &str) -> u64;
+
+    /// The offset of the oldest record that can be read, and the offset that the next record gets.
+    fn range(&self, topic: &str) -> (u64, u64);
+
+    /// Copies out at most `max` records of the topic from `offset` on, from the oldest one kept if that is later, and at
+    /// least one if there is one.
+    ///
+    /// # Errors
+    /// If the log cannot be read there; it is the same for as long as that is so.
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable>;
+
+    /// Wakes once, when the topic gets its next record; a waker that is known already is kept once.
+    fn watch(&self, topic: &str, waker: &Waker);
 }
 
 impl<B: Bus + ?Sized> Bus for Box<B> {

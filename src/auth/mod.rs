@@ -16,7 +16,7 @@ mod visits;
 
 pub use forwarded::{Cidr, client_address};
 pub use newcomers::Newcomers;
-pub use origin::{allowed, is_origin};
+pub use origin::{allowed, is_address, is_origin};
 pub use rate::Bucket;
 pub use resume::{ResumeToken, token_hash};
 pub use room_token::{RoomClaims, RoomKey, RoomTokenError, room_token_hash};

@@ -64,6 +64,8 @@ pub enum Kind {
         expected: &'static str,
         /// A valid entry.
         example: &'static str,
+        /// Whether the entries must never be printed.
+        secret: bool,
         /// Reads it.
         read: fn(&Config) -> Vec<String>,
         /// Replaces it; whether the entries are valid.
@@ -93,7 +95,7 @@ impl Key {
     /// Whether the value must never be printed.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Text { secret: true, .. })
+        matches!(self.kind, Kind::Text { secret: true, .. } | Kind::List { secret: true, .. })
     }
 }
 
@@ -180,6 +182,12 @@ fn address(text: &str) -> Option<IpAddr> {
     if text == "localhost" { Some(super::LOOPBACK) } else { text.parse().ok() }
 }
 
+/// Environment and flags separate keys by commas, a header ends them at white space.
+fn is_api_key(key: &str) -> bool {
+    (limits::API_KEY_BYTES_MIN..=limits::API_KEY_BYTES_MAX).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
+}
+
 const PORT: &str = "port";
 const HOUR_MS: u64 = 3_600_000;
 const GIB: u64 = 1 << 30;
@@ -249,6 +257,7 @@ pub static KEYS: &[Key] = &[
         Kind::List {
             expected: "origins, each scheme://host or scheme://host:port without a path, or *",
             example: "https://app.example.com",
+            secret: false,
             read: |config| config.server.origins.clone(),
             write: |config, values| {
                 config.server.origins = values.to_vec();
@@ -260,6 +269,7 @@ pub static KEYS: &[Key] = &[
         Kind::List {
             expected: "networks or addresses, e.g. 10.0.0.0/8",
             example: "10.0.0.0/8",
+            secret: false,
             read: |config| config.server.trusted_proxies.iter().map(Cidr::to_string).collect(),
             write: |config, values| {
                 let networks: Result<_, _> = values.iter().map(|value| value.parse()).collect();
@@ -303,6 +313,19 @@ pub static KEYS: &[Key] = &[
                 value.len() >= RoomKey::BYTES
             },
         }),
+
+    known_as("API_KEY", row("admin.api_keys", "api-keys",
+        "Keys that open the server API on the health port. Unset: it answers nobody; in dev mode a key is made.",
+        Kind::List {
+            expected: "keys of 16–256 visible ASCII characters without a comma",
+            example: "<replace-by-32-random-bytes-in-hex>",
+            secret: true,
+            read: |config| config.admin.api_keys.clone(),
+            write: |config, values| {
+                config.admin.api_keys = values.to_vec();
+                !values.is_empty() && values.iter().all(|key| is_api_key(key))
+            },
+        })),
 
     row("delivery.queue_frames", "queue-frames",
         "Reliable frames that may wait for a slow connection; beyond it the connection is closed 4408.",

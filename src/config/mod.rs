@@ -35,6 +35,8 @@ pub struct Config {
     pub server: Server,
     /// Keys that tokens are checked with.
     pub auth: Auth,
+    /// The server API.
+    pub admin: Admin,
     /// Bounds of queues, histories and sessions.
     pub delivery: Delivery,
     /// How long things may take.
@@ -106,6 +108,13 @@ pub struct Auth {
     pub jwt_audience: Option<String>,
     /// Secret of room tokens; without it one is made.
     pub room_token_key: Option<String>,
+}
+
+/// The server API. `Debug` hides the keys.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Admin {
+    /// Keys that open it; without one it answers nobody, in dev mode one is made.
+    pub api_keys: Vec<String>,
 }
 
 /// Bounds of queues, histories and sessions.
@@ -234,6 +243,13 @@ impl std::fmt::Debug for Auth {
             .field("jwt_audience", &self.jwt_audience)
             .field("room_token_key", &self.room_token_key.as_ref().map(|_| print::REDACTED))
             .finish()
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<_> = self.api_keys.iter().map(|_| print::REDACTED).collect();
+        f.debug_struct("Admin").field("api_keys", &keys).finish()
     }
 }
 

@@ -145,6 +145,10 @@ impl EmbeddedPresence {
             }
             return;
         }
+        if last_close == CloseReason::Kicked {
+            self.end(slot, CloseReason::Kicked, replies);
+            return;
+        }
         self.sessions.close(slot, last_close);
         if let Some(waiter) = self.end_takeover(slot) {
             self.give(slot, waiter, replies);
@@ -277,6 +281,10 @@ impl Presence for EmbeddedPresence {
                 self.detached_by(now, from, session, last_close, replies);
             }
             PresenceRequest::Kick { user } => self.kick(&user, replies),
+            PresenceRequest::Members { from, room, after } => {
+                let (members, next) = self.sessions.members(&room, after, limits::PRESENCE_LOOK);
+                replies.push(PresenceReply::Members { to: from, members, next });
+            }
             PresenceRequest::CreateHub(hub) => {
                 let outcome = self.hubs.create(now, &hub);
                 replies.push(PresenceReply::Enrolled { to: hub.from, outcome });

@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
-use crate::message::{Position, ScopeEntry, SessionRecord};
+use crate::message::{Position, RoomMember, ScopeEntry, SessionRecord};
 use crate::packed::Packed;
 use crate::time::Monotonic;
 
@@ -306,6 +306,27 @@ impl Sessions {
         }
     }
 
+    /// The sessions in a room among `look` records from `after` on, and where the next look goes on.
+    pub(super) fn members(&self, room: &str, after: u32, look: usize) -> (Vec<RoomMember>, Option<u32>) {
+        let records = self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
+        let to = (after as usize).saturating_add(look).min(records);
+        let kept = (after as usize..to).filter_map(|at| self.chunks[at / CHUNK][at % CHUNK].as_ref());
+        let inside = |kept: &&Kept| {
+            kept.scopes.iter().any(|entered| matches!(&entered.scope, Scope::Room(other) if **other == *room))
+        };
+        let member = |kept: &Kept| RoomMember {
+            session: kept.session,
+            user: kept.user.clone(),
+            username: kept.username.clone(),
+            connection: match kept.owner {
+                Owner::Attached(owner) => Some(owner),
+                Owner::Detached { .. } => None,
+            },
+        };
+        let members = kept.filter(inside).map(member).collect();
+        (members, u32::try_from(to).ok().filter(|_| to < records))
+    }
+
     /// Shares the names of an entry with all who have the same.
     fn compact(&mut self, entry: ScopeEntry) -> Entered {
         let scope = match entry.scope {
@@ -494,6 +515,31 @@ mod tests {
             sessions.remove(slot);
         }
         assert_eq!((sessions.names.0.len(), sessions.role_sets.0.len(), sessions.len()), (0, 0, 0));
+    }
+
+    /// Looks of any length find each member of a room once, and who has a connection.
+    #[test]
+    fn looks_find_every_member_once() {
+        let mut sessions = Sessions::new(1);
+        let slots: Vec<_> = (0..200).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
+        for slot in &slots[..100] {
+            sessions.leave(*slot, &Scope::Room("arena".into()));
+        }
+        sessions.remove(slots[150]);
+        sessions.detach(slots[151], Monotonic::ZERO);
+        for look in [1, 7, 200, 1000] {
+            let (mut found, mut after) = (Vec::new(), Some(0));
+            while let Some(from) = after {
+                let (members, next) = sessions.members("arena", from, look);
+                found.extend(members);
+                after = next;
+            }
+            let expected: Vec<u8> = (100..200).filter(|n| *n != 150).collect();
+            assert_eq!(found.iter().map(|member| member.session.0[0]).collect::<Vec<_>>(), expected, "look {look}");
+            assert!(found.iter().all(|member| member.connection.is_none() == (member.session.0[0] == 151)));
+        }
+        assert_eq!(sessions.members("arena", u32::MAX, 10), (Vec::new(), None));
+        assert_eq!(Sessions::new(1).members("arena", 0, 10), (Vec::new(), None));
     }
 
     /// All of a user's records are found one after the other, whichever was taken out before.

@@ -235,9 +235,5 @@ mod tests {
         let event = |frame_type, kind| routes.event_of_kind(FrameKind { frame_type, kind }).map(|row| &*row.pattern);
         assert_eq!((event(EVENT, 14), event(EVENT, 19)), (Some("games.event.player_joined"), Some("games.event.*")));
         assert_eq!((event(WORLD_DELTA, 0), event(EVENT, 0)), (Some("world.delta"), None));
-        let alias = EventRoute { pattern: "zoo.event.left".into(), ..routes.event("games.event.x").unwrap().clone() };
-        let routes = Routes::with(Vec::new(), vec![alias]).unwrap();
-        let shared = routes.event_of_kind(FrameKind { frame_type: EVENT, kind: 19 });
-        assert_eq!(shared.map(|row| &*row.pattern), Some("zoo.event.left"), "a full name comes before a prefix");
     }
 }

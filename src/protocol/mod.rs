@@ -9,4 +9,4 @@ pub mod gateway;
 pub mod rooms;
 pub mod routes;
 
-pub use forms::Forms;
+pub use forms::{Forms, Refusal};

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Chosen;
 use super::bus::NodeBus;
 use super::reload::Reloader;
-use crate::admin::AdminState;
+use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
 use crate::config::Config;
 use crate::id::NodeId;
@@ -209,12 +209,27 @@ impl Life {
     }
 }
 
-/// The threads that are no shards: presence, bus, services.
+/// The threads that are no shards: presence, bus, the server API's node, services.
 pub struct Peers {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     wakes: Vec<Sender<Vec<Arc<dyn Wake>>>>,
 }
+
+/// The peers' ends of the mesh, by node.
+pub struct PeerPorts {
+    /// Behind the shards.
+    pub presence: Port,
+    /// Behind presence.
+    pub bus: Port,
+    /// Behind the bus.
+    pub api: ApiPeer,
+}
+
+/// Nodes of the mesh that are no shards.
+pub const PEERS: usize = 3;
+/// Which of them the server API is.
+const API: usize = 2;
 
 impl Peers {
     /// Starts them; they wait for [`Peers::connect`] before they touch the mesh. `events` are the ways to the shards'
@@ -225,13 +240,13 @@ impl Peers {
     pub fn start(
         config: &Config,
         shards: u16,
-        ports: [Port; 2],
+        ports: PeerPorts,
         log: NodeBus,
         events: Vec<Sender<Event>>,
         rules: Latest<Arc<Routes>>,
         names: Names,
     ) -> Result<Self, String> {
-        let [presence, bus] = ports;
+        let PeerPorts { presence, bus, mut api } = ports;
         let Names { gateway_id, nonce, secret, incarnation, seed } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
@@ -276,6 +291,12 @@ impl Peers {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
+        let (api_wakes, api_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
+        let api_thread = spawn("api", &stop, move |stop| {
+            if let Ok(wakes) = api_gate.recv() {
+                peer::run(&mut api, &wakes, clock, stop);
+            }
+        });
         let services_thread = spawn("services", &stop, move |stop| {
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
@@ -289,13 +310,18 @@ impl Peers {
                 }
             }
         });
-        let threads = vec![presence_thread, bus_thread, services_thread];
-        Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] })
+        let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
+        Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] })
     }
 
-    /// The doorbells of the mesh's peers, presence first.
+    /// The thread of the server API's node.
+    pub fn api_thread(&self) -> Thread {
+        self.threads[API].thread().clone()
+    }
+
+    /// The doorbells of the mesh's peers, by node.
     fn wakers(&self) -> impl Iterator<Item = Arc<dyn Wake>> {
-        let mesh_nodes = self.threads.iter().take(2);
+        let mesh_nodes = self.threads.iter().take(PEERS);
         mesh_nodes.map(|thread| Arc::new(ThreadWaker::new(thread.thread().clone())) as Arc<dyn Wake>)
     }
 

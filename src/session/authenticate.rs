@@ -16,6 +16,7 @@ use crate::message::{
 };
 use crate::packed::Packed;
 use crate::protocol::frames::json;
+use crate::protocol::gateway;
 use crate::protocol::rooms::Op;
 use crate::protocol::routes::RowId;
 use crate::time::Monotonic;
@@ -46,6 +47,8 @@ pub struct Seldom {
     /// Commands of dialect A that are not answered.
     pub tickets: Vec<Ticket>,
     pub last_ticket: u64,
+    /// Numbers of JOINs that were passed on and that the bus has not answered for; a service may be faster.
+    pub passed_on: Packed<u64>,
     /// A token that is to take the place of the session's.
     pub refresh: Option<Box<Refresh>>,
     /// Questions of dialect B that presence has not answered, in order.
@@ -143,10 +146,13 @@ pub struct Resuming {
 }
 
 /// A HELLO, read.
+#[derive(Default)]
 pub struct Hello {
     pub token: Option<Box<str>>,
     pub resume: Option<Box<str>>,
     pub positions: Vec<Position>,
+    /// Dialect A's, for the error.
+    pub correlation_id: Option<Box<str>>,
 }
 
 impl Pending {
@@ -186,7 +192,7 @@ impl Connection {
         };
         let window = hello.delta_window;
         let (token, resume) = (hello.token.map(Box::from), hello.resume.map(Box::from));
-        self.begin(cx, Hello { token, resume, positions: hello.positions }, window);
+        self.begin(cx, Hello { token, resume, positions: hello.positions, correlation_id: None }, window);
     }
 
     /// Begins to authenticate, in whatever dialect it was asked for.
@@ -202,7 +208,7 @@ impl Connection {
         } else if hello.resume.is_some() {
             self.look_up(cx, hello, None, attempts);
         } else {
-            self.auth_failed(cx, attempts, "a token is needed, or a resume token");
+            self.auth_failed(cx, &hello, attempts, "a token is needed, or a resume token");
         }
     }
 
@@ -220,7 +226,7 @@ impl Connection {
         };
         let token = hello.token.as_deref().unwrap_or_default();
         match cx.settings.verifier.verify(token, cx.wall) {
-            Err(error) => self.auth_failed(cx, attempts, &error.to_string()),
+            Err(error) => self.auth_failed(cx, &hello, attempts, &error.to_string()),
             Ok(claims) if hello.resume.is_some() => self.look_up(cx, hello, Some(claims), attempts),
             Ok(claims) => self.open(cx, claims, false),
         }
@@ -234,15 +240,15 @@ impl Connection {
                     Phase::Busy(Box::new(Pending::Looking { hello, claims, token, attempts, kicked: Vec::new() }));
                 self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, token: hash });
             }
-            None => self.not_found(cx, claims, attempts),
+            None => self.not_found(cx, &hello, claims, attempts),
         }
     }
 
     /// Presence has no session under the resume token.
-    fn not_found(&mut self, cx: &mut Cx<'_>, claims: Option<Claims>, attempts: u8) {
+    fn not_found(&mut self, cx: &mut Cx<'_>, hello: &Hello, claims: Option<Claims>, attempts: u8) {
         match claims {
             Some(claims) => self.open(cx, claims, true),
-            None => self.auth_failed(cx, attempts, "the session has expired; send a token"),
+            None => self.auth_failed(cx, hello, attempts, "the session has expired; send a token"),
         }
     }
 
@@ -299,8 +305,8 @@ impl Connection {
                 session.roles = roles;
                 self.opened(cx, session, &token, expired);
             }
-            (Pending::Looking { claims, attempts, .. }, PresenceReply::Expired { .. }) => {
-                self.not_found(cx, claims, attempts);
+            (Pending::Looking { hello, claims, attempts, .. }, PresenceReply::Expired { .. }) => {
+                self.not_found(cx, &hello, claims, attempts);
             }
             (Pending::Looking { kicked, .. }, PresenceReply::Resumed { record, .. })
                 if kicked.contains(&record.user) =>
@@ -366,7 +372,7 @@ impl Connection {
         };
         if let Some(text) = refused {
             self.disown(cx, record.session);
-            return self.auth_failed(cx, attempts, text);
+            return self.auth_failed(cx, hello, attempts, text);
         }
         if let Some(claims) = claims {
             (record.roles, record.expires_at) = (claims.roles, claims.expires_at);
@@ -510,9 +516,12 @@ impl Connection {
         }
     }
 
-    fn auth_failed(&mut self, cx: &mut Cx<'_>, attempts: u8, text: &str) {
+    fn auth_failed(&mut self, cx: &mut Cx<'_>, hello: &Hello, attempts: u8, text: &str) {
         self.phase = Phase::hello(attempts + 1);
-        self.error(cx, ErrorCode::AuthFailed, 0, text);
+        match hello.correlation_id.as_deref() {
+            Some(id) => self.answer(cx, |out| gateway::write::error(out, ErrorCode::AuthFailed, text, Some(id))),
+            None => self.error(cx, ErrorCode::AuthFailed, 0, text),
+        }
         if attempts + 1 >= limits::AUTHENTICATION_ATTEMPTS {
             self.close(cx, CloseReason::Unauthorized);
         }

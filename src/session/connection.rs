@@ -1,5 +1,6 @@
 //! The connection: phases, input with pauses, queue, timers, close.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::authenticate::{Pending, Session};
@@ -11,7 +12,7 @@ use crate::delivery::{Context, EncodeSkipped, Pool, Verdict, WriteQueue};
 use crate::frame::{Form, Handles, Run};
 use crate::id::{ConnAddr, NodeId, StreamHandle};
 use crate::limits;
-use crate::message::{Page, PageNext, PresenceRequest, Pull, Request};
+use crate::message::{ConnectionInfo, Page, PageNext, PresenceRequest, Pull, Request};
 use crate::packed::Packed;
 use crate::protocol::Forms;
 use crate::protocol::frames::write;
@@ -439,6 +440,33 @@ impl Connection {
     pub fn describe(&self) -> String {
         let (reading, pause) = (self.wants_reads(), self.pause.is_some());
         format!("cursors {:?}, reading {reading}, paused {pause}, stash {}", self.cursors, self.stash.len())
+    }
+
+    /// What operators see of it.
+    #[must_use]
+    pub fn info(&self, addr: ConnAddr, now: Monotonic) -> ConnectionInfo {
+        let session = match &self.phase {
+            Phase::Open(session) => Some(session),
+            _ => None,
+        };
+        ConnectionInfo {
+            addr,
+            dialect: match (&self.phase, self.dialect) {
+                (Phase::Handshake | Phase::Asking(_), _) => "handshake",
+                (_, Dialect::Frames) => "frames",
+                (_, Dialect::Gateway) => "gateway",
+                (_, Dialect::Rooms) => "rooms",
+                (_, Dialect::Echo) => "echo",
+            },
+            session: session.map(|session| session.id),
+            user: session.map(|session| Arc::clone(&session.user)),
+            rooms: session.map_or(0, |session| session.rooms.len()),
+            queued_bytes: self.queue.pending_bytes(),
+            queued_reliable: self.queue.pending(Class::Reliable),
+            queued_deltas: self.queue.pending(Class::Delta),
+            slow: self.queue.is_slow(),
+            silence: now.since(self.last_input),
+        }
     }
 
     /// What the client speaks.

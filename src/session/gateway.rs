@@ -46,14 +46,16 @@ impl Connection {
                     self.close(cx, CloseReason::BadRequest);
                 }
             }
-            (Inbound::Command(command), _) => {
-                let id = command.correlation_id.as_deref();
-                let text = "send system.authenticate first";
-                self.answer(cx, |out| write::error(out, ErrorCode::NotAuthenticated, text, id));
-            }
-            (Inbound::DeltaAck { .. } | Inbound::Authenticate(_), _) => {}
+            (Inbound::Command(command), _) => self.not_authenticated(cx, command.correlation_id.as_deref()),
+            (Inbound::DeltaAck { .. }, _) => self.not_authenticated(cx, None),
+            (Inbound::Authenticate(_), _) => {}
         }
         Flow::Next
+    }
+
+    fn not_authenticated(&mut self, cx: &mut Cx<'_>, correlation_id: Option<&str>) {
+        let text = "send system.authenticate first";
+        self.answer(cx, |out| write::error(out, ErrorCode::NotAuthenticated, text, correlation_id));
     }
 
     /// What cannot be read is answered; the third within a while is one too many.
@@ -85,6 +87,7 @@ impl Connection {
             token: message.token.map(|token| Box::from(&*token)).or(token),
             resume: message.resume.map(|resume| Box::from(&*resume)).or(resume),
             positions: message.positions,
+            correlation_id: message.correlation_id.map(|id| Box::from(&*id)),
         };
         self.begin(cx, hello, message.delta_window);
     }
@@ -189,7 +192,10 @@ impl Connection {
                 }
                 _ => return refuse(self, cx, ErrorCode::UnknownType, "type: no room to relay it to"),
             },
-            Destination::Gateway => return refuse(self, cx, ErrorCode::UnknownType, "type: not known to the gateway"),
+            Destination::Gateway => {
+                let text = format!("type: the gateway has no answer to {}", command.event_type);
+                return refuse(self, cx, ErrorCode::UnknownType, &text);
+            }
         }
         Flow::Next
     }

@@ -54,7 +54,7 @@ impl Connection {
                         Taken::Yes if request.method == Method::Post => rest = head.len(),
                         Taken::Yes => {}
                     },
-                    None if request.method == Method::Get => self.upgrade(cx, &request),
+                    None if matches!(request.method, Method::Get | Method::Head) => self.upgrade(cx, &request),
                     None => self.refuse(cx, &Refusal::MethodNotAllowed.response()),
                 }
                 if !self.is_closing() && rest < head.len() {
@@ -66,14 +66,16 @@ impl Connection {
     }
 
     fn upgrade(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
+        if self.serve_page(cx, request) {
+            return;
+        }
+        if request.head_only() {
+            return self.refuse(cx, &Refusal::MethodNotAllowed.response());
+        }
         let dialect = match request.path {
             "/ws/frames" => Dialect::Frames,
             "/ws" => Dialect::Gateway,
             "/echo" if cx.settings.dev => Dialect::Echo,
-            "/" if cx.settings.dev && !cx.settings.page.is_empty() && request.upgrade.is_none() => {
-                return self
-                    .refuse(cx, &websocket::page_response("text/html; charset=utf-8", cx.settings.page.as_bytes()));
-            }
             _ => return self.refuse(cx, &Refusal::NotFound.response()),
         };
         let Some(upgrade) = &request.upgrade else {
@@ -111,7 +113,7 @@ impl Connection {
         let (connection, now, durability) = (cx.settings.connection_id(cx.me), cx.wall, cx.settings.durability);
         self.answer(cx, |out| gateway::write::welcome(out, connection, now, durability));
         if token.is_some() && resume.is_none() {
-            return self.begin(cx, Hello { token, resume, positions: Vec::new() }, None);
+            return self.begin(cx, Hello { token, ..Hello::default() }, None);
         }
         // The positions are in the first message; a token beside it is not needed unless the session's has expired.
         if let Phase::Hello { prepared, .. } = &mut self.phase

@@ -1,8 +1,9 @@
 //! Dialect B on an upgraded connection (PROTOCOLS B): the player's session, the first state, commands and answers.
 //!
 //! The room token is the player's identity: presence has at most one session of a player, and a second connection takes
-//! it over (4409). Where the room's stream goes on is for the request's `epoch` and `offset` alone to say, whatever became of
-//! the session meanwhile; the player's other streams start at their heads.
+//! it over (4409). Where the room's stream goes on is for the request's `epoch` and `offset` alone to say, whatever
+//! became of the session meanwhile. Of the player's own streams (errors, private events) the dialect has no positions: a
+//! connection gets again what came since the former one began.
 
 use std::sync::Arc;
 
@@ -42,9 +43,13 @@ impl Connection {
 
     /// Presence has given the player's session, a new one or the one there was; or the room or the place is gone.
     pub(super) fn attached(&mut self, cx: &mut Cx<'_>, mut session: Box<Session>, visit: Visit, reply: PresenceReply) {
+        let mut known = None;
         match reply {
             PresenceReply::Opened { roles, .. } => session.roles = roles,
-            PresenceReply::Resumed { record, .. } => session = Box::new(Session::new(cx, record.session, &record)),
+            PresenceReply::Resumed { record, .. } => {
+                session = Box::new(Session::new(cx, record.session, &record));
+                known = Some(record.scopes);
+            }
             _ => {
                 self.phase = Phase::hello(0);
                 self.error(cx, ErrorCode::RoomNotFound, 0, refusal_text(ErrorCode::RoomNotFound));
@@ -73,7 +78,11 @@ impl Connection {
         self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
         for scope in scopes {
             let admitted = scope == room;
-            let (entry, resume) = if admitted { (Some(entry.clone()), resume.take()) } else { (None, None) };
+            let (entry, resume) = if admitted {
+                (Some(entry.clone()), resume.take())
+            } else {
+                (None, known.as_ref().map(|known| since_entry(known, &scope)))
+            };
             cx.out.push(Output::Join { scope, session: id, publisher: false, admitted, entry, resume });
         }
     }
@@ -277,6 +286,13 @@ impl Connection {
         self.last_input = cx.now;
         self.resume(cx);
     }
+}
+
+/// Where the former connection entered the scope: what it may have got already comes again, for nobody knows where it
+/// stopped there.
+fn since_entry(known: &[ScopeEntry], scope: &Scope) -> ResumeFrom {
+    let entry = known.iter().find(|entry| entry.scope == *scope);
+    ResumeFrom { positions: Vec::new(), entered: entry.map(|entry| entry.entered.clone()).unwrap_or_default() }
 }
 
 impl Visit {

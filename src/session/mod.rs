@@ -17,11 +17,13 @@ mod gateway;
 mod handshake;
 mod hub;
 mod lobby;
+mod page;
 mod settings;
 
 use std::sync::Arc;
 
 pub use connection::{Connection, Dialect, queue_context};
+pub use page::Asset;
 pub use settings::{Clocks, Settings};
 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId};

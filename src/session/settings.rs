@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Cidr, RoomKey, Verifier};
+use super::Asset;
+use crate::auth::{Cidr, RoomKey, Signer, Verifier};
 use crate::delivery;
 use crate::id::{ConnAddr, ConnectionId, NodeId};
 use crate::limits;
@@ -32,8 +33,10 @@ pub struct Settings {
     pub newcomers_max: u32,
     /// Echo and demo page are on.
     pub dev: bool,
-    /// The demo page, served at `/` in dev mode.
-    pub page: &'static str,
+    /// The demo page, served in dev mode.
+    pub page: &'static [Asset],
+    /// Makes tokens for guests of the demo page; `None` unless the key was made up for dev mode.
+    pub guests: Option<Signer>,
     /// Name of this gateway in envelopes.
     pub gateway_id: String,
     /// Random per process: makes connection ids unguessable and unique across restarts.

@@ -92,6 +92,13 @@ impl Slots {
         self.slots.iter().filter_map(|slot| slot.connection.as_deref())
     }
 
+    /// [`Slots::connections`] with their keys.
+    pub fn entries(&self) -> impl Iterator<Item = (ConnKey, &Connection)> {
+        let entry = |(index, slot): (usize, &Slot)| ConnKey { slot: index as u32, generation: slot.generation };
+        let live = self.slots.iter().enumerate();
+        live.filter_map(move |(index, slot)| Some((entry((index, slot)), slot.connection.as_deref()?)))
+    }
+
     /// [`Slots::connections`], to call into without a context.
     pub fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())

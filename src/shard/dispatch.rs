@@ -123,6 +123,7 @@ impl<D: Driver> Shard<D> {
                     self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
                 }
             }
+            Deliver::Api(_) => debug_assert!(false, "a shard asks the API nothing"),
         }
     }
 
@@ -218,6 +219,7 @@ impl<D: Driver> Shard<D> {
             PresenceReply::Stop { session, .. } => Some(*session),
             PresenceReply::Opened { .. }
             | PresenceReply::Expired { .. }
+            | PresenceReply::Members { .. }
             | PresenceReply::Enrolled { .. }
             | PresenceReply::Hub { .. }
             | PresenceReply::HubState { .. } => None,
@@ -261,6 +263,7 @@ impl<D: Driver> Shard<D> {
             Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
                 self.deferred.push(request);
             }
+            Request::Api(request) => self.api(*request),
             Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
         }
     }
@@ -292,7 +295,8 @@ impl<D: Driver> Shard<D> {
                     let page = self.homes.page(&pull);
                     self.port.deliver(pull.from.shard, Deliver::Page(Box::new(page)));
                 }
-                _ => debug_assert!(false, "only joins, leaves and pulls are deferred"),
+                Request::Api(request) => self.history(&request),
+                _ => debug_assert!(false, "what looks at no stream is not deferred"),
             }
         }
         self.deferred = deferred;

@@ -7,6 +7,7 @@
 
 pub mod driver;
 
+mod api;
 mod connections;
 mod dispatch;
 mod flush;
@@ -89,7 +90,7 @@ pub struct Shard<D: Driver> {
     /// Connections whose input waits.
     waiting: Vec<u32>,
     verify: VecDeque<ConnKey>,
-    /// Joins, leaves and pulls of this turn, answered on sealed streams.
+    /// Joins, leaves, pulls and looks at histories of this turn, answered on sealed streams.
     deferred: Vec<Request>,
     batch: SendBatch,
     outputs: Vec<Output>,

@@ -83,6 +83,12 @@ impl History {
         }
     }
 
+    /// The place behind which the frames kept begin; the `head` if none is.
+    #[must_use]
+    pub fn beginning(&self, head: u64) -> u64 {
+        self.frames.front().map_or(head, |kept| kept.item().prev)
+    }
+
     /// The frames behind `place`, at most `frames` of them and about `bytes` (at least one frame), as few runs as
     /// possible. Returns the runs and the place of the last frame.
     #[must_use]

@@ -17,8 +17,8 @@ use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
-    Effect, ErrorCode, Event, Introduction, JoinRequest, LostReason, Page, PageNext, Position, Publish, PublishTo,
-    Pull, ResumeFrom, Start, StreamStart,
+    Effect, ErrorCode, Event, HistoryAsk, HistoryPage, HistoryRefusal, Introduction, JoinRequest, LostReason, Page,
+    PageNext, Position, Publish, PublishTo, Pull, ResumeFrom, Start, StreamStart,
 };
 use crate::time::{Monotonic, Wheel};
 
@@ -348,6 +348,29 @@ impl Homes {
         page
     }
 
+    /// A page of a stream that is named. Call on sealed streams.
+    ///
+    /// # Errors
+    /// If there is no such stream, or its history does not begin where the page is to.
+    pub fn history(&self, ask: &HistoryAsk) -> Result<HistoryPage, HistoryRefusal> {
+        let scope = ask.stream.split_once('/').and_then(|(_, scope)| Scope::parse(scope));
+        let home = scope.and_then(|scope| self.scopes.get(&scope));
+        let mut streams = home.iter().flat_map(|home| &home.streams).filter_map(|index| self.streams.get(index));
+        let named = |stream: &&HomeStream| stream.introduction.position.stream == ask.stream;
+        let stream = streams.find(named).ok_or(HistoryRefusal::NoStream)?;
+        let known = &stream.introduction.position;
+        if ask.epoch.is_some_and(|epoch| epoch != known.epoch) {
+            return Err(HistoryRefusal::Lost(LostReason::EpochChanged));
+        }
+        let after = ask.after.unwrap_or_else(|| stream.history.beginning(stream.head));
+        if !stream.history.reaches_back_to(after, stream.head) {
+            return Err(HistoryRefusal::Lost(LostReason::HistoryEvicted));
+        }
+        let (runs, after) = stream.history.page(after, ask.frames as usize, ask.bytes as usize);
+        let position = Position { place: stream.head, ..known.clone() };
+        Ok(HistoryPage { introduction: Arc::new(Introduction { position, ..*stream.introduction }), runs, after })
+    }
+
     /// Whether frames wait to be sealed.
     #[must_use]
     pub fn has_pending(&self) -> bool {
@@ -581,6 +604,10 @@ impl HomeStream {
     fn start(&self, join: &JoinRequest) -> StreamStart {
         let known = &self.introduction.position;
         let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
+        // What was said to a session from its first moment on is for it, however late it asks.
+        let beginning = Position { place: 0, ..known.clone() };
+        let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);
+        let entry = entry.or(own);
         let start = match (&join.resume, entry) {
             (Some(resume), _) => self.resume_start(resume),
             (None, Some(entry)) => self.start_behind(entry),

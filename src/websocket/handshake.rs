@@ -38,11 +38,21 @@ pub struct Request<'a> {
     pub body_bytes: Option<u64>,
 }
 
+impl Request<'_> {
+    /// Whether only the head of the response is asked for.
+    #[must_use]
+    pub fn head_only(&self) -> bool {
+        self.method == Method::Head
+    }
+}
+
 /// The methods that are served somewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
     /// An upgrade, or a page.
     Get,
+    /// The head of what a GET gets (RFC 9110 §9.3.2).
+    Head,
     /// A call with a body.
     Post,
     /// What a browser asks before it calls from a page of another origin.
@@ -78,12 +88,17 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
     }
     let method = match head.method {
         Some("GET") => Method::Get,
+        Some("HEAD") => Method::Head,
         Some("POST") => Method::Post,
         Some("OPTIONS") => Method::Options,
         _ => return Err(Refusal::MethodNotAllowed),
     };
     let target = head.path.expect("a complete head has a target");
-    read_head(method, target, Fields(head.headers), consumed).map(Some)
+    let request = read_head(method, target, Fields(head.headers), consumed)?;
+    if request.head_only() && request.upgrade.is_some() {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    Ok(Some(request))
 }
 
 /// The response that begins the WebSocket connection (§4.2.2). `key` is the request's, `protocol` one that it offered.
@@ -101,15 +116,33 @@ pub fn accept_response(key: &str, protocol: Option<&str>) -> Vec<u8> {
     out
 }
 
-/// A 200 response for an ordinary GET, e.g. the demo page. The connection closes behind it.
+/// What an ordinary GET is answered with, e.g. a file of the demo page.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Its media type.
+    pub content_type: &'a str,
+    /// How long it may be kept (RFC 9111 §5.2.2).
+    pub cache_control: &'a str,
+    /// Its bytes.
+    pub body: &'a [u8],
+}
+
+/// A 200 response with the page, or with its head only. The connection closes behind it.
+///
+/// A page may load from its own origin alone, be framed by none, and speak WebSocket to anybody.
 #[must_use]
-pub fn page_response(content_type: &str, body: &[u8]) -> Vec<u8> {
+pub fn page_response(page: &Page<'_>, head_only: bool) -> Vec<u8> {
+    let Page { content_type, cache_control, body } = page;
     let mut out = format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+         Cache-Control: {cache_control}\r\nContent-Security-Policy: {PAGE_POLICY}\r\n\
+         X-Content-Type-Options: nosniff\r\n\r\n",
         body.len()
     )
     .into_bytes();
-    out.extend_from_slice(body);
+    if !head_only {
+        out.extend_from_slice(body);
+    }
     out
 }
 
@@ -151,7 +184,7 @@ fn read_head<'a>(
         authorization: fields.single("authorization", "Authorization is not one header of text")?,
         forwarded: fields.texts("forwarded")?,
         forwarded_for: fields.texts("x-forwarded-for")?,
-        upgrade: if method == Method::Get { read_upgrade(fields)? } else { None },
+        upgrade: if matches!(method, Method::Get | Method::Head) { read_upgrade(fields)? } else { None },
         consumed,
         body_bytes,
     })
@@ -252,6 +285,9 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// Content-Security-Policy of every page.
+const PAGE_POLICY: &str =
+    "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Base64 of 16 bytes.
@@ -428,11 +464,20 @@ mod tests {
         assert_eq!(accept_response(key, Some("chat")), chosen.as_bytes());
     }
 
-    /// A page has its type, its length and its bytes.
+    /// A page has its type, its length and its bytes; its head alone says the same of them.
     #[test]
     fn a_page_is_a_whole_response() {
-        let page = String::from_utf8(page_response("text/html; charset=utf-8", b"<p>")).unwrap();
-        assert!(page.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\n"));
-        assert!(page.ends_with("Content-Length: 3\r\n\r\n<p>"));
+        let page = Page { content_type: "text/html; charset=utf-8", cache_control: "no-cache", body: b"<p>" };
+        let text = String::from_utf8(page_response(&page, false)).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\n"));
+        assert!(text.contains("\r\nContent-Length: 3\r\nCache-Control: no-cache\r\n"), "{text}");
+        assert_eq!(text.strip_suffix("<p>").unwrap().as_bytes(), page_response(&page, true));
+    }
+
+    /// A HEAD is read as a GET without a body to come; it cannot ask for an upgrade.
+    #[test]
+    fn a_head_is_told_from_a_get() {
+        let read = parse_request(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
+        assert_eq!((read.head_only(), read.upgrade), (true, None));
     }
 }

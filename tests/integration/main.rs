@@ -4,11 +4,21 @@
 /// Starts the binary, watches it from outside, kills it.
 mod node;
 
+/// A client of the server API.
+mod http;
+
 /// A tungstenite client that holds every stream to its `prev` chain.
 mod client;
+/// A tungstenite client of dialect A.
+mod json;
 /// A bare socket with frames made by hand.
 mod raw;
 
+/// The server API: every route, every error, two backends at once.
+mod api;
+/// A game's backend in Python, from `tests/examples`.
+#[cfg(feature = "real-services")]
+mod backend;
 /// RFC 6455, section by section.
 mod conformance;
 /// `data_dir`: kill -9, restarts, folders that cannot be used.
@@ -17,12 +27,20 @@ mod disk;
 mod drain;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
+/// Dialect A: all that a client must not send, and what it is told.
+mod gateway_faults;
+/// Dialect A in rooms: relayed commands, places, deltas, credit, beside members of dialect D.
+mod gateway_rooms;
+/// Dialect A, its way in: authentication, refresh, expiry, resume.
+mod gateway_session;
 /// Clients that break the rules, beside one that keeps them.
 mod hostile;
 /// What an idle connection costs.
 mod idle;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
+/// Dev mode's page and its guests' tokens.
+mod page;
 /// SIGHUP: the type table and the keys.
 mod reload;
 /// Resets, stalls and takeovers lose and double nothing.

@@ -409,6 +409,7 @@ impl World {
             }
             worked |= self.turn_presence();
             worked |= self.backend.turn(&self.network, &mut self.wakers);
+            worked |= self.backend.serve(&self.network, &mut self.oracle);
             if worked {
                 // A turn costs time, so a flood cannot stop the clock.
                 self.network.advance(self.network.now() + Duration::from_micros(20));
@@ -523,13 +524,17 @@ pub const ENOUGH_HISTORY: usize = 4096;
 
 fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
+        room_key: RoomKey::new(b"a simulation's"),
+        rooms_epoch: 1,
+        rooms_calls: Rate::per_minute(60),
         verifier: Arc::new(verifier),
         routes: Arc::new(Routes::default()),
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
         newcomers_max: 1 << 20,
         dev: false,
-        page: "",
+        page: &[],
+        guests: None,
         gateway_id: "sim".into(),
         nonce: 1,
         shards: plan.shards,

@@ -264,6 +264,29 @@ fn a_failure_comes_before_the_next_append() {
     assert_eq!(put(&mut slow, "t", b"later"), Ok(()));
 }
 
+/// A view is told that a place cannot be read, sees what is behind it, and is not told so at the end of a topic.
+#[test]
+fn a_view_is_told_what_cannot_be_read() {
+    let scratch = Scratch::new();
+    let config =
+        DiskConfig { bounds: TopicBounds { records: 8, bytes: 1000 }, ..disk_config(&scratch, WriterChoice::Thread) };
+    let mut bus = open(&config);
+    for n in 0..10u8 {
+        put(&mut bus, "t", &[n]).unwrap();
+    }
+    let view: &dyn crate::ports::LogView = &bus;
+    let mut out = Vec::new();
+    view.look("t", 0, 1, &mut out).unwrap();
+    let path = segments(&scratch).pop().unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&vec![0; fs::metadata(&path).unwrap().len() as usize], 0).unwrap();
+    assert_eq!(view.look("t", 0, 1, &mut out), Err(crate::ports::Unreadable));
+    view.look("t", 2, 9, &mut out).unwrap();
+    view.look("t", 10, 9, &mut out).unwrap();
+    let seen: Vec<_> = out.iter().map(|record| record.offset).collect();
+    assert_eq!(seen, [0, 2, 3, 4, 5, 6, 7, 8, 9], "the newest are in memory");
+}
+
 /// The last handle's end writes what waits.
 #[test]
 fn closing_writes_what_waits() {

@@ -53,7 +53,26 @@ fn said(reply: PresenceReply) -> Said {
         PresenceReply::Opened { .. } => Said::Opened(to),
         PresenceReply::Resumed { record, .. } => Said::Resumed(to, *record),
         PresenceReply::Expired { .. } => Said::Expired(to),
+        other @ (PresenceReply::Members { .. }
+        | PresenceReply::Enrolled { .. }
+        | PresenceReply::Hub { .. }
+        | PresenceReply::HubState { .. }) => unreachable!("nobody asks for that here: {other:?}"),
         PresenceReply::Stop { session, .. } => Said::Stop(to, session),
+    }
+}
+
+/// A connection that was closed as kicked ends its session, and who waits for it is told; another reason leaves it.
+#[test]
+fn a_kicked_connection_ends_its_session() {
+    for (last_close, sessions) in [(CloseReason::Kicked, 0), (CloseReason::Policy, 1)] {
+        let mut rig = Rig::opened();
+        let mut replies = Vec::new();
+        let detached = PresenceRequest::Detached { from: conn(1), session: SessionId([1; 16]), last_close };
+        rig.0.handle(at(1), PresenceRequest::Resume { from: conn(2), token: TokenHash([1; 16]) }, &mut replies);
+        rig.0.handle(at(1), detached, &mut replies);
+        assert_eq!(rig.0.sessions(), sessions);
+        let told = said(replies.pop().unwrap());
+        assert_eq!(matches!(told, Said::Expired(2)), sessions == 0, "{told:?}");
     }
 }
 
