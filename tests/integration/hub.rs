@@ -36,15 +36,20 @@ pub fn call(gateway: &Gateway, path: &str, body: &str) -> (u16, Value) {
 
 /// Makes a room.
 pub fn create(gateway: &Gateway, name: &str) -> Ticket {
-    let (status, body) = call(gateway, "/api/rooms", &json!({"display_name": name}).to_string());
+    create_for(gateway, name, 10)
+}
+
+/// Makes a room for so many.
+pub fn create_for(gateway: &Gateway, name: &str, max_players: u32) -> Ticket {
+    let body = json!({"display_name": name, "max_players": max_players});
+    let (status, body) = call(gateway, "/api/rooms", &body.to_string());
     assert_eq!(status, 201, "{body}");
     Ticket::of(&body)
 }
 
 /// Joins it.
 pub fn join(gateway: &Gateway, code: &str, name: &str) -> Ticket {
-    let (status, body) =
-        call(gateway, &format!("/api/rooms/{code}/join"), &json!({"display_name": name}).to_string());
+    let (status, body) = call(gateway, &format!("/api/rooms/{code}/join"), &json!({"display_name": name}).to_string());
     assert_eq!(status, 200, "{body}");
     Ticket::of(&body)
 }
@@ -59,7 +64,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn of(body: &Value) -> Self {
+    pub fn of(body: &Value) -> Self {
         let text = |name: &str| body[name].as_str().unwrap_or_else(|| panic!("{name} in {body}")).to_owned();
         assert_eq!(body.as_object().unwrap().len(), 4, "{body}");
         Self { code: text("code"), room: text("room_id"), player: text("player_id"), token: text("token") }
@@ -84,11 +89,7 @@ pub struct Player {
 }
 
 /// Upgrades at a path, or gets an HTTP answer.
-pub fn open(
-    gateway: &Gateway,
-    path: &str,
-    authorization: Option<&str>,
-) -> Result<WebSocket<TcpStream>, (u16, String)> {
+pub fn open(gateway: &Gateway, path: &str, authorization: Option<&str>) -> Result<WebSocket<TcpStream>, (u16, String)> {
     let stream = TcpStream::connect(gateway.address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -118,14 +119,40 @@ impl Player {
         Self::connect_at(gateway, ticket, &format!("{}&epoch={epoch}&offset={offset}", ticket.path()))
     }
 
+    /// Connects, unless another connection of the player is faster.
+    pub fn try_connect(gateway: &Gateway, ticket: &Ticket) -> Option<Self> {
+        Self::enter(gateway, ticket, &ticket.path()).ok()
+    }
+
     fn connect_at(gateway: &Gateway, ticket: &Ticket, path: &str) -> Self {
+        Self::enter(gateway, ticket, path).unwrap_or_else(|close| panic!("closed: {close:?}"))
+    }
+
+    fn enter(gateway: &Gateway, ticket: &Ticket, path: &str) -> Result<Self, (u16, String)> {
         let socket = open(gateway, path, None).unwrap();
         let streams = BTreeMap::new();
         let mut player = Self { socket, ticket: ticket.clone(), joined: Value::Null, streams, advances: 0 };
-        let first = player.read();
+        let first = player.next()?;
         assert_eq!((&first["type"], &first["event"]), (&json!("state"), &json!("joined")), "{first}");
         player.joined = first["payload"].clone();
-        player
+        Ok(player)
+    }
+
+    /// Whether it is still served, or was replaced.
+    pub fn is_answered(&mut self) -> bool {
+        // Who was replaced may find the socket closed.
+        let ping = json!({"type": "system", "payload": {"op": "ping"}});
+        let _ = self.socket.send(Message::text(ping.to_string()));
+        loop {
+            match self.next() {
+                Ok(message) if message["event"] == "pong" => return true,
+                Ok(_) => {}
+                Err((code, _)) => {
+                    assert_eq!(code, 4409);
+                    return false;
+                }
+            }
+        }
     }
 
     /// A player who makes a room.
@@ -144,6 +171,10 @@ impl Player {
 
     pub fn send_text(&mut self, text: &str) {
         self.socket.send(Message::text(text)).unwrap();
+    }
+
+    pub fn send_message(&mut self, message: Message) {
+        self.socket.send(message).unwrap();
     }
 
     pub fn chat(&mut self, text: &str) {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::disk::DataDir;
-use crate::hub::{Player, Ticket, create, join, open, try_connect};
-use crate::node::{API_KEY, Gateway, on_each_driver, until};
+use crate::hub::{Player, Ticket, create, create_for, join, open};
+use crate::node::{on_each_driver, until};
 use crate::raw::reset;
 
 /// The example of the seed: who connects with a valid token is in the hub, what one says reaches all in the envelope that
@@ -22,9 +22,7 @@ fn chat_reaches_everybody() {
         let mut bob = ann.guest(gateway, "Bob");
         let told = json!({"player_id": bob.ticket.player, "display_name": "Bob"});
         assert_eq!(ann.event("player_joined"), told);
-        let member = |player: &Player, name: &str| {
-            json!({"player_id": player.ticket.player, "display_name": name, "connected": true})
-        };
+        let member = |player: &Player, name: &str| json!({"player_id": player.ticket.player, "display_name": name, "connected": true});
         assert_eq!(bob.joined["members"], json!([member(&ann, "Ann"), member(&bob, "Bob")]));
         assert_eq!((&bob.joined["code"], &bob.joined["max_players"]), (&json!(ann.ticket.code), &json!(10)));
         assert_eq!((&bob.joined["recovered"], &bob.joined["messages"]), (&json!(false), &json!([])));
@@ -57,54 +55,44 @@ fn told_by(player: &Player, said: &Value) -> Value {
 fn guests_see_everything_once() {
     const WRITERS: usize = 5;
     const EACH: usize = 10;
+    const GUESTS: usize = 8;
     let flags = ["--resume-window-s", "2", "--rooms-calls-per-minute", "100000"];
     on_each_driver(&flags, |gateway| {
         let gateway = &*gateway;
-        let mut host = Player::host(gateway, "host");
-        let code = host.ticket.code.clone();
-        let all = thread::scope(|scope| {
+        let mut host = Player::connect(gateway, &create_for(gateway, "host", 100));
+        let code = &*host.ticket.code.clone();
+        let enter = |name: String| Player::connect(gateway, &join(gateway, code, &name));
+        let (all, guests) = thread::scope(|scope| {
             for writer in 0..WRITERS {
-                let code = &code;
                 scope.spawn(move || {
-                    let mut player = Player::connect(gateway, &join(gateway, code, &format!("writer {writer}")));
+                    let mut player = enter(format!("writer {writer}"));
                     for n in 0..EACH {
                         player.chat(&format!("{writer}.{n}"));
-                        // Passers-by come and go meanwhile.
-                        drop(Player::connect(gateway, &join_passing(gateway, code, &player.ticket)));
-                        assert_eq!(said(&mut player, &format!("{writer}.{n}")), 1);
+                        // Others pass by meanwhile.
+                        drop(enter(format!("passer {writer}.{n}")));
                     }
+                    assert_eq!(said(&mut player, &format!("{writer}.{}", EACH - 1)), 1);
                 });
             }
-            let guests: Vec<_> = (0..8)
-                .map(|guest| {
-                    let code = &code;
-                    scope.spawn(move || {
-                        let ticket = join_when_free(gateway, code, &format!("guest {guest}"));
-                        let Some(ticket) = ticket else { return None };
-                        let mut player = Player::connect(gateway, &ticket);
-                        let first = player.joined["messages"].as_array().unwrap().iter();
-                        let mut seen: Vec<_> = first.map(|message| message["message"].clone()).collect();
-                        while seen.len() < WRITERS * EACH {
-                            seen.push(player.event("chat")["message"].clone());
-                        }
-                        Some(seen)
-                    })
-                })
-                .collect();
+            let guest = |guest: usize| {
+                let mut player = enter(format!("guest {guest}"));
+                let first = player.joined["messages"].as_array().unwrap().iter();
+                let mut seen: Vec<_> = first.map(|message| message["message"].clone()).collect();
+                while seen.len() < WRITERS * EACH {
+                    seen.push(player.event("chat")["message"].clone());
+                }
+                seen
+            };
+            let guests: Vec<_> = (0..GUESTS).map(|n| scope.spawn(move || guest(n))).collect();
             let mut all = Vec::new();
             while all.len() < WRITERS * EACH {
                 all.push(host.event("chat")["message"].clone());
             }
-            let mut entered = 0;
-            for guest in guests {
-                if let Some(seen) = guest.join().unwrap() {
-                    assert_eq!(seen, all);
-                    entered += 1;
-                }
-            }
-            assert_eq!(entered, 4, "a host, five writers and four guests are ten");
-            all
+            (all, guests.into_iter().map(|guest| guest.join().unwrap()).collect::<Vec<_>>())
         });
+        for seen in guests {
+            assert_eq!(seen, all);
+        }
         assert_eq!(all.iter().map(Value::to_string).collect::<BTreeSet<_>>().len(), WRITERS * EACH);
         all.len()
     });
@@ -116,28 +104,10 @@ fn said(player: &mut Player, text: &str) -> usize {
     1
 }
 
-/// The writer's own place, taken over and given back: it stays one of the ten.
-fn join_passing(_gateway: &Gateway, _code: &str, ticket: &Ticket) -> Ticket {
-    ticket.clone()
-}
-
-fn join_when_free(gateway: &Gateway, code: &str, name: &str) -> Option<Ticket> {
-    let (status, body) = crate::hub::call(
-        gateway,
-        &format!("/api/rooms/{code}/join"),
-        &json!({"display_name": name}).to_string(),
-    );
-    match status {
-        200 => Some(Ticket::of(&body)),
-        409 => None,
-        other => panic!("{other}: {body}"),
-    }
-}
-
 /// Events for some players alone leave every player's chain whole: who may not see one gets its place.
 #[test]
 fn hidden_events_leave_the_chain_whole() {
-    on_each_driver(&["--api-key", API_KEY], |gateway| {
+    on_each_driver(&[], |gateway| {
         let mut ann = Player::host(gateway, "Ann");
         let mut bob = ann.guest(gateway, "Bob");
         let room = ann.ticket.room.clone();
@@ -149,7 +119,8 @@ fn hidden_events_leave_the_chain_whole() {
             gateway.publish(&secret("only", &ann.ticket.player, n));
             gateway.publish(&secret("except", &ann.ticket.player, 100 + n));
         }
-        let end = json!({"event_type": "rooms.event.phase_changed", "target": {"room_id": room}, "payload": {"phase": 2}});
+        let end =
+            json!({"event_type": "rooms.event.phase_changed", "target": {"room_id": room}, "payload": {"phase": 2}});
         gateway.publish(&end.to_string());
         for (player, first) in [(&mut ann, 0), (&mut bob, 100)] {
             for n in first..first + 10 {
@@ -192,7 +163,7 @@ fn a_player_has_one_connection() {
         // A crowd of connections of one player at once: one is left.
         let ticket = &second.ticket;
         let left: usize = thread::scope(|scope| {
-            let tries: Vec<_> = (0..8).map(|_| scope.spawn(|| try_connect(gateway, ticket))).collect();
+            let tries: Vec<_> = (0..8).map(|_| scope.spawn(|| Player::try_connect(gateway, ticket))).collect();
             let players: Vec<_> = tries.into_iter().filter_map(|player| player.join().unwrap()).collect();
             players.into_iter().map(|mut player| usize::from(player.is_answered())).sum()
         });
@@ -355,6 +326,9 @@ fn hubs_survive_a_crash() {
     }
 }
 
+/// The records of hubs, those of the service and those of presence.
+const HUB_RECORDS: &str = "records WHERE service IN ('hub', 'presence.hub')";
+
 /// Hubs that were made, filled and left leave nothing: no code, no session, no row of any table.
 #[test]
 fn empty_hubs_leave_nothing() {
@@ -375,7 +349,7 @@ fn empty_hubs_leave_nothing() {
         // One is made and never entered.
         codes.push(create(&gateway, "Nobody").code);
     }
-    let rows = || dir.rows(&["rooms", "room_players", "chat_messages"]) + dir.records(&["hub", "presence.hub"]);
+    let rows = || dir.rows("rooms") + dir.rows("room_players") + dir.rows("chat_messages") + dir.rows(HUB_RECORDS);
     assert!(rows() > 0, "hubs are in the store while they live");
     until("hubs have ended", || rows() == 0);
     for code in codes {

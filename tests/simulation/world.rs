@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use ringgate::auth::{Grant, Signer, Verifier};
+use ringgate::auth::{Grant, RoomKey, Signer, Verifier};
 use ringgate::class::Class;
 use ringgate::delivery;
 use ringgate::id::NodeId;
