@@ -9,7 +9,7 @@ use super::lookups::RoomLook;
 use super::{Cx, Output};
 use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
 use crate::close::CloseReason;
-use crate::id::{Scope, SessionId, StreamHandle, TokenHash};
+use crate::id::{RoomCode, Scope, SessionId, StreamHandle, TokenHash};
 use crate::limits;
 use crate::message::{
     ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom,
@@ -18,6 +18,7 @@ use crate::message::{
 use crate::packed::Packed;
 use crate::protocol::frames::json;
 use crate::protocol::gateway;
+use crate::protocol::rooms::Op;
 use crate::protocol::routes::RowId;
 use crate::time::Monotonic;
 
@@ -53,6 +54,8 @@ pub struct Seldom {
     pub looks: Vec<RoomLook>,
     /// A token that is to take the place of the session's.
     pub refresh: Option<Box<Refresh>>,
+    /// Questions of dialect B that presence has not answered, in order.
+    pub asked: Vec<Asked>,
     /// When messages came that could not be read.
     pub faults: Vec<Monotonic>,
     /// Allowance of JOIN and LEAVE.
@@ -64,6 +67,12 @@ pub struct Seldom {
 /// See [`Seldom::refresh`].
 pub struct Refresh {
     pub token: Box<str>,
+    pub correlation_id: Option<Box<str>>,
+}
+
+/// See [`Seldom::asked`].
+pub struct Asked {
+    pub op: Op,
     pub correlation_id: Option<Box<str>>,
 }
 
@@ -110,20 +119,33 @@ pub enum Pending {
     Looking { hello: Hello, claims: Option<Claims>, token: Box<str>, attempts: u8, kicked: Vec<Arc<str>> },
     /// Presence keeps the new session.
     Opening { session: Box<Session>, token: ResumeToken, expired: bool },
-    /// The homes say where the session's streams go on.
+    /// Presence gives the session of a hub's player; this one if it is new.
+    Attaching { session: Box<Session>, visit: Visit },
+    /// The homes say where the session's streams go on; of a hub, presence then says who is there.
     Resuming(Box<Resuming>),
+}
+
+/// A hub that a player connects to.
+pub struct Visit {
+    pub room: Arc<str>,
+    pub code: RoomCode,
+    pub max_players: u32,
+    /// Epoch and offset that the room's stream goes on from.
+    pub position: Option<(u64, u64)>,
 }
 
 /// A resume whose homes have not all answered.
 pub struct Resuming {
-    session: Box<Session>,
-    token: Box<str>,
-    last_close: Option<CloseReason>,
+    pub session: Box<Session>,
+    pub token: Box<str>,
+    pub last_close: Option<CloseReason>,
     /// The scopes that were asked for.
-    scopes: Vec<Scope>,
+    pub scopes: Vec<Scope>,
     /// Those of them that a backend let the session into.
-    admitted: Vec<Scope>,
-    answers: Vec<Joined>,
+    pub admitted: Vec<Scope>,
+    pub answers: Vec<Joined>,
+    /// Dialect B: the hub.
+    pub visit: Option<Box<Visit>>,
 }
 
 /// A HELLO, read.
@@ -152,7 +174,7 @@ impl Pending {
     pub fn abandon(&mut self, cx: &mut Cx<'_>) -> Option<SessionId> {
         match self {
             Self::Verifying { .. } | Self::Looking { .. } => None,
-            Self::Opening { session, .. } => Some(session.id),
+            Self::Opening { session, .. } | Self::Attaching { session, .. } => Some(session.id),
             Self::Resuming(resuming) => {
                 for answer in resuming.answers.drain(..) {
                     cx.out.push(Output::Decline { scope: answer.scope });
@@ -256,7 +278,8 @@ impl Connection {
     /// An answer of the presence peer.
     pub fn presence(&mut self, cx: &mut Cx<'_>, reply: PresenceReply) {
         if let PresenceReply::Stop { session, .. } = reply {
-            let waits = matches!(&self.phase, Phase::Busy(pending) if matches!(**pending, Pending::Looking { .. }));
+            let waits = |pending: &Pending| matches!(pending, Pending::Looking { .. } | Pending::Attaching { .. });
+            let waits = matches!(&self.phase, Phase::Busy(pending) if waits(pending));
             if waits || self.session_id() == Some(session) {
                 self.close(cx, CloseReason::Replaced);
             } else {
@@ -264,9 +287,13 @@ impl Connection {
             }
             return;
         }
-        if let PresenceReply::Members { members, next, .. } = reply {
-            return self.members_found(cx, members, next);
-        }
+        let reply = match reply {
+            PresenceReply::Members { members, next, .. } => return self.members_found(cx, members, next),
+            PresenceReply::Enrolled { outcome, .. } => return self.enrolled(cx, outcome),
+            PresenceReply::Hub { hub, .. } => return self.hub_found(cx, hub),
+            PresenceReply::HubState { state, .. } if self.is_open() => return self.hub_answer(cx, &state),
+            reply => reply,
+        };
         let pending = match std::mem::replace(&mut self.phase, Phase::hello(0)) {
             Phase::Busy(pending) => *pending,
             other => {
@@ -292,6 +319,15 @@ impl Connection {
             }
             (Pending::Looking { hello, claims, token, attempts, .. }, PresenceReply::Resumed { record, .. }) => {
                 self.resumed(cx, *record, &hello, claims, token, attempts);
+            }
+            (
+                Pending::Attaching { session, visit },
+                reply @ (PresenceReply::Opened { .. } | PresenceReply::Resumed { .. } | PresenceReply::Expired { .. }),
+            ) => self.attached(cx, session, visit, reply),
+            (Pending::Resuming(mut resuming), PresenceReply::HubState { state, .. }) if resuming.visit.is_some() => {
+                if let Some(visit) = resuming.visit.take() {
+                    self.enter_hub(cx, *resuming, &visit, &state);
+                }
             }
             (pending, _) => self.phase = Phase::Busy(Box::new(pending)),
         }
@@ -374,6 +410,7 @@ impl Connection {
             answers: Vec::with_capacity(asked.len()),
             scopes: asked,
             admitted: asked_admitted,
+            visit: None,
         };
         self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
     }
@@ -385,7 +422,10 @@ impl Connection {
                 if let Pending::Resuming(resuming) = &mut **pending {
                     resuming.answers.push(joined);
                     if resuming.answers.len() == resuming.scopes.len() {
-                        self.finish_resume(cx);
+                        match resuming.visit.as_deref().map(|visit| visit.room.clone()) {
+                            Some(room) => self.ask_state(cx, room),
+                            None => self.finish_resume(cx),
+                        }
                     }
                 } else {
                     cx.out.push(Output::Decline { scope: joined.scope });
@@ -491,7 +531,7 @@ impl Connection {
         }
     }
 
-    fn identify(&mut self, cx: &mut Cx<'_>, session: &Session) {
+    pub(super) fn identify(&mut self, cx: &mut Cx<'_>, session: &Session) {
         let user = Arc::clone(&session.user);
         cx.out.push(Output::Identify { user, session: session.id, publisher: session.publisher });
     }
@@ -506,7 +546,7 @@ impl Connection {
             Phase::Busy(pending) => match &**pending {
                 Pending::Opening { session, .. } => Some(session.id),
                 Pending::Resuming(resuming) => Some(resuming.session.id),
-                Pending::Verifying { .. } | Pending::Looking { .. } => None,
+                Pending::Verifying { .. } | Pending::Looking { .. } | Pending::Attaching { .. } => None,
             },
             _ => None,
         }
@@ -514,7 +554,7 @@ impl Connection {
 }
 
 impl Session {
-    fn new(cx: &Cx<'_>, id: SessionId, record: &SessionRecord) -> Self {
+    pub(super) fn new(cx: &Cx<'_>, id: SessionId, record: &SessionRecord) -> Self {
         Self {
             id,
             user: Arc::clone(&record.user),
@@ -542,7 +582,7 @@ impl Session {
         }
     }
 
-    fn own_scopes(&self) -> [Scope; 3] {
+    pub(super) fn own_scopes(&self) -> [Scope; 3] {
         [Scope::User(Arc::clone(&self.user)), Scope::Session(self.id), Scope::Everyone]
     }
 }
@@ -555,7 +595,7 @@ impl Session {
 }
 
 impl RoomSeat {
-    fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
+    pub(super) fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
         let relay = streams.iter().find(|start| start.introduction.position.stream.starts_with("relay/"));
         let relay = relay.map_or(StreamHandle::NONE, |start| start.introduction.handle);
         let handles = streams.iter().map(|start| start.introduction.handle);
@@ -603,7 +643,7 @@ fn heads(streams: &[StreamStart]) -> Vec<Position> {
     streams.iter().map(|start| start.introduction.position.clone()).collect()
 }
 
-fn random_bytes(cx: &mut Cx<'_>) -> [u8; 16] {
+pub(super) fn random_bytes(cx: &mut Cx<'_>) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&(cx.random)().to_be_bytes());
     bytes[8..].copy_from_slice(&(cx.random)().to_be_bytes());

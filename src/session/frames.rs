@@ -246,9 +246,9 @@ impl Connection {
         let number = (correlation != 0).then(|| correlation.to_string());
         let key = room.as_deref().unwrap_or(&session.user).as_bytes().into();
         let event_type = &route.pattern;
-        let (correlation_id, body) = (number.as_deref(), payload);
-        let sent =
-            Sent { row, route, event_type, room_id: room.as_deref(), key, correlation_id, ticket: correlation, body };
+        let (correlation_id, ticket, body) = (number.as_deref(), correlation, payload);
+        let room_id = room.as_deref();
+        let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by: body };
         self.send_command(cx, sent);
         Flow::Next
     }
@@ -257,8 +257,10 @@ impl Connection {
     /// nobody sees, so it is closed and may resume (DELIVERY §5).
     pub(super) fn give_up_held(&mut self, cx: &mut Cx<'_>) {
         let Some(mut held) = self.pause.take().and_then(|pause| pause.held) else { return };
-        if self.dialect == Dialect::Gateway {
-            return self.give_up_text(cx, &held);
+        match self.dialect {
+            Dialect::Gateway => return self.give_up_text(cx, &held),
+            Dialect::Rooms => return self.give_up_hub(cx, &held),
+            Dialect::Frames | Dialect::Echo => {}
         }
         match frames::parse(&mut held) {
             Ok(Inbound::Command { correlation, .. } | Inbound::Join { correlation, .. }) => {

@@ -59,8 +59,8 @@ impl Connection {
     }
 
     /// What cannot be read is answered; the third within a while is one too many.
-    fn malformed(&mut self, cx: &mut Cx<'_>, text: &str) {
-        self.answer(cx, |out| write::error(out, ErrorCode::BadRequest, text, None));
+    pub(super) fn malformed(&mut self, cx: &mut Cx<'_>, text: &str) {
+        self.text_error(cx, ErrorCode::BadRequest, text, None);
         if self.is_one_fault_too_many(cx) {
             self.close(cx, CloseReason::BadRequest);
         }
@@ -178,7 +178,8 @@ impl Connection {
                 };
                 let room_id = room.as_ref().filter(|(field, _)| *field == "room_id").map(|(_, room)| &**room);
                 let (event_type, body) = (&*command.event_type, command.body.as_bytes());
-                let sent = Sent { row, route, event_type, room_id, key, correlation_id: id, ticket, body };
+                let (correlation_id, named_by) = (id, body);
+                let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by };
                 self.send_command(cx, sent);
             }
             Destination::Relay => match (routes.relayed(&command.event_type), room) {

@@ -615,7 +615,7 @@ impl HomeStream {
     /// Where a member starts (DELIVERY §6 "Recovered").
     fn start(&self, join: &JoinRequest) -> StreamStart {
         let known = &self.introduction.position;
-        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream);
+        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
         // What was said to a session from its first moment on is for it, however late it asks.
         let beginning = Position { place: 0, ..known.clone() };
         let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);
