@@ -305,7 +305,7 @@ pub static KEYS: &[Key] = &[
          process. Better set by environment than in a file or flag.",
         Kind::Text {
             expected: "a secret text of 32 bytes or more",
-            example: "<32 random bytes or more>",
+            example: "<what `openssl rand -hex 32` prints>",
             secret: true,
             read: |config| config.auth.room_token_key.clone(),
             write: |config, value| {

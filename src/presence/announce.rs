@@ -351,7 +351,7 @@ mod tests {
 
     use super::*;
     use crate::close::CloseReason;
-    use crate::id::{ConnKey, NodeId};
+    use crate::id::{ConnKey, NodeId, RoomCode};
     use crate::ports::{Durability, Record};
 
     #[derive(Default)]
@@ -427,6 +427,41 @@ mod tests {
         assert!(records[4].ends_with(r#""gateway_id":"gw:1","reason":"connection_lost"}}"#), "{}", records[4]);
         let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record[..52].to_owned()).collect();
         assert_eq!(ids.len(), 5);
+    }
+
+    /// Of a hub both topics are told, in order, before anybody is said to be in it, however late the bus takes it; what is
+    /// said again has its old id.
+    #[test]
+    fn hubs_come_before_their_players() {
+        let (mut announcer, shared) = rig();
+        let opened = || HubChange::Opened { room: "r".into(), code: RoomCode::of(0), max_players: 3 };
+        let enrolled = || HubChange::Enrolled {
+            room: "r".into(),
+            player: "p".into(),
+            name: "P".into(),
+            in_place_of: Some("q".into()),
+        };
+        shared.lock().unwrap().room_for = 1;
+        announcer.announce_hubs(WallMillis(5), [opened(), enrolled()].into_iter());
+        announcer.announce(WallMillis(5), std::iter::once(change(1, PresenceKind::Joined("r".into()))));
+        assert_eq!((announcer.hubs_waiting(), announcer.waiting()), (3, 4));
+        shared.lock().unwrap().room_for = usize::MAX;
+        announcer.announce(WallMillis(6), std::iter::empty());
+        assert_eq!(announcer.waiting(), 0);
+        let records = std::mem::take(&mut shared.lock().unwrap().records);
+        let types =
+            ["gateway.presence.opened", "rooms.command.opened", "gateway.presence.enrolled", "rooms.command.enrolled"];
+        for (record, event_type) in records.iter().zip(types) {
+            assert!(record.contains(&format!("\"event_type\":\"{event_type}\"")), "{record}");
+        }
+        let payload = r#""payload":{"type":"opened","room_id":"r","code":"AAAAAA","max_players":3}}"#;
+        assert!(records[0].ends_with(payload), "{}", records[0]);
+        let payload =
+            r#""payload":{"type":"enrolled","room_id":"r","player_id":"p","display_name":"P","in_place_of":"q"}}"#;
+        assert!(records[3].ends_with(payload), "{}", records[3]);
+        assert!(records[4].contains("gateway.presence.joined"));
+        announcer.announce_hubs(WallMillis(9), std::iter::once(opened()));
+        assert_eq!(shared.lock().unwrap().records[0][..50], records[0][..50], "the same id");
     }
 
     proptest! {

@@ -110,6 +110,9 @@ fn hidden_events_leave_the_chain_whole() {
     on_each_driver(&[], |gateway| {
         let mut ann = Player::host(gateway, "Ann");
         let mut bob = ann.guest(gateway, "Bob");
+        for player in [&mut ann, &mut bob] {
+            while player.event("player_joined")["display_name"] != "Bob" {}
+        }
         let room = ann.ticket.room.clone();
         let secret = |field: &str, player: &str, n: u32| {
             let target = json!({"room_id": room, field: [player]});
@@ -259,7 +262,7 @@ fn refusals_have_their_codes() {
 /// says why, and the player starts anew.
 #[test]
 fn a_reset_loses_nothing() {
-    on_each_driver(&["--history-events", "30"], |gateway| {
+    on_each_driver(&["--history-events", "30", "--queue-frames", "30"], |gateway| {
         let mut ann = Player::host(gateway, "Ann");
         let mut bob = ann.guest(gateway, "Bob");
         bob.chat("before");
