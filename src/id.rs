@@ -137,7 +137,8 @@ impl fmt::Display for SessionId {
 pub struct ConnectionId(pub [u8; 16]);
 
 impl ConnectionId {
-    /// The name of a connection of the process that has this nonce; generations fit 24 bits, shards 8.
+    /// The name of a connection of the process that has this nonce, which is random per process; generations fit 24
+    /// bits, shards 8.
     #[must_use]
     pub fn of(nonce: u64, addr: ConnAddr) -> Self {
         let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);

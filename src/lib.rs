@@ -13,8 +13,8 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`time`] [`limits`] [`stats`] |
 //! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`packed`] [`ports`] [`time`] [`limits`] [`stats`] |
+//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`time`] [`limits`] [`stats`] |
 //! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle · [`log`] the log on disk as bytes |
 //! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`time`] [`limits`] [`stats`] |
 //! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] rooms, dice, chat, hub, battle |

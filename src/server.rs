@@ -82,11 +82,11 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     });
     let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
     let (to_homes, events) = bus::ways(shards);
+    let view = log.view();
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
     secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
     let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id };
-    let view = log.view();
     let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
     calls.runs_on(peers.api_thread());
     let api_keys = Latest::new(api_keys(&config, &mut entropy));

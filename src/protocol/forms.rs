@@ -23,7 +23,8 @@ impl Transcode for Forms<'_> {
         let Original { stream, origin, item, wire } = *original;
         if view == View::Refusal {
             FrameForm::Frames.advance(out, stream, item.place, item.prev);
-            return refusal(wire, out);
+            let Refusal { code, correlation, message } = Refusal::read(wire);
+            return super::frames::write::error(out, code, correlation, &message);
         }
         if view == View::Advance || !form.transcode(wire, origin, self.routes, out) {
             form.advance(out, stream, item.place, item.prev);
@@ -31,22 +32,35 @@ impl Transcode for Forms<'_> {
     }
 }
 
-/// A backend's refusal as dialect D's ERROR: the code's index, the command's number, the message.
-fn refusal(wire: &[u8], out: &mut Vec<u8>) {
-    #[derive(serde::Deserialize)]
-    struct Body<'a> {
-        code: Option<&'a str>,
-        #[serde(default)]
-        message: String,
-        correlation_id: Option<&'a str>,
+/// A backend's refusal of a command, as dialect D's ERROR says it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// `Internal` for one that is not in the list.
+    pub code: ErrorCode,
+    /// The command's own number, 0 if it had none.
+    pub correlation: u64,
+    /// For people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Reads it out of dialect D's wire frame of the event; total.
+    #[must_use]
+    pub fn read(wire: &[u8]) -> Self {
+        #[derive(Default, serde::Deserialize)]
+        struct Body<'a> {
+            code: Option<&'a str>,
+            #[serde(default)]
+            message: String,
+            correlation_id: Option<&'a str>,
+        }
+        let payload = gateway::payload_of(wire).and_then(Header::read).map_or(&[][..], |(_, body)| body);
+        let mut text = payload.to_vec();
+        let body: Body<'_> = simd_json::from_slice(&mut text).unwrap_or_default();
+        let code = ErrorCode::ALL.into_iter().find(|code| Some(code.name()) == body.code);
+        let correlation = body.correlation_id.and_then(|id| id.parse().ok()).unwrap_or(0);
+        Self { code: code.unwrap_or(ErrorCode::Internal), correlation, message: body.message }
     }
-    let payload = gateway::payload_of(wire).and_then(Header::read).map_or(&[][..], |(_, body)| body);
-    let mut text = payload.to_vec();
-    let body: Option<Body<'_>> = simd_json::from_slice(&mut text).ok();
-    let body = body.unwrap_or(Body { code: None, message: String::new(), correlation_id: None });
-    let code = ErrorCode::ALL.into_iter().find(|code| Some(code.name()) == body.code).unwrap_or(ErrorCode::Internal);
-    let correlation = body.correlation_id.and_then(|id| id.parse().ok()).unwrap_or(0);
-    super::frames::write::error(out, code, correlation, &body.message);
 }
 
 #[cfg(test)]

@@ -8,4 +8,4 @@ pub mod frames;
 pub mod gateway;
 pub mod routes;
 
-pub use forms::Forms;
+pub use forms::{Forms, Refusal};

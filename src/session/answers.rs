@@ -27,18 +27,16 @@ impl Connection {
     /// A publish or a command was accepted or refused.
     pub fn answered(&mut self, cx: &mut Cx<'_>, correlation: u64, outcome: Result<(), ErrorCode>) {
         let Phase::Open(session) = &mut self.phase else { return };
-        let service =
-            |joining: &super::authenticate::Joining| joining.at_service() && joining.correlation == correlation;
-        let join = session.joining.iter().position(service);
+        let joins = session.take_passed_on(correlation);
         match outcome {
             Err(code) => {
-                if let Some(at) = join {
-                    session.joining.remove(at);
+                if joins {
+                    session.joining.retain(|joining| !joining.at_service() || joining.correlation != correlation);
                 }
                 self.error(cx, code, correlation, refusal_text(code));
             }
-            // JOINED is the answer.
-            Ok(()) if join.is_some() => {}
+            // JOINED is the answer, or the service's refusal.
+            Ok(()) if joins => {}
             Ok(()) if self.dialect == Dialect::Gateway => {
                 if let Some(id) = self.take_ticket(correlation).and_then(|ticket| ticket.correlation_id) {
                     self.answer(cx, |out| gateway::write::ack(out, &id));

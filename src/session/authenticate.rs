@@ -49,6 +49,8 @@ pub struct Seldom {
     pub last_ticket: u64,
     /// Questions about rooms' members; presence is looking for the first.
     pub looks: Vec<RoomLook>,
+    /// Numbers of JOINs that were passed on and that the bus has not answered for; a service may be faster.
+    pub passed_on: Packed<u64>,
     /// A token that is to take the place of the session's.
     pub refresh: Option<Box<Refresh>>,
     /// When messages came that could not be read.

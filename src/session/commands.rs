@@ -96,11 +96,20 @@ impl Connection {
         }
         body.push(b'}');
         let key = session.user.as_bytes().into();
-        session.joining.push(Joining { scope, correlation, step: JoinStep::Service });
         let number = (correlation != 0).then(|| correlation.to_string());
         let (correlation_id, ticket) = (number.as_deref(), correlation);
         let sent = Sent { row, route, event_type: JOIN_ROOM, room_id: None, key, correlation_id, ticket, body: &body };
-        self.send_command(cx, sent);
+        match self.append(cx, sent) {
+            Ok(append) => {
+                cx.out.push(Output::Request(cx.settings.bus, Request::Append(Box::new(append))));
+                let Phase::Open(session) = &mut self.phase else { return };
+                session.joining.push(Joining { scope, correlation, step: JoinStep::Service });
+                if correlation != 0 {
+                    session.seldom().passed_on.push(correlation);
+                }
+            }
+            Err((code, text)) => self.error(cx, code, correlation, &text),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Cx, Output};
 use crate::frame::{Act, Form, Handles, Run, View};
 use crate::id::Scope;
 use crate::message::{ErrorCode, Position, PresenceRequest, ScopeEntry};
+use crate::protocol::Refusal;
 
 impl Connection {
     /// Frames `from..to` of a batch, of which some are marked: what this member may not see becomes an advance, what
@@ -32,6 +33,7 @@ impl Connection {
             } else if mark.refusal && self.form() == Form::Frames {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
                 self.deliver_run(cx, handles, View::Refusal, mark.index, mark.index + 1);
+                self.refused(Refusal::read(handles.batch().bytes(mark.index as usize, mark.index as usize + 1)));
                 at = mark.index + 1;
             } else if let Some(act) = &mark.act {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index + 1);
@@ -49,6 +51,13 @@ impl Connection {
             let batch = handles.of(self.form(), view).clone();
             self.deliver(cx, Run { batch, from, to });
         }
+    }
+
+    /// A backend refused a command: if that was a JOIN, it is answered.
+    fn refused(&mut self, refusal: Refusal) {
+        let Phase::Open(session) = &mut self.phase else { return };
+        let number = refusal.correlation;
+        session.joining.retain(|joining| !joining.at_service() || joining.correlation != number || number == 0);
     }
 
     /// Carries out what a frame does unless it has acted before; `true` if the session left the room whose frame it is,
@@ -77,7 +86,8 @@ impl Connection {
     fn enter(&mut self, cx: &mut Cx<'_>, act: &Act) {
         let Phase::Open(session) = &mut self.phase else { return };
         let scope = Scope::Room(Arc::clone(&act.room));
-        if session.is_joining(&scope) || session.rooms.iter().any(|seat| seat.scope == scope) {
+        let asks_home = |joining: &Joining| joining.scope == scope && !joining.at_service();
+        if session.joining.iter().any(asks_home) || session.rooms.iter().any(|seat| seat.scope == scope) {
             return;
         }
         let asked = session.joining.iter().position(|joining| joining.scope == scope);

@@ -93,8 +93,11 @@ impl Connection {
         }
         let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         let scope = Scope::Room(join.room.into());
-        // A service that refused said so by an event; whoever asks again starts anew.
-        session.joining.retain(|joining| joining.scope != scope || !joining.at_service());
+        // Who does not wait for the service any longer and asks again starts anew.
+        let again = session.joining.iter().position(|joining| joining.scope == scope && session.may_make_way(joining));
+        if let Some(at) = again {
+            session.joining.remove(at);
+        }
         if session.is_joining(&scope) {
             self.error(cx, ErrorCode::BadRequest, correlation, "room: this JOIN is on its way");
         } else if session.rooms.iter().any(|seat| seat.scope == scope) {
@@ -276,16 +279,29 @@ impl Connection {
 }
 
 impl Session {
-    /// Whether the home of the room is asked.
+    /// Whether the room is asked for, and nothing but time is needed for an answer.
     pub(super) fn is_joining(&self, scope: &Scope) -> bool {
-        self.joining.iter().any(|joining| joining.scope == *scope && !joining.at_service())
+        self.joining.iter().any(|joining| joining.scope == *scope && !self.may_make_way(joining))
+    }
+
+    /// Whether nothing but the rooms service will say anything more of it.
+    fn may_make_way(&self, joining: &Joining) -> bool {
+        let passed_on = self.seldom.as_ref().is_some_and(|seldom| seldom.passed_on.contains(&joining.correlation));
+        joining.at_service() && !passed_on
+    }
+
+    /// Whether it was a JOIN that the bus now has answered for.
+    pub(super) fn take_passed_on(&mut self, correlation: u64) -> bool {
+        let Some(seldom) = &mut self.seldom else { return false };
+        let at = seldom.passed_on.iter().position(|number| *number == correlation);
+        at.map(|at| seldom.passed_on.remove(at)).is_some()
     }
 
     /// Whether one more room fits; what a service never answered makes way.
     pub(super) fn has_room_for_one(&mut self, rooms_max: usize) -> bool {
         let taken = self.rooms.len() + self.joining.len();
         if taken >= rooms_max
-            && let Some(at) = self.joining.iter().position(Joining::at_service)
+            && let Some(at) = self.joining.iter().position(|joining| self.may_make_way(joining))
         {
             self.joining.remove(at);
             return true;

@@ -616,6 +616,10 @@ impl HomeStream {
     fn start(&self, join: &JoinRequest) -> StreamStart {
         let known = &self.introduction.position;
         let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream);
+        // What was said to a session from its first moment on is for it, however late it asks.
+        let beginning = Position { place: 0, ..known.clone() };
+        let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);
+        let entry = entry.or(own);
         let start = match (&join.resume, entry) {
             (Some(resume), _) => self.resume_start(resume),
             (None, Some(entry)) => self.start_behind(entry),

@@ -240,7 +240,12 @@ fn rooms_open_and_end() {
 }
 
 fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option<Audience>) {
-    let event = Event {
+    homes.event(at(1), &plain_event(place, effect, audience), &Plain).unwrap();
+    homes.seal(at(1));
+}
+
+fn plain_event(place: u64, effect: Option<Effect>, audience: Option<Audience>) -> Event {
+    Event {
         id: None,
         topic: "games.events".into(),
         partition: 0,
@@ -254,9 +259,7 @@ fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option
         effect,
         audience: audience.map(Arc::new),
         body: place.to_string().into_bytes().into(),
-    };
-    homes.event(at(1), &event, &Plain).unwrap();
-    homes.seal(at(1));
+    }
 }
 
 /// Who is let in by an event misses nothing behind it and gets nothing before it, whether the room's home is ahead of
@@ -288,6 +291,26 @@ fn an_entry_starts_right_behind_its_event() {
         let expected = before.iter().chain(behind).filter(|place| **place > 7);
         let expected: Vec<Vec<u8>> = expected.map(|place: &u64| place.to_string().into_bytes()).collect();
         assert_eq!(caught_up(&homes, starts[0].introduction.handle, 7, 2), Ok(expected));
+    }
+}
+
+/// What was said to a session before it asked its home is still for it; once that is evicted, it is told so.
+#[test]
+fn a_session_hears_everything_that_was_said_to_it() {
+    for (events, expected) in [(3, Start::Behind(0)), (EVENTS as u64 + 1, Start::Lost(LostReason::HistoryEvicted))] {
+        let (mut homes, session) = (homes(), SessionId([1; 16]));
+        let scope = Scope::Session(session);
+        for place in 1..=events {
+            let told = Event { scope: scope.clone(), ..plain_event(place, None, None) };
+            homes.event(at(1), &told, &Plain).unwrap();
+        }
+        homes.seal(at(1));
+        while homes.output().is_some() {}
+        let (publisher, admitted, entry, resume) = (false, false, None, None);
+        let request = JoinRequest { from: ME, session, scope, publisher, admitted, entry, resume };
+        let streams = homes.join(at(1), &request).unwrap();
+        let place = if events == 3 { 0 } else { events };
+        assert_eq!((streams[0].start, streams[0].introduction.position.place), (expected, place));
     }
 }
 

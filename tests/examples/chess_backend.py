@@ -1,15 +1,15 @@
 """A turn game as a backend of ringgate, with nothing but Python's standard library: two seats, white moves first.
 
-    API_KEY=... python3 chess_backend.py http://127.0.0.1:9997 [topic, default rooms.commands]
+    API_KEY=... python3 chess_backend.py http://127.0.0.1:9997 [topic, default chess.commands]
 
-Players send {"do": "sit"} and {"do": "move", "from": "e2", "to": "e4"}. The commands are the state: a backend that starts
+The gateway runs with --config chess.toml. Players send {"do": "sit"} and {"do": "move", "from": "e2", "to": "e4"}. The commands are the state: a backend that starts
 anew reads the topic from its beginning and publishes again, and ringgate shows no event twice, because an event's id
 follows from its command's. (What is legal for a piece is left to a chess library.)
 """
 
 import json, os, re, sys, time, urllib.error, urllib.request, uuid
 
-URL, TOPIC = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "rooms.commands"
+URL, TOPIC = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "chess.commands"
 HEADERS = {"Authorization": "apikey " + os.environ["API_KEY"], "Content-Type": "application/json"}
 
 
@@ -56,5 +56,5 @@ while True:
     with call(f"/api/log/{TOPIC}?from={place}") as log:  # when the gateway ends the stream, go on behind the last command
         for line in map(json.loads, log):
             place = line.get("place", place)
-            if line.get("event_type") == "rooms.command.action":
+            if line.get("event_type") == "chess.command.play":
                 play(games, line)

@@ -10,8 +10,10 @@ use crate::client::Client;
 use crate::http::parse;
 use crate::node::{API_KEY, Gateway, until};
 
-/// `rooms.command.action`.
-const ACTION: u16 = 9;
+/// `chess.command.play`.
+const PLAY: u16 = 300;
+/// The row of it.
+const TYPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/examples/chess.toml");
 
 /// The script, ended on drop.
 struct Backend(Child);
@@ -45,11 +47,10 @@ impl Player {
         Self { client, relay, correlation: 0 }
     }
 
-    /// Sends until the rate allows it.
     fn send(&mut self, wish: &str) {
         self.correlation += 1;
         let (relay, correlation) = (self.relay, self.correlation);
-        self.client.command(ACTION, relay, correlation, wish.as_bytes());
+        self.client.command(PLAY, relay, correlation, wish.as_bytes());
     }
 
     /// The next event or refusal: its type, and its player or message. A refusal names the last command.
@@ -81,7 +82,7 @@ fn heard(event_type: &str, who: &str) -> (String, String) {
 /// started anew goes on with the game, and shows nothing twice.
 #[test]
 fn a_game_in_python() {
-    let gateway = &Gateway::start(&[]);
+    let gateway = &Gateway::start(&["--config", TYPES]);
     let mut publisher = Client::publisher(gateway, "server");
     publisher.join("board");
     let (mut white, mut black) = (Player::new(gateway, "white"), Player::new(gateway, "black"));

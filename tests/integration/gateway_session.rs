@@ -219,7 +219,9 @@ fn resets_lose_and_double_nothing() {
             member = Json::resumed(gateway, &resume, &positions);
             assert_eq!(member.session["recovered"], true, "{}", member.session);
             assert_eq!(member.session["rooms"], json!(["arena"]));
-            assert_eq!(member.session["last_close"]["reason"], "connection lost");
+            // The reset and the newcomer race to their shards.
+            let reason = &member.session["last_close"]["reason"];
+            assert!(reason == "connection lost" || reason == "replaced", "{reason}");
             resumes += 1;
             // The last 64 bits of a connection's id begin with its shard.
             let id = member.welcome["connection_id"].as_str().unwrap();

@@ -1,24 +1,30 @@
-//! The bus of a simulated node: the shipped peer over the shipped embedded log, and a backend that appends events.
+//! The bus of a simulated node: the shipped peer over the shipped embedded log, and a backend that appends events and
+//! answers the commands of the rooms service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringgate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
 use ringgate::id::{ConnAddr, EventId, NodeId, Scope, SessionId};
-use ringgate::message::Append;
-use ringgate::ports::Bus;
-use ringgate::protocol::envelope::put_event;
+use ringgate::message::{Append, ErrorCode};
+use ringgate::ports::{Bus, Record};
+use ringgate::protocol::envelope::{Json, ServiceCommand, parse_command, put_event};
 use ringgate::protocol::routes::Routes;
 use ringgate::router::peer::Peer;
 use ringgate::router::{Latest, Port, Wake};
+use ringgate::services::Sender;
 use ringgate::shard::driver::Driver;
 use ringgate::shard::driver::simulated::{Network, SimulatedDriver};
 
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Told};
 
 pub struct Backend {
     peer: BusPeer<EmbeddedBus, Routes>,
     log: EmbeddedBus,
+    /// Reads what clients ask of the rooms service, up to `next_command`.
+    commands: EmbeddedBus,
+    next_command: u64,
+    json: Json,
     rang: Arc<Bell>,
     /// The peer has more to do, or something was there when it was about to sleep.
     awake: bool,
@@ -39,8 +45,10 @@ impl Backend {
         let log = EmbeddedBus::new(EPOCH, TopicBounds::default());
         let rang = Arc::new(Bell::default());
         let reader = log.reader(&EVENT_TOPICS, Arc::clone(&rang) as Arc<dyn Wake>);
+        let commands = log.reader(&[COMMANDS], Arc::clone(&rang) as Arc<dyn Wake>);
         let nodes = Nodes { shards, presence: NodeId(shards) };
-        Self { peer: BusPeer::new(port, reader, Latest::new(routes), nodes, &EVENT_TOPICS), log, rang, awake: true }
+        let peer = BusPeer::new(port, reader, Latest::new(routes), nodes, &EVENT_TOPICS);
+        Self { peer, log, commands, next_command: 0, json: Json::default(), rang, awake: true }
     }
 
     /// Runs a broken policy.
@@ -63,6 +71,34 @@ impl Backend {
         self.peer.port().announce_sleep();
         self.awake = next <= now || self.peer.port().has_input();
         true
+    }
+
+    /// The rooms service takes its time, then answers every command that is there; `true` if it did.
+    pub fn serve(&mut self, network: &Network, oracle: &mut Oracle) -> bool {
+        if self.commands.range(COMMANDS).1 == self.next_command || network.below(SERVICE_TURN_IN) != 0 {
+            return false;
+        }
+        let mut records = Vec::new();
+        self.next_command = self.commands.read(COMMANDS, self.next_command, usize::MAX, &mut records);
+        self.commands.done(COMMANDS, self.next_command);
+        for Record { value, .. } in records {
+            let mut json = std::mem::take(&mut self.json);
+            let command = parse_command(&value, &mut json).expect("a command of the gateway can be read");
+            self.answer(network, oracle, &command);
+            self.json = json;
+        }
+        true
+    }
+
+    fn answer(&mut self, network: &Network, oracle: &mut Oracle, command: &ServiceCommand<'_>) {
+        let ServiceCommand { event_id, session, correlation, .. } = command;
+        let sender = Sender { command: *event_id, session: *session, correlation: correlation.as_deref() };
+        let wall = network.driver(NodeId(0)).wall();
+        let refusal = sender.error(wall, None, ErrorCode::RoomNotFound, "nobody has made it");
+        let Some(event) = refusal else { return };
+        let place = self.append(network, EVENTS, event.event_type, &event.target, |_| event.payload.clone());
+        let correlation = correlation.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0);
+        oracle.event(format!("{EVENTS}.0/{}", event.target), Told { place, refuses: Some(correlation) });
     }
 
     /// A service tells a room something.
@@ -88,21 +124,28 @@ impl Backend {
 
     /// Ends a user's sessions.
     pub fn kick(&mut self, network: &Network, user: &str) {
-        self.append(network, "system.events", "system.event.kick", &Scope::User(user.into()));
+        self.append(network, "system.events", "system.event.kick", &Scope::User(user.into()), numbered);
     }
 
     fn tell(&mut self, network: &Network, oracle: &mut Oracle, topic: &str, event_type: &str, scope: Scope) {
-        let place = self.append(network, topic, event_type, &scope);
-        oracle.event(format!("{topic}.0/{scope}"), place);
+        let place = self.append(network, topic, event_type, &scope, numbered);
+        oracle.event(format!("{topic}.0/{scope}"), Told { place, refuses: None });
     }
 
-    /// Appends an event that names its own place.
-    fn append(&mut self, network: &Network, topic: &str, event_type: &str, target: &Scope) -> u64 {
+    /// Appends an event whose payload may depend on its own place.
+    fn append(
+        &mut self,
+        network: &Network,
+        topic: &str,
+        event_type: &str,
+        target: &Scope,
+        payload: impl FnOnce(u64) -> String,
+    ) -> u64 {
         let wall = network.driver(NodeId(0)).wall();
         let place = self.log.range(topic).1 + 1;
         let mut value = Vec::new();
         let id = EventId::v5(&[7; 16], &[topic.as_bytes(), &place.to_le_bytes()]);
-        put_event(&mut value, id, event_type, wall, target, &format!("{{\"n\":{place}}}"));
+        put_event(&mut value, id, event_type, wall, target, &payload(place));
         let append = Append {
             from: ConnAddr::NOBODY,
             correlation: 0,
@@ -130,4 +173,13 @@ impl Backend {
     }
 }
 
+/// A payload that names the event's place.
+fn numbered(place: u64) -> String {
+    format!("{{\"n\":{place}}}")
+}
+
 const EPOCH: u64 = 5;
+const COMMANDS: &str = "games.commands";
+const EVENTS: &str = "games.events";
+/// One turn in this many, of those that have something to do, the rooms service does it.
+const SERVICE_TURN_IN: u64 = 4;

@@ -51,6 +51,10 @@ pub struct Client {
     pub asked: BTreeMap<u64, Ask>,
     pub last_close: Option<u16>,
     pub closes: Vec<u16>,
+    /// The number up to which asked its former connections.
+    pub(super) asked_before: u64,
+    /// The command that the ADVANCE which came last says is refused; ERROR must follow.
+    pub(super) refusal: Option<u64>,
     /// Errors that answer nothing it asked.
     pub refusals: Vec<String>,
     /// Answers `rate_limited`.
@@ -156,6 +160,8 @@ impl Client {
             leaves: 0,
             relay: 0,
             asked: BTreeMap::new(),
+            asked_before: 0,
+            refusal: None,
             last_close: None,
             closes: Vec::new(),
             refusals: Vec::new(),
@@ -219,6 +225,7 @@ impl Client {
         self.streams.clear();
         self.left.clear();
         self.asked.clear();
+        (self.asked_before, self.refusal) = (self.correlation, None);
         (self.told_of_left, self.leaves) = (0, 0);
         self.relay = 0;
         self.head.clear();

@@ -121,9 +121,9 @@ fn a_client_has_rates() {
     open(&mut world, &[0, 1]);
     pass(&mut world, Duration::from_secs(2));
     let (network, room) = (world.network.clone(), world.clients[1].room.clone());
-    // Each JOIN of a room that nobody opened is answered, and counts.
-    for number in 0..30 {
-        world.clients[1].join(&network, &format!("nowhere-{number}"));
+    // Each JOIN of a room that it is in is refused, and counts.
+    for _ in 0..30 {
+        world.clients[1].join(&network, &room);
     }
     for _ in 0..500 {
         world.clients[1].command_publishers(&network, &mut world.oracle, &room);
@@ -143,6 +143,28 @@ fn a_client_has_rates() {
     pass(&mut world, Duration::from_millis(20));
     assert_eq!((world.clients[1].limited, world.clients[1].asked.len()), (310, 0));
     world.oracle.complete(&[]).unwrap();
+}
+
+/// Every JOIN of a room that nobody has made is answered once, by its home, the rate of its command or the rooms
+/// service, however the service's answer and the bus's race; then the session may ask for as many rooms as before.
+#[test]
+fn a_join_that_comes_to_nothing_is_answered_once() {
+    for seed in 1..=20 {
+        let weather = Weather { doorbell: Duration::from_millis(seed), ..plan().weather };
+        let mut world = World::new(seed, Plan { weather, shards: 3, ..plan() });
+        open(&mut world, &[0, 1]);
+        let network = world.network.clone();
+        for round in 0..3 {
+            pass(&mut world, Duration::from_secs(5));
+            for number in 0..20 {
+                world.clients[1].join(&network, &format!("nowhere-{round}-{number}"));
+            }
+            pass(&mut world, Duration::from_secs(5));
+            assert!(world.clients[1].asked.is_empty(), "seed {seed}: {:?}", world.clients[1].asked);
+        }
+        pass(&mut world, Duration::from_secs(1));
+        assert_eq!((&world.clients[1].closes, &world.clients[1].refusals), (&Vec::new(), &Vec::new()));
+    }
 }
 
 /// A megabyte that arrives at once behind a pause closes nobody and keeps its order, wherever the room's home is.

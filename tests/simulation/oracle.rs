@@ -8,14 +8,31 @@ use ringgate::time::Monotonic;
 /// A frame's sender and its number among that sender's.
 type Mark = (u32, u32);
 
+/// An event of the bus.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub place: u64,
+    /// The command of the client that it refuses.
+    pub refuses: Option<u64>,
+}
+
+/// What a client received at a place.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// The frame's payload.
+    Frame(&'a [u8]),
+    /// Its place alone.
+    Advance,
+}
+
 #[derive(Default)]
 pub struct Oracle {
     /// Which frame stands at a place: the same for everybody.
     frames: BTreeMap<String, BTreeMap<u64, Mark>>,
     /// Where a frame stands: one place only.
     places: HashMap<Mark, (String, u64)>,
-    /// Places of the streams that the bus feeds, as its log has them.
-    log: BTreeMap<String, Vec<u64>>,
+    /// The streams that the bus feeds, as its log has them.
+    log: BTreeMap<String, Vec<Told>>,
     first_seen: BTreeMap<String, BTreeMap<u64, Monotonic>>,
     /// By sender and correlation.
     asked: HashMap<(u32, u64), Mark>,
@@ -56,9 +73,15 @@ impl Oracle {
         self.commands.insert((client, correlation), false);
     }
 
-    /// A backend's event stands at this place of the stream.
-    pub fn event(&mut self, stream: String, place: u64) {
-        self.log.entry(stream).or_default().push(place);
+    /// A backend's event of the stream.
+    pub fn event(&mut self, stream: String, told: Told) {
+        self.log.entry(stream).or_default().push(told);
+    }
+
+    /// The client's command that the event at this place refuses.
+    pub fn refusal(&self, stream: &str, place: u64) -> Option<u64> {
+        let log = self.log.get(stream)?;
+        log[log.binary_search_by_key(&place, |told| told.place).ok()?].refuses
     }
 
     pub fn acknowledged(&mut self, client: u32, correlation: u64) {
@@ -70,24 +93,25 @@ impl Oracle {
         }
     }
 
-    /// A client that had everything up to `had` received the frame at this place.
+    /// A client that had everything up to `had` received this at this place.
     pub fn seen(
         &mut self,
         now: Monotonic,
         stream: &str,
         had: Option<u64>,
         place: u64,
-        payload: &[u8],
+        seen: Seen<'_>,
     ) -> Result<(), String> {
         if !self.first_seen.contains_key(stream) {
             self.first_seen.insert(stream.to_owned(), BTreeMap::new());
             self.frames.insert(stream.to_owned(), BTreeMap::new());
         }
         self.first_seen.get_mut(stream).expect("inserted above").entry(place).or_insert(now);
-        match stream.split('/').next() {
-            Some("relay") => self.stands(stream, place, payload.first_chunk()),
-            Some("input") => self.stands(stream, place, payload.last_chunk()),
-            _ => self.logged(stream, had, place, payload),
+        match (stream.split('/').next(), seen) {
+            (Some("relay"), Seen::Frame(payload)) => self.stands(stream, place, payload.first_chunk()),
+            (Some("input"), Seen::Frame(payload)) => self.stands(stream, place, payload.last_chunk()),
+            (Some("relay" | "input"), Seen::Advance) => Err(format!("D2: {stream} has a hidden frame at {place}")),
+            _ => self.logged(stream, had, place, seen),
         }
     }
 
@@ -119,16 +143,21 @@ impl Oracle {
     }
 
     /// A frame of a stream that the bus feeds.
-    fn logged(&self, stream: &str, had: Option<u64>, place: u64, payload: &[u8]) -> Result<(), String> {
-        let text = String::from_utf8_lossy(payload);
-        if !text.contains(&format!("\"n\":{place}}}")) {
-            return Err(format!("D1: {stream} has {text} at {place}"));
+    fn logged(&self, stream: &str, had: Option<u64>, place: u64, seen: Seen<'_>) -> Result<(), String> {
+        let log = self.log.get(stream).map_or(&[][..], |log| log);
+        let Ok(at) = log.binary_search_by_key(&place, |told| told.place) else {
+            return Err(format!("D1: {stream} has no place {place}, but {seen:?}"));
+        };
+        match seen {
+            Seen::Advance if log[at].refuses.is_none() => {
+                return Err(format!("D2: {stream} left out the event at {place}"));
+            }
+            Seen::Frame(payload) if !String::from_utf8_lossy(payload).contains(&format!("\"n\":{place}}}")) => {
+                return Err(format!("D1: {stream} has {} at {place}", String::from_utf8_lossy(payload)));
+            }
+            _ => {}
         }
-        let log = self.log.get(stream).map_or(&[][..], |places| places);
-        if log.binary_search(&place).is_err() {
-            return Err(format!("D1: {stream} has no place {place}"));
-        }
-        let next = had.map(|had| log[log.partition_point(|logged| *logged <= had)]);
+        let next = had.map(|had| log[log.partition_point(|told| told.place <= had)].place);
         match next.filter(|next| *next != place) {
             Some(next) => Err(format!("D2: {stream} goes on with {place}, event {next} is missing")),
             None => Ok(()),
@@ -138,7 +167,7 @@ impl Oracle {
     /// Every stream with its last place.
     pub fn heads(&self) -> impl Iterator<Item = (&str, u64)> {
         let numbered = self.frames.iter().filter_map(|(name, frames)| Some((&**name, *frames.last_key_value()?.0)));
-        let logged = self.log.iter().filter_map(|(name, places)| Some((&**name, *places.last()?)));
+        let logged = self.log.iter().filter_map(|(name, places)| Some((&**name, places.last()?.place)));
         numbered.chain(logged)
     }
 

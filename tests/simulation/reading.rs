@@ -7,7 +7,7 @@ use ringgate::shard::driver::simulated::{Network, Sight};
 use ringgate::websocket::{self, Decoder, Message, Role};
 
 use crate::client::{Ask, Client, Seat, State, Temper, View};
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Seen};
 
 impl Client {
     /// Reads as the temper allows and judges every frame.
@@ -84,7 +84,14 @@ impl Client {
 
     fn frame(&mut self, network: &Network, oracle: &mut Oracle, payload: &[u8]) -> Result<(), String> {
         let who = self.number;
-        match client::parse(payload).ok_or_else(|| format!("client {who}: not a frame"))? {
+        let frame = client::parse(payload).ok_or_else(|| format!("client {who}: not a frame"))?;
+        let refusal = self.refusal.take();
+        if let Some(number) =
+            refusal.filter(|number| !matches!(frame, FromServer::Error { correlation, .. } if correlation == *number))
+        {
+            return Err(format!("D7: client {who}: {frame:?} where the refusal of {number} was due"));
+        }
+        match frame {
             FromServer::Welcome { json } => self.welcome(network, json),
             FromServer::Joined { correlation, json } => self.joined(network, correlation, json),
             FromServer::Left { correlation, room } => self.left(correlation, room),
@@ -97,7 +104,11 @@ impl Client {
             FromServer::Delta { stream, after, payload, .. } => self.delta(network, oracle, stream.0, after, payload),
             FromServer::Reliable { stream, place, prev, payload, forgets, .. } => {
                 let body = if let Some(key) = forgets { self.forget(stream.0, key, payload) } else { payload };
-                self.reliable(network, oracle, stream.0, place, prev, body)
+                self.reliable(network, oracle, stream.0, place, prev, Seen::Frame(body))
+            }
+            FromServer::Advance { stream, place, prev } => {
+                self.refusal = oracle.refusal(&self.view(stream.0)?.name, place);
+                self.reliable(network, oracle, stream.0, place, prev, Seen::Advance)
             }
             FromServer::Skipped { stream, count } => {
                 self.view(stream.0)?.told += count;
@@ -110,6 +121,8 @@ impl Client {
                 }
                 asked => Err(format!("D7: client {who}: ACK {correlation} answers {asked:?}")),
             },
+            // Replayed, it may refuse what a former connection asked.
+            FromServer::Error { correlation, .. } if refusal.is_some() && correlation <= self.asked_before => Ok(()),
             FromServer::Error { code, correlation, text } => self.refused(code, correlation, text),
             FromServer::Pong { payload } => {
                 let number = u64::from_le_bytes(payload.try_into().map_err(|_| "D7: PONG with another payload")?);
@@ -257,7 +270,7 @@ impl Client {
         handle: u32,
         place: u64,
         prev: u64,
-        payload: &[u8],
+        seen: Seen<'_>,
     ) -> Result<(), String> {
         let who = self.number;
         let view = self.view(handle)?;
@@ -274,7 +287,7 @@ impl Client {
         let position = (view.epoch, place);
         self.positions.insert(name.clone(), position);
         self.delivered += 1;
-        oracle.seen(network.now(), &name, had, place, payload).map_err(|breach| format!("{breach}, says client {who}"))
+        oracle.seen(network.now(), &name, had, place, seen).map_err(|breach| format!("{breach}, says client {who}"))
     }
 
     /// An event that forgets a key: no value that was published before it may follow (DELIVERY §3).

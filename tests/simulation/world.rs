@@ -409,6 +409,7 @@ impl World {
             }
             worked |= self.turn_presence();
             worked |= self.backend.turn(&self.network, &mut self.wakers);
+            worked |= self.backend.serve(&self.network, &mut self.oracle);
             if worked {
                 // A turn costs time, so a flood cannot stop the clock.
                 self.network.advance(self.network.now() + Duration::from_micros(20));
