@@ -253,14 +253,7 @@ impl Peers {
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let store = open_store(config)?;
-        let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
-        let embedded = match &config.server.data_dir {
-            Some(_) => {
-                let hubs = embedded.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
-                hubs.map_err(|error| error.to_string())?
-            }
-            None => embedded,
-        };
+        let embedded = open_presence(config, seed)?;
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
             // Handles of its own, so that it is woken when the bus has taken or refused what it says.
@@ -367,6 +360,17 @@ fn open_store(config: &Config) -> Result<SqliteStore, String> {
     let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
     let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
     SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+}
+
+/// Presence in memory; with `data_dir` it keeps its hubs in the store.
+fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {
+    let window = config.delivery.resume_window;
+    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
+    if config.server.data_dir.is_none() {
+        return Ok(presence);
+    }
+    let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
+    hubs.map_err(|error| error.to_string())
 }
 
 /// The services of this node, on the calling thread.

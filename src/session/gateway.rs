@@ -192,6 +192,10 @@ impl Connection {
                 }
                 _ => return refuse(self, cx, ErrorCode::UnknownType, "type: no room to relay it to"),
             },
+            Destination::Gateway if !is_question(&command.event_type) => {
+                let text = format!("type: the gateway has no answer to {}", command.event_type);
+                return refuse(self, cx, ErrorCode::UnknownType, &text);
+            }
             Destination::Gateway => {
                 if let Err((code, text)) = session.may(route) {
                     return refuse(self, cx, code, &text);
@@ -259,6 +263,11 @@ impl Connection {
         self.last_input = cx.now;
         self.resume(cx);
     }
+}
+
+/// Whether the gateway itself answers commands of this type.
+fn is_question(event_type: &str) -> bool {
+    matches!(event_type, "rooms.command.members" | "rooms.command.history")
 }
 
 impl Session {

@@ -1,3 +1,5 @@
+//! What hubs keep, tell and forget, also over a restart and when the store fails.
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
