@@ -256,16 +256,17 @@ impl Homes {
         debug_assert!(self.dirty.is_empty(), "joins are answered on sealed streams");
         let scope = &join.scope;
         if let Scope::Room(_) = scope {
+            // Before a publisher opens it: a room that a backend lets into is not open.
+            if join.admitted {
+                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+                home.admits |= !home.open;
+            }
             if join.publisher {
                 self.open_room(now, scope)?;
             }
             if let Some(entry) = &join.entry {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
-            }
-            if join.admitted {
-                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
-                home.admits |= !home.open;
             }
             let entitled = join.admitted || join.publisher;
             let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);

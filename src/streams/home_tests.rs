@@ -384,3 +384,14 @@ fn a_rooms_name_is_kept_once() {
     let unknown = Scope::Room("elsewhere".into());
     assert_eq!(text(&homes.own_name(unknown.clone())), text(&unknown));
 }
+
+/// A publisher whom a backend let in does not open the room to everybody, as if its JOIN had come first.
+#[test]
+fn a_publisher_that_is_let_in_opens_nothing() {
+    let mut homes = homes();
+    let session = SessionId([1; 16]);
+    let admitted =
+        JoinRequest { from: ME, session, scope: scope(), publisher: true, admitted: true, entry: None, resume: None };
+    assert_eq!(homes.join(at(1), &admitted).unwrap().len(), 2, "it gets its streams");
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+}
