@@ -268,6 +268,10 @@ impl Homes {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
             }
+            // What members relay needs the handle of one of the room's streams, and so does the check that ends the room.
+            if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
+                self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
+            }
             let entitled = join.admitted || join.publisher;
             let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
             let home = known.ok_or(ErrorCode::RoomNotFound)?;

@@ -410,3 +410,26 @@ fn a_resume_reads_nothing_from_before_the_entry() {
         assert_eq!(start, Start::Behind(expected), "said {said}");
     }
 }
+
+/// A session that comes back to a room of which the home has nothing can relay in it, and such a room ends like others.
+#[test]
+fn a_room_without_events_has_a_relay_stream_and_ends() {
+    let mut homes = homes();
+    let session = SessionId([1; 16]);
+    let resume = Some(ResumeFrom::default());
+    let back = JoinRequest { from: ME, session, scope: scope(), publisher: false, admitted: true, entry: None, resume };
+    let streams = homes.join(at(1), &back).unwrap();
+    assert_eq!(&*streams[0].introduction.position.stream, "relay/room:arena");
+    while homes.output().is_some() {}
+    homes.leave(at(2), &scope(), NodeId(0));
+    let own = |homes: &Homes| match homes.own_name(scope()) {
+        Scope::Room(name) => name,
+        other => panic!("{other}"),
+    };
+    let kept = own(&homes);
+    assert!(Arc::ptr_eq(&kept, &own(&homes)));
+    for second in (20..600).step_by(20) {
+        homes.expire(at(second));
+    }
+    assert!(!Arc::ptr_eq(&own(&homes), &own(&homes)), "the home forgets it");
+}
