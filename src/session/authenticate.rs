@@ -338,6 +338,8 @@ impl Connection {
         }
         if let Some(claims) = claims {
             (record.roles, record.expires_at) = (claims.roles, claims.expires_at);
+            let (session, roles, expires_at) = (record.session, Arc::clone(&record.roles), record.expires_at);
+            self.ask_presence(cx, PresenceRequest::Refreshed { session, roles, expires_at });
         }
         let session = Box::new(Session::new(cx, record.session, &record));
         self.identify(cx, &session);
