@@ -217,8 +217,9 @@ impl Json {
         match at[1..] {
             [offset, prev] => {
                 let before = place.unwrap_or(prev);
-                assert_eq!(prev, before, "{name}: a frame is missing or doubled before {message}");
-                assert!(offset > before, "{name}: {message}");
+                // Behind an event that let the session in, the stream's frame before may be older than that event.
+                assert!(prev <= before, "{name}: a frame is missing before {message}");
+                assert!(offset > before, "{name}: doubled: {message}");
                 *place = Some(offset);
                 self.reliable += 1;
             }
