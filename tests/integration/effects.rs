@@ -22,6 +22,27 @@ fn publish(gateway: &Gateway, events: &[String]) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
+/// A session that joins, leaves and joins again while its first join is on its way hears nothing of what was said
+/// between.
+#[test]
+fn a_join_that_was_undone_does_not_count() {
+    on_each_driver(&[], |gateway| {
+        let client = Json::player(gateway, "bob");
+        let target = format!(r#"{{"session_id":{}}}"#, client.session["session_id"]);
+        let (joins, leaves) = (moves("lobby_joined", &target, "board"), moves("room_left", &target, "board"));
+        let (resume, positions) = (client.resume(), client.positions());
+        drop(client);
+        until("it is detached", || gateway.metric("ringgate_sessions").iter().sum::<u64>() == 0);
+        publish(gateway, &[joins.clone(), said("board", 1), leaves, said("board", 2), joins, said("board", 3)]);
+        // What it missed comes as one page: the three act before the room's home has answered.
+        let mut client = Json::resumed(gateway, &resume, &positions);
+        assert_eq!(client.expect("games.event.test.step")["n"], 3);
+        publish(gateway, &[said("board", 4)]);
+        assert_eq!(client.expect("games.event.test.step")["n"], 4);
+        client.reliable
+    });
+}
+
 /// Nothing behind the frame of a room that ended the membership is for the session, also when it hears of it in a
 /// resume.
 #[test]
