@@ -502,7 +502,8 @@ impl Homes {
         }
         if item.class == Class::Delta {
             let wire = &stream.pending.bytes()[from..];
-            stream.deltas.set(now, item.key, item.place, wire, limits::HOME_DELTA_KEYS);
+            stream.deltas.set(now, item.key, item.place, wire);
+            stream.deltas.bound(limits::HOME_DELTA_KEYS, limits::HOME_DELTA_BYTES);
         } else if item.forgets {
             stream.deltas.forget(item.key);
         }

@@ -7,6 +7,7 @@ use super::{Cursor, Members};
 use crate::class::Class;
 use crate::frame::{Audience, Encode, FrameKind, Item};
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle};
+use crate::limits;
 use crate::message::{
     Effect, ErrorCode, Event, JoinRequest, LostReason, PageNext, Position, Publish, PublishTo, ResumeFrom, Start,
     StreamStart,
@@ -432,4 +433,21 @@ fn a_room_without_events_has_a_relay_stream_and_ends() {
         homes.expire(at(second));
     }
     assert!(!Arc::ptr_eq(&own(&homes), &own(&homes)), "the home forgets it");
+}
+
+/// The newest values of a stream are bounded in bytes, whatever their number: those that changed longest ago go.
+#[test]
+fn newest_values_are_bounded_in_bytes() {
+    let mut homes = homes();
+    let relay = open(&mut homes);
+    let large = vec![7; 1 << 16];
+    for key in 0..200 {
+        publish(&mut homes, relay, Class::Delta, key, &large);
+    }
+    publish(&mut homes, relay, Class::Delta, 0, b"newest");
+    homes.seal(at(1));
+    let values = caught_up(&homes, relay, u64::MAX, 8).unwrap();
+    let bytes: usize = values.iter().map(Vec::len).sum();
+    assert!((1..=limits::HOME_DELTA_BYTES).contains(&bytes), "{bytes}");
+    assert_eq!(values.last().unwrap(), b"newest");
 }
