@@ -300,3 +300,26 @@ fn a_resume_with_a_new_token_renews_the_session() {
         assert_eq!(again.session["roles"], json!(["user"]));
     });
 }
+
+/// Good tokens are checked at a bounded rate too; what is beyond it is refused and changes nothing.
+#[test]
+fn refreshes_are_rate_limited() {
+    on_each_driver(&["--moves-per-second", "5"], |gateway| {
+        let mut client = Json::player(gateway, "bob");
+        let refresh = json!({"type": "system.authenticate", "token": token("bob", &[]), "correlation_id": "r"});
+        let mut refused = 0;
+        for _ in 0..100 {
+            client.send(&refresh);
+            let answer = client.read();
+            match answer["code"].as_str() {
+                Some(code) => {
+                    assert_eq!((code, &answer["correlation_id"]), ("rate_limited", &json!("r")));
+                    refused += 1;
+                }
+                None => drop(client.expect("system.ack")),
+            }
+        }
+        assert!(refused > 0);
+        client.is_alive();
+    });
+}
