@@ -18,14 +18,14 @@ impl Connection {
     /// Frames `from..to` of a batch, of which some are marked: what this member may not see becomes an advance, what
     /// frames do is done. `from < to <= batch.len()`.
     pub fn deliver_marked(&mut self, cx: &mut Cx<'_>, handles: &mut Handles<'_>, from: u32, to: u32) {
-        let Phase::Open(session) = &self.phase else { return };
-        let user = Arc::clone(&session.user);
-        let marks = handles.batch().marks();
+        // Every member walks over the marks, so nothing is allocated or counted atomically for it.
+        let batch = handles.of(self.form(), View::Whole).clone();
+        let marks = batch.marks();
         let first = marks.partition_point(|mark| mark.index < from);
-        let marks: Vec<_> = marks[first..].iter().take_while(|mark| mark.index < to).cloned().collect();
         let mut at = from;
-        for mark in marks {
-            let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&user));
+        for mark in marks[first..].iter().take_while(|mark| mark.index < to) {
+            let Phase::Open(session) = &self.phase else { return };
+            let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&session.user));
             if hidden {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
                 self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
