@@ -38,6 +38,8 @@ pub const HISTORY_BYTES: usize = 1 << 20;
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
+/// Bytes of them per stream: whoever joins gets a copy of them all.
+pub const HOME_DELTA_BYTES: usize = 4 << 20;
 /// Messages of one connection that cannot be read, within [`FAULTS_TIME`]: this one closes it (PROTOCOLS).
 pub const FAULTS: usize = 3;
 /// See [`FAULTS`].

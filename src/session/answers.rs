@@ -176,6 +176,11 @@ impl super::authenticate::Joining {
     pub(super) fn at_service(&self) -> bool {
         self.step == JoinStep::Service
     }
+
+    /// Whether its home's answer comes to nothing.
+    pub(super) fn is_undone(&self) -> bool {
+        self.step == JoinStep::Undone
+    }
 }
 
 pub(super) fn refusal_text(code: ErrorCode) -> &'static str {

@@ -94,6 +94,8 @@ pub enum JoinStep {
     Service,
     /// The home's answer, behind a backend's admission.
     Admitted,
+    /// The home's answer, which is declined: an event let the session in anew, or took it out.
+    Undone,
 }
 
 /// What an answer to a command of dialect A will be known by.
@@ -380,6 +382,8 @@ impl Connection {
         }
         if let Some(claims) = claims {
             (record.roles, record.expires_at) = (claims.roles, claims.expires_at);
+            let (session, roles, expires_at) = (record.session, Arc::clone(&record.roles), record.expires_at);
+            self.ask_presence(cx, PresenceRequest::Refreshed { session, roles, expires_at });
         }
         let session = Box::new(Session::new(cx, record.session, &record));
         self.identify(cx, &session);
@@ -486,11 +490,13 @@ impl Connection {
     fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
         let Phase::Open(session) = &mut self.phase else { return };
         let (id, scope) = (session.id, joined.scope);
-        let asked = session.joining.iter().position(|joining| joining.scope == scope);
+        // A home answers in the order in which it was asked.
+        let asked = session.joining.iter().position(|joining| joining.scope == scope && !joining.at_service());
         let asked = asked.map(|at| session.joining.remove(at));
         let room = matches!(scope, Scope::Room(_));
         let again = session.rooms.iter().any(|seat| seat.scope == scope);
         match (joined.outcome, asked) {
+            (_, Some(Joining { step: JoinStep::Undone, .. })) => cx.out.push(Output::Decline { scope }),
             (Ok(mut streams), asked) if !room || asked.is_some() => {
                 let correlation = asked.as_ref().map_or(0, |asked| asked.correlation);
                 let admitted = asked.is_some_and(|asked| asked.step == JoinStep::Admitted);

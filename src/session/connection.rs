@@ -539,13 +539,13 @@ impl Connection {
         let Some(at) = self.cursors.iter().position(|cursor| cursor.stream() == stream) else { return false };
         let live = self.cursors[at].advance(&page);
         for run in page.runs {
-            if !self.is_open() {
+            // A frame of the run before may have taken the session out of the room.
+            if !self.is_open() || !self.cursors.iter().any(|cursor| cursor.stream() == stream) {
                 return false;
             }
             let forms = Forms { routes: &cx.settings.routes };
             self.deliver_marked(cx, &mut Handles::new(run.batch, &forms), run.from, run.to);
         }
-        // A frame of the page may have taken the session out of the room.
         let at = self.cursors.iter().position(|cursor| cursor.stream() == stream);
         let Some(at) = at.filter(|_| live && self.is_open()) else { return false };
         self.cursors.remove(at);

@@ -27,6 +27,7 @@ mod conformance;
 mod disk;
 /// Signals, exit codes, what a failed start says.
 mod drain;
+mod effects;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
 /// Dialect A: all that a client must not send, and what it is told.
