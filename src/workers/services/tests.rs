@@ -69,6 +69,17 @@ fn commands_are_done_once_and_others_left_alone() {
     assert_eq!((events.len(), done(&shared)), (3, 6));
 }
 
+/// A worker that is started anew and finds nothing to do tells the bus at once how far it is, or the bus would count it
+/// as far behind and refuse every command.
+#[test]
+fn a_worker_that_starts_tells_how_far_it_is() {
+    let shared = games(vec![start(1, "a", 1, 0)]);
+    spin(&mut worker(&shared), 0);
+    shared.0.lock().unwrap().done.clear();
+    assert_eq!(worker(&shared).turn(NOW, WallMillis(1)), Monotonic::NEVER, "there is nothing to do");
+    assert_eq!(done(&shared), 1);
+}
+
 /// A full bus stops the services without losing or repeating an event, and without memory for what waits.
 #[test]
 fn a_full_bus_slows_the_services() {
