@@ -69,6 +69,31 @@ fn commands_are_done_once_and_others_left_alone() {
     assert_eq!((events.len(), done(&shared)), (3, 6));
 }
 
+/// A worker that is started anew and finds nothing to do tells the bus at once how far it is, or the bus would count it
+/// as far behind and refuse every command.
+#[test]
+fn a_worker_that_starts_tells_how_far_it_is() {
+    let shared = games(vec![start(1, "a", 1, 0)]);
+    spin(&mut worker(&shared), 0);
+    shared.0.lock().unwrap().done.clear();
+    assert_eq!(worker(&shared).turn(NOW, WallMillis(1)), Monotonic::NEVER, "there is nothing to do");
+    assert_eq!(done(&shared), 1);
+}
+
+/// Where the log was brought back from an older copy, its new commands are carried out, not taken for old ones.
+#[test]
+fn commands_behind_a_log_that_was_cut_are_done() {
+    let shared = games(vec![start(1, "a", 1, 0), start(2, "a", 1, 0), start(3, "a", 1, 0)]);
+    spin(&mut worker(&shared), 0);
+    shared.0.lock().unwrap().topics.get_mut(GAMES).unwrap().truncate(1);
+    let mut worker = worker(&shared);
+    spin(&mut worker, 1);
+    shared.0.lock().unwrap().put(GAMES, 2, start(4, "a", 1, 0));
+    let before = events(&shared).len();
+    spin(&mut worker, 2);
+    assert_eq!(events(&shared).len(), before + 2);
+}
+
 /// A full bus stops the services without losing or repeating an event, and without memory for what waits.
 #[test]
 fn a_full_bus_slows_the_services() {
