@@ -349,6 +349,39 @@ fn a_hub_is_its_players() {
     assert!(!shared.0.lock().unwrap().records.contains_key(&("hub".into(), "hub".into())));
 }
 
+/// Both topics tell of a hub before they speak of its players, so that whichever is read first misses nobody; said twice
+/// it is the same; a place that is given on is the new player's alone.
+#[test]
+fn hubs_are_told_of_in_both_topics() {
+    let shared = Shared::default();
+    let put = |topic: &str, record| shared.0.lock().unwrap().put(topic, 5, record);
+    let tell = |id: u32, verb: &str, fields: &str| {
+        let payload = format!(r#"{{"room_id":"hub",{fields}}}"#);
+        put("gateway.presence", command(id, &format!("gateway.presence.{verb}"), 0, 0, &payload));
+        put("rooms.commands", command(id, &format!("rooms.command.{verb}"), 0, 0, &payload));
+    };
+    let chat = |id, user| command(id, "rooms.command.chat", user, user, r#"{"room_id":"hub","message":"hi"}"#);
+    tell(1, "opened", r#""code":"ABCDEF","max_players":1"#);
+    tell(2, "enrolled", r#""player_id":"u1","display_name":"Ann""#);
+    put("gateway.presence", sighting(3, "joined", 1, Some("hub")));
+    put("rooms.commands", chat(4, 1));
+    let mut worker = worker(&shared);
+    spin(&mut worker, 5);
+    let told = || shown(&shared.0.lock().unwrap().texts("rooms.events"));
+    assert_eq!(told(), ["rooms.event.player_joined room_id:hub", "rooms.event.chat room_id:hub"]);
+    tell(5, "enrolled", r#""player_id":"u2","display_name":"Bob","in_place_of":"u1""#);
+    put("rooms.commands", chat(6, 2));
+    spin(&mut worker, 5);
+    assert_eq!(told().len(), 2, "who is there keeps the place");
+    put("gateway.presence", sighting(7, "left", 1, Some("hub")));
+    spin(&mut worker, 5);
+    tell(8, "enrolled", r#""player_id":"u2","display_name":"Bob","in_place_of":"u1""#);
+    put("rooms.commands", chat(9, 2));
+    put("rooms.commands", chat(10, 1));
+    spin(&mut worker, 5);
+    assert_eq!(told()[2..], ["rooms.event.player_left room_id:hub", "rooms.event.chat room_id:hub"]);
+}
+
 /// Events that end later, and some of them badly, arrive once each and in order, and a command counts as done only
 /// behind them.
 #[test]
