@@ -391,7 +391,7 @@ impl Client {
         let Some(stamp) = stamp.filter(|stamp| (from..to).contains(&stamp.sent_ns)) else { return };
         let histogram = match (stalled, delta) {
             (true, false) => &mut step.measured.stalled_ns,
-            (true, true) => return,
+            (true, true) => &mut step.measured.stalled_delta_ns,
             (false, false) => &mut step.measured.reliable_ns,
             (false, true) => &mut step.measured.delta_ns,
         };

@@ -70,6 +70,7 @@ fn mixed_traffic_is_checked() {
     let report = report(Fault::None, line).unwrap();
     assert!(report.intact, "{}", report.text());
     assert!(report.deltas > 0 && report.delta_latency.is_some() && report.stalled_latency.is_some());
+    assert!(report.stalled_delta_latency.is_some(), "{}", report.text());
     assert_eq!(report.deltas_left_out, 0, "{}", report.text());
 }
 
