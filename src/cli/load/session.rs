@@ -238,8 +238,8 @@ impl Client {
         loop {
             let limit = self.read_limit(step);
             let Some(link) = self.link.as_mut().filter(|_| limit > 0) else { return Ok(()) };
-            let (len, drained) = match link.receive(buffer, limit) {
-                Ok(Received::Bytes(len, drained)) => (len, drained),
+            let (len, new, drained) = match link.receive(buffer, limit) {
+                Ok(Received::Bytes(len, new, drained)) => (len, new, drained),
                 Ok(Received::Nothing) => return Ok(()),
                 Ok(Received::End) => return Err(Ended(LOST)),
                 Err(error) => {
@@ -248,7 +248,7 @@ impl Client {
                 }
             };
             step.now = step.shared.now();
-            self.allowance -= len as f64;
+            self.allowance -= new as f64;
             let used = self.feed(&buffer[..len], step)?;
             if let Some(link) = &mut self.link {
                 link.keep(&buffer[used..len]);
