@@ -380,7 +380,8 @@ impl Connection {
             self.disown(cx, record.session);
             return self.auth_failed(cx, hello, attempts, text);
         }
-        if let Some(claims) = claims {
+        let renews = |claims: &Claims| claims.roles != record.roles || claims.expires_at != record.expires_at;
+        if let Some(claims) = claims.filter(renews) {
             (record.roles, record.expires_at) = (claims.roles, claims.expires_at);
             let (session, roles, expires_at) = (record.session, Arc::clone(&record.roles), record.expires_at);
             self.ask_presence(cx, PresenceRequest::Refreshed { session, roles, expires_at });
