@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_main};
-use ringgate::auth::{Grant, Signer, Verifier};
+use ringgate::auth::{Grant, RoomKey, Signer, Verifier};
 use ringgate::delivery;
 use ringgate::frame::FrameKind;
 use ringgate::id::{ConnKey, NodeId, StreamHandle};
@@ -215,7 +215,11 @@ fn config(port: Port) -> ShardConfig {
         trusted_proxies: Vec::new(),
         newcomers_max: 1 << 20,
         dev: false,
-        page: "",
+        page: &[],
+        guests: None,
+        room_key: RoomKey::new(b"a bench's"),
+        rooms_epoch: 1,
+        rooms_calls: Rate::per_minute(60),
         gateway_id: "bench".into(),
         nonce: 1,
         shards: 1,

@@ -658,15 +658,9 @@ impl HomeStream {
 
     fn resume_start(&self, resume: &ResumeFrom) -> Start {
         let name = &self.introduction.position.stream;
-        let named = |positions: &'_ [Position]| positions.iter().find(|position| position.stream == *name).cloned();
-        let own = || Position { place: 0, ..self.introduction.position.clone() };
-        let entered = named(&resume.entered);
-        let mut position = named(&resume.positions).or_else(|| entered.clone()).unwrap_or_else(own);
-        // What was said before the session came in is not for it, wherever its client says that it stands.
-        if let Some(entered) = entered.filter(|entered| entered.epoch == position.epoch) {
-            position.place = position.place.max(entered.place);
-        }
-        self.start_behind(&position)
+        let mut known = resume.positions.iter().chain(&resume.entered);
+        let own = Position { place: 0, ..self.introduction.position.clone() };
+        self.start_behind(known.find(|position| position.stream == *name).unwrap_or(&own))
     }
 }
 

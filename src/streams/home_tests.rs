@@ -397,21 +397,6 @@ fn a_publisher_that_is_let_in_opens_nothing() {
     assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
 }
 
-/// A resume starts no earlier than the session came in, whatever its client says: what was said before is not for it.
-#[test]
-fn a_resume_reads_nothing_from_before_the_entry() {
-    let mut homes = homes();
-    let relay = open(&mut homes);
-    let places: Vec<u64> = (0..6).map(|i| publish(&mut homes, relay, Class::Reliable, 0, &[i])).collect();
-    homes.seal(at(1));
-    let position = |place| vec![Position { stream: "relay/room:arena".into(), epoch: 9, place }];
-    for (said, entered, expected) in [(0, 3, 3), (places[0], 3, 3), (places[4], 3, places[4]), (9, 3, 9)] {
-        let resume = ResumeFrom { positions: position(said), entered: position(entered) };
-        let start = join(&mut homes, false, Some(resume)).unwrap()[0].start;
-        assert_eq!(start, Start::Behind(expected), "said {said}");
-    }
-}
-
 /// A session that comes back to a room of which the home has nothing can relay in it, and such a room ends like others.
 #[test]
 fn a_room_without_events_has_a_relay_stream_and_ends() {
