@@ -1,5 +1,5 @@
 //! Dialect B, room hub JSON (PROTOCOLS "B. Room hub"): what clients send, over the socket and by HTTP. Stream frames in
-//! B's form are [`gateway::transcode`](super::gateway::transcode)'s; [`write`] holds the gateway's own.
+//! B's form are `gateway::transcode`'s; [`mod@write`] holds the gateway's own.
 //!
 //! Nothing here changes its input, so a message that has to wait can be read again.
 
