@@ -237,6 +237,47 @@ fn uuid_text(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
 }
 
+/// What players type to find a room: six letters and digits without look-alikes (no I, L, O, 0, 1), in upper case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RoomCode([u8; Self::LEN]);
+
+impl RoomCode {
+    /// Characters of a code.
+    pub const LEN: usize = 6;
+    const LETTERS: &[u8; 31] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
+
+    /// The code of 64 random bits; of all 887,503,681 each is as likely as the others, to one part in 10^10.
+    #[must_use]
+    pub fn of(random: u64) -> Self {
+        let mut rest = random;
+        Self(std::array::from_fn(|_| {
+            let letter = Self::LETTERS[(rest % 31) as usize];
+            rest /= 31;
+            letter
+        }))
+    }
+
+    /// Reads a code in letters of any case; `None` if the text is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let letters: [u8; Self::LEN] = text.as_bytes().try_into().ok()?;
+        let letters = letters.map(|letter| letter.to_ascii_uppercase());
+        letters.iter().all(|letter| Self::LETTERS.contains(letter)).then_some(Self(letters))
+    }
+
+    /// The code's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("letters and digits are ASCII")
+    }
+}
+
+impl fmt::Display for RoomCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// SHA-256 of a resume token, cut to 128 bits; the only form of the token that is kept or sent between threads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TokenHash(pub [u8; 16]);
@@ -333,6 +374,21 @@ mod tests {
         assert!(is_room_id(&"a".repeat(64)));
         for bad in ["", &"a".repeat(65), "a b", "ä", "a/b", "a:b"] {
             assert!(!is_room_id(bad), "{bad:?}");
+        }
+    }
+
+    /// A code reads back in any case, is made of every letter, and what looks like another letter is none.
+    #[test]
+    fn room_codes_read_back() {
+        let mut letters = std::collections::BTreeSet::new();
+        for random in (0..1000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let code = RoomCode::of(random);
+            assert_eq!(RoomCode::parse(&code.to_string().to_lowercase()), Some(code));
+            letters.extend(code.as_str().bytes());
+        }
+        assert_eq!(letters.len(), 31);
+        for bad in ["", "ABCDE", "ABCDEFG", "ABCDE0", "ABCDE1", "ABCDEI", "ABCDEL", "ABCDEO", "ABCDÄ"] {
+            assert_eq!(RoomCode::parse(bad), None, "{bad}");
         }
     }
 

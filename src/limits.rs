@@ -38,6 +38,8 @@ pub const HISTORY_BYTES: usize = 1 << 20;
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
+/// Bytes of them per stream: whoever joins gets a copy of them all.
+pub const HOME_DELTA_BYTES: usize = 4 << 20;
 /// Messages of one connection that cannot be read, within [`FAULTS_TIME`]: this one closes it (PROTOCOLS).
 pub const FAULTS: usize = 3;
 /// See [`FAULTS`].
@@ -240,6 +242,24 @@ pub const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
 pub const PASSWORD_MEMORY_KIB: u32 = 19 << 10;
 /// See [`PASSWORD_MEMORY_KIB`].
 pub const PASSWORD_PASSES: u32 = 2;
+/// Characters of a player's display name in a hub.
+pub const DISPLAY_NAME_CHARS: usize = 64;
+/// Body of a call of the rooms API; above it 413.
+pub const ROOMS_BODY_BYTES: u64 = 4 << 10;
+/// Calls of the rooms API that one address and shard may make in a minute: a school class behind one NAT, no more.
+pub const ROOMS_CALLS_PER_MINUTE: u32 = 120;
+/// Addresses whose calls are counted; beyond it others wait a minute.
+pub const ROOMS_CALLERS: usize = 16_384;
+/// Chat messages that who connects to a hub gets (PROTOCOLS B).
+pub const HUB_MESSAGES: usize = 50;
+/// Bytes of them: with 100 members the first message still fits the answers' share.
+pub const HUB_MESSAGES_BYTES: usize = 160 << 10;
+/// Bytes of the messages that presence keeps of all hubs; beyond it the oldest go.
+pub const HUB_MESSAGES_TOTAL_BYTES: usize = 64 << 20;
+/// What hubs have to tell the rooms service while the bus takes nothing; beyond it no room is made or joined.
+pub const HUB_CHANGES_WAITING: usize = 4096;
+/// Questions of one connection for a hub's state that wait for an answer.
+pub const HUB_QUESTIONS: usize = 8;
 /// Chat messages that a store in memory keeps: 130 MB if all are as long as they may be, usually a tenth of that.
 pub const MESSAGES_IN_MEMORY: u64 = 16_384;
 /// Chat messages that a store on disk keeps.
@@ -271,6 +291,8 @@ const _: () =
 const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
 const _: () = assert!(SERVICE_BATCH_RECORDS * 2 <= PRESENCE_TOPIC_RECORDS);
 const _: () = assert!(PASSWORD_QUEUE * 2 <= BUS_TOPIC_RECORDS, "what waits for its password stays on the bus");
+const _: () = assert!(HUB_MESSAGES_BYTES + ROOM_PLAYERS_MAX as usize * (DISPLAY_NAME_CHARS * 6 + 128) <= ANSWER_BYTES);
+const _: () = assert!(HANDSHAKE_BYTES + ROOMS_BODY_BYTES as usize <= STASH_BYTES);
 const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
 const _: () = assert!(STASH_BYTES <= STASH_RESERVE_BYTES);

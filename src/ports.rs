@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::id::EventId;
-use crate::message::{Append, ErrorCode, PresenceChange, PresenceReply, PresenceRequest};
+use crate::message::{Append, ErrorCode, HubChange, HubMessage, PresenceChange, PresenceReply, PresenceRequest};
 use crate::time::{Monotonic, WallMillis};
 
 /// Presence and session records. Requests of one sender are carried out in order; a remote store answers later,
@@ -19,6 +19,12 @@ pub trait Presence: Send {
 
     /// Takes what has changed since it was asked last, in order, if it was told to keep that.
     fn changes(&mut self, out: &mut Vec<PresenceChange>);
+
+    /// Takes what has changed of hubs since it was asked last, in order, if it was told to keep that.
+    fn hub_changes(&mut self, out: &mut Vec<HubChange>);
+
+    /// A chat message stands in a hub's stream of `rooms.events`.
+    fn said(&mut self, room: &str, message: HubMessage);
 }
 
 /// How long an accepted command survives; named in the welcome and in `/ready`.

@@ -8,6 +8,7 @@
 mod announce;
 mod bus;
 mod reload;
+mod room_key;
 mod threads;
 
 use std::io;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::admin::{self, AdminState, Api, ApiConfig, Calls};
-use crate::auth::{Signer, Verifier};
+use crate::auth::{RoomKey, Signer, Verifier};
 use crate::config::{Config, DriverChoice};
 use crate::delivery;
 use crate::id::NodeId;
@@ -63,7 +64,8 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let (log, bus_words) = bus::NodeBus::open(&config, &mut entropy)?;
     let durability = log.durability();
     let node = Arc::new(node_state(&config, descriptors));
-    let settings = Latest::new(settings(&config, &keys, shards, durability, &mut entropy));
+    let rooms = Rooms { key: room_key::room_key(&config, &mut entropy)?, epoch: log.epoch("rooms.events") };
+    let settings = Latest::new(settings(&config, &keys, shards, durability, rooms, &mut entropy));
     let (nonce, gateway_id) = (settings.nonce, settings.gateway_id.clone());
     let rules = Latest::new(Arc::clone(&config.routes));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
@@ -112,6 +114,12 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
 pub(crate) struct Keys {
     verifier: Arc<Verifier>,
     signer: Option<Signer>,
+}
+
+/// What room hubs need: the key of their tokens, the numbering of their events.
+struct Rooms {
+    key: RoomKey,
+    epoch: u64,
 }
 
 /// The driver and why.
@@ -223,11 +231,21 @@ fn node_state(config: &Config, descriptors: u64) -> NodeState {
     }
 }
 
-fn settings(config: &Config, keys: &Keys, shards: u16, durability: Durability, entropy: &mut Entropy) -> Settings {
+fn settings(
+    config: &Config,
+    keys: &Keys,
+    shards: u16,
+    durability: Durability,
+    rooms: Rooms,
+    entropy: &mut Entropy,
+) -> Settings {
     let (delivery, timeouts) = (&config.delivery, &config.timeouts);
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Settings {
         verifier: Arc::clone(&keys.verifier),
+        room_key: rooms.key,
+        rooms_epoch: rooms.epoch,
+        rooms_calls: Rate::per_minute(config.server.rooms_calls_per_minute),
         routes: Arc::clone(&config.routes),
         origins: config.server.origins.clone(),
         trusted_proxies: config.server.trusted_proxies.clone(),

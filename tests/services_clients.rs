@@ -60,7 +60,7 @@ impl Gateway {
                 .env("JWT_SECRET", SECRET),
         );
         let line = process.line_with("listens on ws://");
-        let address = line.split("ws://").nth(1).unwrap().strip_suffix("/ws/frames").unwrap().to_owned();
+        let address = line.split("ws://").nth(1).unwrap().split('/').next().unwrap().to_owned();
         Self { process, address }
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Config, DriverChoice, LogFormat, LogLevel, WriterChoice};
-use crate::auth::{Cidr, is_origin};
+use crate::auth::{Cidr, RoomKey, is_origin};
 use crate::limits;
 
 /// A row of the table.
@@ -280,8 +280,12 @@ pub static KEYS: &[Key] = &[
         "Connections of one client address and shard that have not authenticated; another gets 429. An IPv6 /64 counts \
          as one address.",
         number!(server.newcomers_max: u32, "connections", 1, 16_777_216)),
+    row("server.rooms_calls_per_minute", "rooms-calls-per-minute",
+        "Calls of POST /api/rooms and of its join that one client address and shard may make in a minute; another gets \
+         429.",
+        number!(server.rooms_calls_per_minute: u32, "calls", 1, 1_000_000)),
     known_as("DATA_DIR", row("server.data_dir", "data-dir",
-        "Folder for what must survive the process: the bus's log. Unset: all is kept in memory and gone with the process.",
+        "Folder for what must survive the process: the bus's log and the services' records. Unset: all is kept in memory and gone with the process.",
         text!(server.data_dir, "a path", "/var/lib/ringgate", secret: false))),
 
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
@@ -296,6 +300,19 @@ pub static KEYS: &[Key] = &[
     row("auth.jwt_audience", "jwt-audience",
         "The aud claim that tokens must have, alone or in a list. Unset: not checked.",
         text!(auth.jwt_audience, "a text", "ringgate", secret: false)),
+    row("auth.room_token_key", "room-token-key",
+        "Secret of the tokens of room hubs. Unset: one is made, kept in data_dir if that is set, else gone with the \
+         process. Better set by environment than in a file or flag.",
+        Kind::Text {
+            expected: "a secret text of 32 bytes or more",
+            example: "<what `openssl rand -hex 32` prints>",
+            secret: true,
+            read: |config| config.auth.room_token_key.clone(),
+            write: |config, value| {
+                config.auth.room_token_key = Some(value.to_owned());
+                value.len() >= RoomKey::BYTES
+            },
+        }),
 
     known_as("API_KEY", row("admin.api_keys", "api-keys",
         "Keys that open the server API on the health port. Unset: it answers nobody; in dev mode a key is made.",

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::id::{ConnAddr, ConnectionId, EventId, SessionId};
 use crate::limits;
-use crate::message::{Append, ErrorCode, PresenceChange, PresenceKind};
+use crate::message::{Append, ErrorCode, HubChange, PresenceChange, PresenceKind};
 use crate::ports::{Accepted, Bus, Completed, Ticket};
 use crate::time::WallMillis;
 
@@ -24,13 +24,22 @@ pub struct Announcer {
     nonce: u64,
     incarnation: u64,
     topic: Arc<str>,
+    rooms_topic: Arc<str>,
     /// Changes there were; orders what waits, and tells ids apart.
     counter: u64,
     waiting: BTreeMap<u64, Waiting>,
+    /// What the rooms service is to be told of hubs, which goes first.
+    hubs: VecDeque<Append>,
     /// Given to the bus and not yet accepted, in order.
-    unconfirmed: VecDeque<(Ticket, u64, Waiting)>,
+    unconfirmed: VecDeque<(Ticket, Given)>,
     completed: Vec<Completed>,
     by_subject: HashMap<Subject, u64, FixedState>,
+}
+
+/// What was given to the bus.
+enum Given {
+    Change(u64, Waiting),
+    Hub(Append),
 }
 
 /// A change that the bus has not taken.
@@ -58,8 +67,10 @@ impl Announcer {
             nonce,
             incarnation,
             topic: TOPIC.into(),
+            rooms_topic: ROOMS_TOPIC.into(),
             counter: 0,
             waiting: BTreeMap::new(),
+            hubs: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             completed: Vec::new(),
             by_subject: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -69,7 +80,44 @@ impl Announcer {
     /// Changes that the bus has not taken yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.hubs.len()
+    }
+
+    /// Records of hubs that the bus has not taken yet.
+    #[must_use]
+    pub fn hubs_waiting(&self) -> usize {
+        self.hubs.len()
+    }
+
+    /// Says these changes of hubs, as far as the bus takes them. The rooms service reads two topics, between which there
+    /// is no order: it hears of a hub in each, before anything that concerns the hub.
+    pub fn announce_hubs(&mut self, wall: WallMillis, changes: impl Iterator<Item = HubChange>) {
+        for change in changes {
+            let topics = [(&self.topic, TOPIC), (&self.rooms_topic, ROOMS)];
+            let appends = topics.map(|(topic, module)| hub_record(wall, topic, module, &change));
+            self.hubs.extend(appends);
+        }
+        self.confirm();
+        self.give_hubs(wall);
+    }
+
+    /// Whether the bus took all that there is to say of hubs.
+    fn give_hubs(&mut self, wall: WallMillis) -> bool {
+        while self.unconfirmed.len() < limits::BUS_PENDING
+            && let Some(append) = self.hubs.front()
+        {
+            let outcome = self.bus.append(wall, append);
+            if outcome == Err(ErrorCode::Unavailable) {
+                return false;
+            }
+            let Some(append) = self.hubs.pop_front() else { return true };
+            match outcome {
+                Ok(Accepted::Now) => {}
+                Ok(Accepted::Pending(ticket)) => self.unconfirmed.push_back((ticket, Given::Hub(append))),
+                Err(code) => tracing::error!(code = code.name(), "the bus refused a hub's record for good"),
+            }
+        }
+        self.hubs.is_empty()
     }
 
     /// Says these changes and those that wait, as far as the bus takes them.
@@ -78,6 +126,9 @@ impl Announcer {
             self.put(change);
         }
         self.confirm();
+        if !self.give_hubs(wall) {
+            return;
+        }
         while self.unconfirmed.len() < limits::BUS_PENDING
             && let Some((&counter, Waiting { change, .. })) = self.waiting.first_key_value()
         {
@@ -92,7 +143,9 @@ impl Announcer {
             let Some((_, said)) = self.waiting.pop_first() else { return };
             match outcome {
                 Ok(Accepted::Now) => {}
-                Ok(Accepted::Pending(ticket)) => self.unconfirmed.push_back((ticket, counter, said)),
+                Ok(Accepted::Pending(ticket)) => {
+                    self.unconfirmed.push_back((ticket, Given::Change(counter, said)));
+                }
                 Err(code) => tracing::error!(code = code.name(), "the bus refused a presence record for good"),
             }
         }
@@ -108,11 +161,16 @@ impl Announcer {
                 break;
             }
             let confirmed = self.unconfirmed.pop_front();
-            debug_assert!(confirmed.is_some_and(|(expected, ..)| expected == ticket), "completed in order");
+            debug_assert!(confirmed.is_some_and(|(expected, _)| expected == ticket), "completed in order");
         }
         if refused {
             // Not by subject: a later change of it counts on this one's having been said.
-            self.waiting.extend(self.unconfirmed.drain(..).map(|(_, counter, said)| (counter, said)));
+            for (_, given) in self.unconfirmed.drain(..).rev() {
+                match given {
+                    Given::Change(counter, said) => _ = self.waiting.insert(counter, said),
+                    Given::Hub(append) => self.hubs.push_front(append),
+                }
+            }
         }
     }
 
@@ -184,6 +242,68 @@ fn subject(change: &PresenceChange) -> Subject {
     }
 }
 
+/// `<module>.opened` or `<module>.enrolled`, under an id that is the same whenever it is said.
+fn hub_record(wall: WallMillis, topic: &Arc<str>, module: &str, change: &HubChange) -> Append {
+    let (name, room, player, payload) = match change {
+        HubChange::Opened { room, code, max_players } => {
+            let payload =
+                HubPayload { code: Some(code.as_str()), max_players: Some(*max_players), ..HubPayload::of(room) };
+            ("opened", room, "", payload)
+        }
+        HubChange::Enrolled { room, player, name, in_place_of } => {
+            let (player_id, in_place_of) = (Some(&**player), in_place_of.as_deref());
+            let payload = HubPayload { player_id, display_name: Some(name), in_place_of, ..HubPayload::of(room) };
+            ("enrolled", room, &**player, payload)
+        }
+    };
+    let id = EventId::v5(&HUBS, &[name.as_bytes(), b"\0", room.as_bytes(), b"\0", player.as_bytes()]);
+    let envelope = HubEnvelope {
+        event_id: id.to_string(),
+        event_type: format!("{module}.{name}"),
+        timestamp: wall.rfc3339(),
+        payload: HubPayload { kind: name, ..payload },
+    };
+    Append {
+        from: ConnAddr::NOBODY,
+        correlation: 0,
+        topic: Arc::clone(topic),
+        key: room.as_bytes().into(),
+        value: simd_json::to_vec(&envelope).expect("plain text is always JSON").into(),
+    }
+}
+
+#[derive(Serialize)]
+struct HubEnvelope<'a> {
+    event_id: String,
+    event_type: String,
+    timestamp: String,
+    payload: HubPayload<'a>,
+}
+
+#[derive(Serialize)]
+struct HubPayload<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    room_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_players: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    player_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_place_of: Option<&'a str>,
+}
+
+impl<'a> HubPayload<'a> {
+    fn of(room_id: &'a str) -> Self {
+        let (code, max_players, player_id, display_name, in_place_of) = (None, None, None, None, None);
+        Self { kind: "", room_id, code, max_players, player_id, display_name, in_place_of }
+    }
+}
+
 #[derive(Serialize)]
 struct Envelope<'a> {
     event_id: String,
@@ -217,6 +337,11 @@ struct Payload<'a> {
 
 /// Also the module in front of the records' types.
 const TOPIC: &str = "gateway.presence";
+/// Where commands for hubs go, and the module in front of their types.
+const ROOMS_TOPIC: &str = "rooms.commands";
+const ROOMS: &str = "rooms.command";
+/// Namespace of the ids of what is said of hubs.
+const HUBS: [u8; 16] = *b"ringgate hubs\0\0\0";
 
 #[cfg(test)]
 mod tests {
@@ -226,7 +351,7 @@ mod tests {
 
     use super::*;
     use crate::close::CloseReason;
-    use crate::id::{ConnKey, NodeId};
+    use crate::id::{ConnKey, NodeId, RoomCode};
     use crate::ports::{Durability, Record};
 
     #[derive(Default)]
@@ -302,6 +427,41 @@ mod tests {
         assert!(records[4].ends_with(r#""gateway_id":"gw:1","reason":"connection_lost"}}"#), "{}", records[4]);
         let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record[..52].to_owned()).collect();
         assert_eq!(ids.len(), 5);
+    }
+
+    /// Of a hub both topics are told, in order, before anybody is said to be in it, however late the bus takes it; what is
+    /// said again has its old id.
+    #[test]
+    fn hubs_come_before_their_players() {
+        let (mut announcer, shared) = rig();
+        let opened = || HubChange::Opened { room: "r".into(), code: RoomCode::of(0), max_players: 3 };
+        let enrolled = || HubChange::Enrolled {
+            room: "r".into(),
+            player: "p".into(),
+            name: "P".into(),
+            in_place_of: Some("q".into()),
+        };
+        shared.lock().unwrap().room_for = 1;
+        announcer.announce_hubs(WallMillis(5), [opened(), enrolled()].into_iter());
+        announcer.announce(WallMillis(5), std::iter::once(change(1, PresenceKind::Joined("r".into()))));
+        assert_eq!((announcer.hubs_waiting(), announcer.waiting()), (3, 4));
+        shared.lock().unwrap().room_for = usize::MAX;
+        announcer.announce(WallMillis(6), std::iter::empty());
+        assert_eq!(announcer.waiting(), 0);
+        let records = std::mem::take(&mut shared.lock().unwrap().records);
+        let types =
+            ["gateway.presence.opened", "rooms.command.opened", "gateway.presence.enrolled", "rooms.command.enrolled"];
+        for (record, event_type) in records.iter().zip(types) {
+            assert!(record.contains(&format!("\"event_type\":\"{event_type}\"")), "{record}");
+        }
+        let payload = r#""payload":{"type":"opened","room_id":"r","code":"AAAAAA","max_players":3}}"#;
+        assert!(records[0].ends_with(payload), "{}", records[0]);
+        let payload =
+            r#""payload":{"type":"enrolled","room_id":"r","player_id":"p","display_name":"P","in_place_of":"q"}}"#;
+        assert!(records[3].ends_with(payload), "{}", records[3]);
+        assert!(records[4].contains("gateway.presence.joined"));
+        announcer.announce_hubs(WallMillis(9), std::iter::once(opened()));
+        assert_eq!(shared.lock().unwrap().records[0][..50], records[0][..50], "the same id");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Session records in this process's memory (DELIVERY §6): sans-IO and deterministic, `now` and the hash seed are
+//! Session records and room hubs in this process's memory (DELIVERY §6): sans-IO and deterministic, `now` and the hash seed are
 //! arguments. A record lives while it has an owner, and for the resume window behind its last.
 //!
 //! Law: a session has one owner, and a new one is told `Resumed` only after the former said `Detached`, or after
@@ -11,18 +11,22 @@ use std::time::Duration;
 
 use foldhash::quality::FixedState;
 
+use super::hubs::Hubs;
 use super::sessions::{Sessions, Slot};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::limits;
-use crate::message::{PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord};
-use crate::ports::Presence;
+use crate::message::{
+    HubChange, HubMessage, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord,
+};
+use crate::ports::{Presence, Store, StoreError};
 use crate::time::Monotonic;
 
 /// Presence of a node that has no Redis. See the module.
 #[derive(Debug)]
 pub struct EmbeddedPresence {
     sessions: Sessions,
+    hubs: Hubs,
     takeovers: HashMap<Slot, Takeover, FixedState>,
     /// Of `takeovers`, by time.
     deadlines: BTreeSet<(Monotonic, Slot)>,
@@ -46,6 +50,7 @@ impl EmbeddedPresence {
     pub fn new(resume_window: Duration, detached_max: usize, seed: u64) -> Self {
         Self {
             sessions: Sessions::new(seed),
+            hubs: Hubs::new(resume_window, seed),
             takeovers: HashMap::with_hasher(FixedState::with_seed(seed)),
             deadlines: BTreeSet::new(),
             resume_window,
@@ -58,6 +63,21 @@ impl EmbeddedPresence {
     #[must_use]
     pub fn announcing(self) -> Self {
         Self { changes: Some(Vec::new()), ..self }
+    }
+
+    /// The same with the hubs that the store has, and keeping all of them there.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn keeping_hubs_in(mut self, now: Monotonic, store: Box<dyn Store>) -> Result<Self, StoreError> {
+        self.hubs.keep_in(now, store)?;
+        Ok(self)
+    }
+
+    /// Hubs, and the bytes of the messages that are kept of them.
+    #[must_use]
+    pub fn hubs(&self) -> (usize, usize) {
+        self.hubs.sizes()
     }
 
     /// Sessions kept, attached or not.
@@ -174,6 +194,25 @@ impl EmbeddedPresence {
         replies.push(PresenceReply::Resumed { to, record: Box::new(record) });
     }
 
+    /// The session of a hub's player: the one there is, or this.
+    fn attach(
+        &mut self,
+        now: Monotonic,
+        from: ConnAddr,
+        room: &str,
+        record: SessionRecord,
+        token: TokenHash,
+        replies: &mut Vec<PresenceReply>,
+    ) {
+        if !self.hubs.enter(now, room, &record.user) {
+            replies.push(PresenceReply::Expired { to: from });
+        } else if self.sessions.by_token(token).is_some() {
+            self.resume(now, from, token, replies);
+        } else {
+            self.open(from, record, token, replies);
+        }
+    }
+
     /// Keeps what others are to be told, if somebody asks.
     fn changed(&mut self, slot: Slot, connection: ConnAddr, kind: PresenceKind) {
         if let Some(changes) = &mut self.changes {
@@ -246,6 +285,25 @@ impl Presence for EmbeddedPresence {
                 let (members, next) = self.sessions.members(&room, after, limits::PRESENCE_LOOK);
                 replies.push(PresenceReply::Members { to: from, members, next });
             }
+            PresenceRequest::CreateHub(hub) => {
+                let outcome = self.hubs.create(now, &hub);
+                replies.push(PresenceReply::Enrolled { to: hub.from, outcome });
+            }
+            PresenceRequest::JoinHub(join) => {
+                let outcome = self.hubs.join(now, &join, |player| self.sessions.by_user(player).is_some());
+                replies.push(PresenceReply::Enrolled { to: join.from, outcome });
+            }
+            PresenceRequest::FindHub { from, code } => {
+                replies.push(PresenceReply::Hub { to: from, hub: self.hubs.find(code).map(Box::new) });
+            }
+            PresenceRequest::Attach { from, room, record, token } => {
+                self.attach(now, from, &room, *record, token, replies);
+            }
+            PresenceRequest::HubState { from, room } => {
+                let owner = |player: &str| self.sessions.by_user(player).and_then(|slot| self.sessions.owner(slot));
+                let state = self.hubs.state(&room, |player| owner(player).is_some());
+                replies.push(PresenceReply::HubState { to: from, state: Box::new(state) });
+            }
         }
     }
 
@@ -253,7 +311,16 @@ impl Presence for EmbeddedPresence {
         self.advance(now, replies);
         let expiry = self.sessions.oldest_detached().map_or(Monotonic::NEVER, |(_, until)| until);
         let takeover = self.deadlines.first().map_or(Monotonic::NEVER, |(deadline, _)| *deadline);
-        expiry.min(takeover)
+        self.hubs.poll(now, |player| self.sessions.by_user(player).is_some());
+        expiry.min(takeover).min(self.hubs.next())
+    }
+
+    fn hub_changes(&mut self, out: &mut Vec<HubChange>) {
+        self.hubs.changes(out);
+    }
+
+    fn said(&mut self, room: &str, message: HubMessage) {
+        self.hubs.said(room, message);
     }
 
     fn changes(&mut self, out: &mut Vec<PresenceChange>) {

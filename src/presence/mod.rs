@@ -4,9 +4,12 @@
 
 mod announce;
 mod embedded;
+mod hubs;
+mod listener;
 mod peer;
 mod sessions;
 
 pub use announce::Announcer;
 pub use embedded::EmbeddedPresence;
+pub use listener::Listener;
 pub use peer::PresencePeer;

@@ -65,6 +65,12 @@ pub struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
+    /// A field on the top level as it stands, valid JSON.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&'a str> {
+        self.object.value(name)
+    }
+
     /// What a field on the top level says: a string, or a number's digits, since ids may be sent as numbers. `None` if
     /// it is absent or anything else. No length is checked.
     #[must_use]

@@ -29,7 +29,7 @@ pub fn start_log(log: &Log) {
 /// One line that says what runs, with its parts in words; in dev mode tokens and commands to paste.
 pub fn ready(config: &Config, keys: &Keys, api_keys: &[String], address: SocketAddr, admin: SocketAddr, parts: &str) {
     let mut text = format!(
-        "ringgate {} listens on ws://{address}/ws/frames\n{parts}, health http://{admin}/health\n",
+        "ringgate {} listens on ws://{address}/ws (JSON) and /ws/frames (binary)\n{parts}, health http://{admin}/health\n",
         env!("CARGO_PKG_VERSION"),
     );
     if let (true, Some(signer)) = (config.server.dev, &keys.signer) {

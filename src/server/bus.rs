@@ -59,6 +59,14 @@ impl NodeBus {
         }
     }
 
+    /// The numbering of a topic.
+    pub fn epoch(&self, topic: &str) -> u64 {
+        match self {
+            Self::Memory(bus) => Bus::epoch(bus, topic),
+            Self::Disk(bus) => Bus::epoch(bus, topic),
+        }
+    }
+
     /// The topics, to be looked at.
     pub fn view(&self) -> Arc<dyn LogView> {
         match self {

@@ -61,7 +61,7 @@ impl Reloader {
         for warning in warnings {
             tracing::warn!("SIGHUP: {warning}");
         }
-        let reloaded = |key: &str| ["auth.", "admin."].iter().any(|section| key.starts_with(section));
+        let reloaded = |key: &str| ["auth.jwt", "admin."].iter().any(|section| key.starts_with(section));
         for key in config::differing(&self.running, &config).into_iter().filter(|key| !reloaded(key)) {
             tracing::warn!("SIGHUP: {key} differs from what runs; it takes effect at the next start");
         }

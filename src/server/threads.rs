@@ -20,7 +20,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::message::Event;
 use crate::ports::Bus;
-use crate::presence::{Announcer, EmbeddedPresence, PresencePeer};
+use crate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::shard::driver::Driver;
@@ -253,14 +253,16 @@ impl Peers {
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let store = open_store(config)?;
+        let embedded = open_presence(config, seed)?;
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
-            let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
-            // A handle of its own, so that it is woken when the bus has taken or refused what it says.
-            let says = presence_log.reader(&[], Arc::new(ThreadWaker::new(thread::current())));
+            // Handles of its own, so that it is woken when the bus has taken or refused what it says.
+            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+            let says = presence_log.reader(&[], Arc::clone(&wake));
+            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake));
             drop(presence_log);
             let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
-            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer);
+            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
             if let Ok(wakes) = presence_gate.recv() {
                 let wakes: Vec<Arc<dyn Wake>> = wakes;
                 peer::run(&mut peer, &wakes, clock, stop);
@@ -358,6 +360,17 @@ fn open_store(config: &Config) -> Result<SqliteStore, String> {
     let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
     let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
     SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+}
+
+/// Presence in memory; with `data_dir` it keeps its hubs in the store.
+fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {
+    let window = config.delivery.resume_window;
+    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
+    if config.server.data_dir.is_none() {
+        return Ok(presence);
+    }
+    let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
+    hubs.map_err(|error| error.to_string())
 }
 
 /// The services of this node, on the calling thread.

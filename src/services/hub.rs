@@ -47,6 +47,17 @@ pub enum Command<'a> {
     },
 }
 
+/// A player who got a place in a hub.
+#[derive(Clone, Copy, Debug)]
+pub struct Enrolled<'a> {
+    /// Player id.
+    pub player: &'a str,
+    /// Display name.
+    pub name: &'a str,
+    /// Whose place it was, if it was one's.
+    pub in_place_of: Option<&'a str>,
+}
+
 /// A hub's state: its record.
 #[derive(Serialize, Deserialize, Debug)]
 struct Hub {
@@ -110,9 +121,17 @@ impl Hubs {
         out.writes.push(Write::Room { room: room.into(), code: code.into(), max_players, at: now });
     }
 
-    /// A player got a token for the room.
-    pub fn enrolled(&mut self, now: WallMillis, room: &str, player: &str, name: &str, out: &mut Outbox) {
+    /// A player got a token for the room, and perhaps the place of another one. An empty room then waits anew.
+    pub fn enrolled(&mut self, now: WallMillis, room: &str, enrolled: &Enrolled<'_>, out: &mut Outbox) {
+        let Enrolled { player, name, in_place_of } = *enrolled;
+        let window = self.resume_window;
         let Some(hub) = self.hubs.get_mut(room) else { return };
+        if let Some(gone) = in_place_of.filter(|gone| !hub.present.iter().any(|player| *player.user == **gone)) {
+            hub.enrolled.remove(gone);
+        }
+        if let Some(until) = &mut hub.empty_until {
+            *until = (*until).max(after(now, window));
+        }
         if hub.enrolled.len() >= hub.max_players as usize && !hub.enrolled.contains_key(player) {
             return;
         }

@@ -18,14 +18,14 @@ impl Connection {
     /// Frames `from..to` of a batch, of which some are marked: what this member may not see becomes an advance, what
     /// frames do is done. `from < to <= batch.len()`.
     pub fn deliver_marked(&mut self, cx: &mut Cx<'_>, handles: &mut Handles<'_>, from: u32, to: u32) {
-        let Phase::Open(session) = &self.phase else { return };
-        let user = Arc::clone(&session.user);
-        let marks = handles.batch().marks();
+        // Every member walks over the marks, so nothing is allocated or counted atomically for it.
+        let batch = handles.of(self.form(), View::Whole).clone();
+        let marks = batch.marks();
         let first = marks.partition_point(|mark| mark.index < from);
-        let marks: Vec<_> = marks[first..].iter().take_while(|mark| mark.index < to).cloned().collect();
         let mut at = from;
-        for mark in marks {
-            let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&user));
+        for mark in marks[first..].iter().take_while(|mark| mark.index < to) {
+            let Phase::Open(session) = &self.phase else { return };
+            let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&session.user));
             if hidden {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
                 self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
@@ -86,12 +86,12 @@ impl Connection {
     fn enter(&mut self, cx: &mut Cx<'_>, act: &Act) {
         let Phase::Open(session) = &mut self.phase else { return };
         let scope = Scope::Room(Arc::clone(&act.room));
-        let asks_home = |joining: &Joining| joining.scope == scope && !joining.at_service();
-        if session.joining.iter().any(asks_home) || session.rooms.iter().any(|seat| seat.scope == scope) {
+        let admitted = |joining: &Joining| joining.scope == scope && joining.step == JoinStep::Admitted;
+        if session.joining.iter().any(admitted) || session.rooms.iter().any(|seat| seat.scope == scope) {
             return;
         }
-        let asked = session.joining.iter().position(|joining| joining.scope == scope);
-        let correlation = asked.map_or(0, |at| session.joining.remove(at).correlation);
+        // A JOIN on its way is answered by this one.
+        let correlation = session.undo_join(&scope).unwrap_or(0);
         if !session.has_room_for_one(cx.settings.rooms_max) {
             let text = format!("room {}: a session has at most {} rooms", act.room, cx.settings.rooms_max);
             return self.error(cx, ErrorCode::Forbidden, 0, &text);

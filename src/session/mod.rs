@@ -15,6 +15,8 @@ mod effects;
 mod frames;
 mod gateway;
 mod handshake;
+mod hub;
+mod lobby;
 mod lookups;
 mod page;
 mod settings;
@@ -46,6 +48,8 @@ pub struct Cx<'a> {
     pub pool: &'a mut crate::delivery::Pool,
     /// The shard's connections that have not authenticated, by address.
     pub newcomers: &'a mut crate::auth::Newcomers,
+    /// Calls of the rooms API, by address.
+    pub visits: &'a mut crate::auth::Visits,
     /// What the shard shows.
     pub stats: &'a ShardStats,
     /// Where dialect A's fields are found; scratch.

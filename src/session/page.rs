@@ -29,7 +29,7 @@ impl Connection {
         if let Some(asset) = cx.settings.page.iter().find(|asset| asset.path == request.path) {
             // What a page was made of is asked for anew after each start: another build may have other files.
             let page = Page { content_type: asset.content_type, cache_control: "no-cache", body: asset.body };
-            self.respond(cx, &websocket::page_response(&page, request.head_only));
+            self.respond(cx, &websocket::page_response(&page, request.head_only()));
             return true;
         }
         if request.path != TOKEN_PATH || cx.settings.guests.is_none() {
@@ -38,7 +38,7 @@ impl Connection {
         match guest_token(cx, request) {
             Ok(body) => {
                 let page = Page { content_type: "application/json", cache_control: "no-store", body: &body };
-                self.respond(cx, &websocket::page_response(&page, request.head_only));
+                self.respond(cx, &websocket::page_response(&page, request.head_only()));
             }
             Err(refusal) => self.refuse(cx, &refusal.response()),
         }

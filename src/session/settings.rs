@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Asset;
-use crate::auth::{Cidr, Signer, Verifier};
+use crate::auth::{Cidr, RoomKey, Signer, Verifier};
 use crate::delivery;
 use crate::id::{ConnAddr, ConnectionId, NodeId};
 use crate::limits;
@@ -17,6 +17,12 @@ use crate::time::Rate;
 pub struct Settings {
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
+    /// Signs and checks room tokens.
+    pub room_key: RoomKey,
+    /// The numbering of the topic `rooms.events`.
+    pub rooms_epoch: u64,
+    /// How often one address may call the rooms API.
+    pub rooms_calls: Rate,
     /// The type table.
     pub routes: Arc<Routes>,
     /// Allowed origins beside the same host and localhost.

@@ -136,6 +136,7 @@ impl<D: Driver> Shard<D> {
                 ledger,
                 pool,
                 newcomers,
+                visits,
                 stats,
                 random,
                 json,
@@ -151,6 +152,7 @@ impl<D: Driver> Shard<D> {
                 ledger,
                 pool,
                 newcomers,
+                visits,
                 stats,
                 json,
                 fields,
@@ -178,7 +180,8 @@ impl<D: Driver> Shard<D> {
                 self.members.identify(key.slot, user, session, publisher);
             }
             Output::Join { scope, session, publisher, admitted, entry, resume } => {
-                if resume.is_some() && self.resuming.last() != Some(&key) {
+                let resumes = self.slots.connection(key).is_some_and(Connection::is_resuming);
+                if resumes && self.resuming.last() != Some(&key) {
                     self.resuming.push(key);
                 }
                 self.members.expect_join(&scope);

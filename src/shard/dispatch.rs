@@ -220,7 +220,12 @@ impl<D: Driver> Shard<D> {
         let session = match &reply {
             PresenceReply::Resumed { record, .. } => Some(record.session),
             PresenceReply::Stop { session, .. } => Some(*session),
-            PresenceReply::Opened { .. } | PresenceReply::Expired { .. } | PresenceReply::Members { .. } => None,
+            PresenceReply::Opened { .. }
+            | PresenceReply::Expired { .. }
+            | PresenceReply::Members { .. }
+            | PresenceReply::Enrolled { .. }
+            | PresenceReply::Hub { .. }
+            | PresenceReply::HubState { .. } => None,
         };
         let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
         if let (None, Some(session)) = (called, session) {

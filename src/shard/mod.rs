@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::auth::Newcomers;
+use crate::auth::{Newcomers, Visits};
 use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
@@ -73,6 +73,7 @@ pub struct Shard<D: Driver> {
     homes: Homes,
     members: Members,
     newcomers: Newcomers,
+    visits: Visits,
     slots: Slots,
     settings: Latest<Settings>,
     stats: Arc<ShardStats>,
@@ -134,6 +135,7 @@ impl<D: Driver> Shard<D> {
                 let settings = &config.settings;
                 Newcomers::new(settings.newcomers_max, settings.trusted_proxies.clone(), config.seed)
             },
+            visits: Visits::new(limits::ROOMS_CALLERS, config.seed),
             slots: Slots::default(),
             pool: Pool::new(config.seed),
             timers: Wheel::new(now, TIMER_GRANULARITY),

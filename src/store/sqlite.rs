@@ -4,6 +4,8 @@
 //! journal is written ahead and given to the kernel with every batch, so that a killed process loses nothing; a machine
 //! that loses power may lose the newest batches, whose inputs the services then do again from the bus.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction, params};
@@ -104,6 +106,9 @@ impl Store for SqliteStore {
 }
 
 fn open_file(file: &Path) -> rusqlite::Result<Connection> {
+    // SQLite would make it readable for everybody; what it makes beside it has the modes of the file. Where this fails,
+    // SQLite says why.
+    let _ = OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(file);
     let db = Connection::open(file)?;
     db.busy_timeout(BUSY)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
@@ -176,6 +181,8 @@ fn failed(place: &str, error: &rusqlite::Error) -> StoreError {
     StoreError { place: place.into(), cause: format!("{error}{remedy}") }
 }
 
+/// Hashes of passwords and players' words are nobody's but this user's, as in the log.
+const MODE: u32 = 0o600;
 /// How long a transaction of somebody's who looks into the file is waited for.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 /// `created_at` is in milliseconds since the Unix epoch; `seq` counts without holes what was stored.
@@ -207,6 +214,8 @@ const MESSAGES: &str = "SELECT m.id, m.room_player_id, p.display_name, m.message
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn memory(messages_max: u64) -> SqliteStore {
@@ -269,6 +278,8 @@ mod tests {
         let mut store = SqliteStore::open(&settings).unwrap();
         assert_eq!((store.load("rooms").unwrap().len(), store.messages("r", 9).unwrap().len()), (1, 1));
         drop(store);
+        let mode = std::fs::metadata(folder.join("store.sqlite")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}: hashes of passwords and what players said are nobody else's");
         std::fs::write(folder.join("other"), vec![7; 4096]).unwrap();
         for (file, told) in [("other", "move the file away"), ("no/such", "make its folder")] {
             let settings = StoreSettings { file: Some(folder.join(file)), messages_max: 10 };

@@ -256,6 +256,11 @@ impl Homes {
         debug_assert!(self.dirty.is_empty(), "joins are answered on sealed streams");
         let scope = &join.scope;
         if let Scope::Room(_) = scope {
+            // Before a publisher opens it: a room that a backend lets into is not open.
+            if join.admitted {
+                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+                home.admits |= !home.open;
+            }
             if join.publisher {
                 self.open_room(now, scope)?;
             }
@@ -263,9 +268,9 @@ impl Homes {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
             }
-            if join.admitted {
-                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
-                home.admits |= !home.open;
+            // What members relay needs the handle of one of the room's streams, and so does the check that ends the room.
+            if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
+                self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
             }
             let entitled = join.admitted || join.publisher;
             let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
@@ -509,7 +514,8 @@ impl Homes {
         }
         if item.class == Class::Delta {
             let wire = &stream.pending.bytes()[from..];
-            stream.deltas.set(now, item.key, item.place, wire, limits::HOME_DELTA_KEYS);
+            stream.deltas.set(now, item.key, item.place, wire);
+            stream.deltas.bound(limits::HOME_DELTA_KEYS, limits::HOME_DELTA_BYTES);
         } else if item.forgets {
             stream.deltas.forget(item.key);
         }
@@ -615,7 +621,7 @@ impl HomeStream {
     /// Where a member starts (DELIVERY §6 "Recovered").
     fn start(&self, join: &JoinRequest) -> StreamStart {
         let known = &self.introduction.position;
-        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream);
+        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
         // What was said to a session from its first moment on is for it, however late it asks.
         let beginning = Position { place: 0, ..known.clone() };
         let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);
@@ -652,9 +658,15 @@ impl HomeStream {
 
     fn resume_start(&self, resume: &ResumeFrom) -> Start {
         let name = &self.introduction.position.stream;
-        let mut known = resume.positions.iter().chain(&resume.entered);
-        let own = Position { place: 0, ..self.introduction.position.clone() };
-        self.start_behind(known.find(|position| position.stream == *name).unwrap_or(&own))
+        let named = |positions: &'_ [Position]| positions.iter().find(|position| position.stream == *name).cloned();
+        let own = || Position { place: 0, ..self.introduction.position.clone() };
+        let entered = named(&resume.entered);
+        let mut position = named(&resume.positions).or_else(|| entered.clone()).unwrap_or_else(own);
+        // What was said before the session came in is not for it, wherever its client says that it stands.
+        if let Some(entered) = entered.filter(|entered| entered.epoch == position.epoch) {
+            position.place = position.place.max(entered.place);
+        }
+        self.start_behind(&position)
     }
 }
 

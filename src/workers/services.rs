@@ -120,6 +120,8 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             poison_logged: false,
             store_logged: false,
         };
+        // A bus on disk counts its readers from its oldest record on, and a full topic would bring nothing to commit.
+        worker.tell_done();
         worker.remember(settings.resume_window);
         worker.recover(plan.filter(|_| same));
         if let Some(at) = settings.restarted {
@@ -200,12 +202,17 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             return outcome;
         }
         self.behind = false;
+        self.tell_done();
+        Ok(())
+    }
+
+    /// Tells the bus what it may forget: what the records that are written down tell of.
+    fn tell_done(&mut self) {
         let waiting = self.services.rooms.tickets().min().unwrap_or(u64::MAX);
         for (topic, next) in COMMAND_TOPICS.iter().zip(&self.next) {
             // What waits for its password is read again after a restart.
             self.bus.done(topic, if *topic == GAMES { waiting.min(*next) } else { *next });
         }
-        Ok(())
     }
 
     /// Carries a batch out; events that are `known` are on the bus already.

@@ -39,8 +39,15 @@ impl DataDir {
         Self(path)
     }
 
-    fn start(&self, flags: &[&str]) -> Gateway {
+    pub fn start(&self, flags: &[&str]) -> Gateway {
         Gateway::start(&[&["--data-dir", self.0.to_str().unwrap()], flags].concat())
+    }
+
+    /// Rows of a table of the store, with a condition perhaps.
+    pub fn rows(&self, table: &str) -> u64 {
+        let db = rusqlite::Connection::open(self.0.join("store.sqlite")).unwrap();
+        db.busy_timeout(DEADLINE).unwrap();
+        db.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     }
 
     /// All records of a topic, held against the law that offsets have no gap.

@@ -285,3 +285,41 @@ fn a_lost_session_is_told() {
         assert_eq!(thief.error().0, "auth_failed");
     });
 }
+
+/// A session that is resumed with a new token has that token's rights from then on, also when it comes back without one.
+#[test]
+fn a_resume_with_a_new_token_renews_the_session() {
+    on_each_driver(&[], |gateway| {
+        let grant = Grant { sub: "bob", roles: &["vip"], exp: Some(now_s() + 60), ..Grant::default() };
+        let first = Json::with_token(gateway, &signer().mint(&grant));
+        let mut client = Json::open(gateway);
+        client.authenticate(&json!({"resume": first.resume(), "token": token("bob", &["user"])}));
+        assert_eq!(client.session["roles"], json!(["user"]));
+        let again = Json::resumed(gateway, &first.resume(), &json!({}));
+        assert_eq!(again.session["session_id"], first.session["session_id"]);
+        assert_eq!(again.session["roles"], json!(["user"]));
+    });
+}
+
+/// Good tokens are checked at a bounded rate too; what is beyond it is refused and changes nothing.
+#[test]
+fn refreshes_are_rate_limited() {
+    on_each_driver(&["--moves-per-second", "5"], |gateway| {
+        let mut client = Json::player(gateway, "bob");
+        let refresh = json!({"type": "system.authenticate", "token": token("bob", &[]), "correlation_id": "r"});
+        let mut refused = 0;
+        for _ in 0..100 {
+            client.send(&refresh);
+            let answer = client.read();
+            match answer["code"].as_str() {
+                Some(code) => {
+                    assert_eq!((code, &answer["correlation_id"]), ("rate_limited", &json!("r")));
+                    refused += 1;
+                }
+                None => drop(client.expect("system.ack")),
+            }
+        }
+        assert!(refused > 0);
+        client.is_alive();
+    });
+}

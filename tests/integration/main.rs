@@ -9,6 +9,8 @@ mod http;
 
 /// A tungstenite client that holds every stream to its `prev` chain.
 mod client;
+/// The rooms API, and a tungstenite client of dialect B.
+mod hub;
 /// A tungstenite client of dialect A.
 mod json;
 /// A bare socket with frames made by hand.
@@ -27,6 +29,7 @@ mod console;
 mod disk;
 /// Signals, exit codes, what a failed start says.
 mod drain;
+mod effects;
 /// Dialect D end to end: rooms, frames, commands, battles, errors, close codes.
 mod gateway;
 /// Dialect A: all that a client must not send, and what it is told.
@@ -39,6 +42,10 @@ mod gateway_rooms;
 mod gateway_session;
 /// Clients that break the rules, beside one that keeps them.
 mod hostile;
+/// Dialect B end to end: tokens, chat, hidden events, resume, restarts.
+mod hubs;
+/// The rooms API: every status, CORS, rates, slow bodies.
+mod hubs_http;
 /// What an idle connection costs.
 mod idle;
 /// Thousands of connection lives leave nothing behind.

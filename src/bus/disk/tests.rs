@@ -154,6 +154,24 @@ fn retention_keeps_what_is_unread() {
     assert_eq!(values(&mut open(&config), "t"), [(103, b"x".to_vec())]);
 }
 
+/// A reader of a log that was there before counts as far behind, so that appends are refused, until it says how far it is.
+#[test]
+fn a_reader_that_comes_back_says_how_far_it_is() {
+    let scratch = Scratch::new();
+    let config = DiskConfig {
+        bounds: TopicBounds { records: 8, bytes: 1 << 20 },
+        ..disk_config(&scratch, WriterChoice::Thread)
+    };
+    let mut bus = open(&config);
+    (0..20).for_each(|_| put(&mut bus, "t", b"x").unwrap());
+    drop(bus);
+    let mut bus = open(&config);
+    let mut reader = bus.reader(&["t"], Arc::new(Count::default()));
+    assert_eq!(put(&mut bus, "t", b"x"), Err(ErrorCode::Unavailable));
+    reader.done("t", 20);
+    assert_eq!(put(&mut bus, "t", b"x"), Ok(()));
+}
+
 /// A disk that is full, and then is not. It writes a part before it refuses.
 struct Full {
     inner: ThreadSink,

@@ -53,7 +53,10 @@ fn said(reply: PresenceReply) -> Said {
         PresenceReply::Opened { .. } => Said::Opened(to),
         PresenceReply::Resumed { record, .. } => Said::Resumed(to, *record),
         PresenceReply::Expired { .. } => Said::Expired(to),
-        PresenceReply::Members { .. } => unreachable!("nobody asks for members here"),
+        other @ (PresenceReply::Members { .. }
+        | PresenceReply::Enrolled { .. }
+        | PresenceReply::Hub { .. }
+        | PresenceReply::HubState { .. }) => unreachable!("nobody asks for that here: {other:?}"),
         PresenceReply::Stop { session, .. } => Said::Stop(to, session),
     }
 }

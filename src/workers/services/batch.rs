@@ -51,14 +51,18 @@ struct Place {
 }
 
 impl Places {
-    /// Where to go on in the topics; from the beginning in those whose numbering is another. And whether it is the same
-    /// in all, so that a plan still means what it says.
+    /// Where to go on in the topics; from the beginning in those whose numbering is another, at the end of those that
+    /// are shorter than they were: such a log is an older copy, and what comes now is new. And whether all are as they
+    /// were, so that a plan still means what it says.
     pub fn next(&self, bus: &impl Bus) -> (Vec<u64>, bool) {
-        let next = COMMAND_TOPICS.map(|topic| {
+        let (mut next, mut same) = (Vec::with_capacity(COMMAND_TOPICS.len()), true);
+        for topic in COMMAND_TOPICS {
             let place = self.topics.get(topic).filter(|place| place.epoch == bus.epoch(topic));
-            place.map(|place| place.next)
-        });
-        (next.map(Option::unwrap_or_default).to_vec(), next.iter().all(Option::is_some))
+            let (_, end) = bus.range(topic);
+            same &= place.is_some_and(|place| place.next <= end);
+            next.push(place.map_or(0, |place| place.next.min(end)));
+        }
+        (next, same)
     }
 
     /// The places behind these offsets.

@@ -84,7 +84,12 @@ impl Services {
     pub fn input(&mut self, input: &Input<'_>, json: &mut Json, out: &mut Outbox) -> Result<(), EnvelopeError> {
         let command = parse_command(input.value, json)?;
         if input.topic == PRESENCE {
-            self.sighted(input.at, &command, out);
+            // Of hubs this topic and that of commands both tell, so that each does before it speaks of their players.
+            match &*command.event_type {
+                "gateway.presence.opened" => self.hub_made(input.at, Verb::HubOpened, &command, out),
+                "gateway.presence.enrolled" => self.hub_made(input.at, Verb::HubEnrolled, &command, out),
+                _ => self.sighted(input.at, &command, out),
+            }
             return Ok(());
         }
         let Some(verb) = Verb::of(input.topic, &command.event_type) else { return Ok(()) };
@@ -195,8 +200,10 @@ impl Services {
                 self.hubs.opened(now, &room, &code, max_players.unwrap_or(limits::ROOM_PLAYERS), out);
             }
             _ => {
+                let gone = field("in_place_of");
                 if let (Some(player), Some(name)) = (field("player_id"), field("display_name")) {
-                    self.hubs.enrolled(now, &room, &player, &name, out);
+                    let enrolled = hub::Enrolled { player: &player, name: &name, in_place_of: gone.as_deref() };
+                    self.hubs.enrolled(now, &room, &enrolled, out);
                 }
             }
         }

@@ -69,6 +69,31 @@ fn commands_are_done_once_and_others_left_alone() {
     assert_eq!((events.len(), done(&shared)), (3, 6));
 }
 
+/// A worker that is started anew and finds nothing to do tells the bus at once how far it is, or the bus would count it
+/// as far behind and refuse every command.
+#[test]
+fn a_worker_that_starts_tells_how_far_it_is() {
+    let shared = games(vec![start(1, "a", 1, 0)]);
+    spin(&mut worker(&shared), 0);
+    shared.0.lock().unwrap().done.clear();
+    assert_eq!(worker(&shared).turn(NOW, WallMillis(1)), Monotonic::NEVER, "there is nothing to do");
+    assert_eq!(done(&shared), 1);
+}
+
+/// Where the log was brought back from an older copy, its new commands are carried out, not taken for old ones.
+#[test]
+fn commands_behind_a_log_that_was_cut_are_done() {
+    let shared = games(vec![start(1, "a", 1, 0), start(2, "a", 1, 0), start(3, "a", 1, 0)]);
+    spin(&mut worker(&shared), 0);
+    shared.0.lock().unwrap().topics.get_mut(GAMES).unwrap().truncate(1);
+    let mut worker = worker(&shared);
+    spin(&mut worker, 1);
+    shared.0.lock().unwrap().put(GAMES, 2, start(4, "a", 1, 0));
+    let before = events(&shared).len();
+    spin(&mut worker, 2);
+    assert_eq!(events(&shared).len(), before + 2);
+}
+
 /// A full bus stops the services without losing or repeating an event, and without memory for what waits.
 #[test]
 fn a_full_bus_slows_the_services() {
@@ -322,6 +347,39 @@ fn a_hub_is_its_players() {
     assert_eq!(shared.0.lock().unwrap().messages.len(), 1);
     spin(&mut worker, 400_000);
     assert!(!shared.0.lock().unwrap().records.contains_key(&("hub".into(), "hub".into())));
+}
+
+/// Both topics tell of a hub before they speak of its players, so that whichever is read first misses nobody; said twice
+/// it is the same; a place that is given on is the new player's alone.
+#[test]
+fn hubs_are_told_of_in_both_topics() {
+    let shared = Shared::default();
+    let put = |topic: &str, record| shared.0.lock().unwrap().put(topic, 5, record);
+    let tell = |id: u32, verb: &str, fields: &str| {
+        let payload = format!(r#"{{"room_id":"hub",{fields}}}"#);
+        put("gateway.presence", command(id, &format!("gateway.presence.{verb}"), 0, 0, &payload));
+        put("rooms.commands", command(id, &format!("rooms.command.{verb}"), 0, 0, &payload));
+    };
+    let chat = |id, user| command(id, "rooms.command.chat", user, user, r#"{"room_id":"hub","message":"hi"}"#);
+    tell(1, "opened", r#""code":"ABCDEF","max_players":1"#);
+    tell(2, "enrolled", r#""player_id":"u1","display_name":"Ann""#);
+    put("gateway.presence", sighting(3, "joined", 1, Some("hub")));
+    put("rooms.commands", chat(4, 1));
+    let mut worker = worker(&shared);
+    spin(&mut worker, 5);
+    let told = || shown(&shared.0.lock().unwrap().texts("rooms.events"));
+    assert_eq!(told(), ["rooms.event.player_joined room_id:hub", "rooms.event.chat room_id:hub"]);
+    tell(5, "enrolled", r#""player_id":"u2","display_name":"Bob","in_place_of":"u1""#);
+    put("rooms.commands", chat(6, 2));
+    spin(&mut worker, 5);
+    assert_eq!(told().len(), 2, "who is there keeps the place");
+    put("gateway.presence", sighting(7, "left", 1, Some("hub")));
+    spin(&mut worker, 5);
+    tell(8, "enrolled", r#""player_id":"u2","display_name":"Bob","in_place_of":"u1""#);
+    put("rooms.commands", chat(9, 2));
+    put("rooms.commands", chat(10, 1));
+    spin(&mut worker, 5);
+    assert_eq!(told()[2..], ["rooms.event.player_left room_id:hub", "rooms.event.chat room_id:hub"]);
 }
 
 /// Events that end later, and some of them badly, arrive once each and in order, and a command counts as done only
