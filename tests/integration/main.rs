@@ -23,6 +23,8 @@ mod api;
 mod backend;
 /// RFC 6455, section by section.
 mod conformance;
+/// `ringgate connect` on `/ws`, in a pipe.
+mod console;
 /// `data_dir`: kill -9, restarts, folders that cannot be used.
 mod disk;
 /// Signals, exit codes, what a failed start says.
