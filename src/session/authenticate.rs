@@ -85,8 +85,8 @@ pub struct Joining {
     pub step: JoinStep,
 }
 
-/// See [`Joining`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// See [`Joining`]. It cannot be printed, for it may have a password.
+#[derive(Clone, PartialEq, Eq)]
 pub enum JoinStep {
     /// The home's answer; a room that is not open is then asked for with this password.
     Home { password: Option<Box<str>> },

@@ -68,6 +68,7 @@ fn command<'a>(form: PayloadForm, body: &'a [u8], roles: &'a [Box<str>]) -> Clie
         username: "player1",
         roles,
         room_id: Some("arena"),
+        password: None,
         form,
         body,
     }
@@ -112,6 +113,14 @@ fn a_client_cannot_forge_the_gateways_fields() {
         payload(&command(PayloadForm::Enriched, forged, &[])),
         format!(r#"{{{OURS},"n":1.50,"big":18446744073709551615}}"#)
     );
+}
+
+/// A password that is sealed stands in no form in the envelope, however the client spelled the field's name.
+#[test]
+fn a_sealed_password_takes_the_place_of_the_clients() {
+    let body = br#"{"password":"open","p\u0061ssword":"sesame","room_name":"r"}"#;
+    let command = ClientCommand { password: Some("hmac:x"), ..command(PayloadForm::Enriched, body, &[]) };
+    assert_eq!(payload(&command), format!(r#"{{{OURS},"password":"hmac:x","room_name":"r"}}"#));
 }
 
 /// What is not JSON travels as base64, and a raw payload byte for byte.

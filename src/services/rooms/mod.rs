@@ -2,7 +2,7 @@
 //!
 //! Laws: a room never has more players than its capacity, and a user is one player of a room however many sessions sit
 //! there; names are unique; a player who loses the last connection keeps the place for the resume window; an empty room
-//! ends after one. Passwords are kept as Argon2 hashes only and enter no event: hashing is [`Work`] that leaves with a
+//! ends after one. Passwords (seals of them, in the gateway's commands) are kept as Argon2 hashes only and enter no event: hashing is [`Work`] that leaves with a
 //! ticket and comes back through [`Rooms::finish`]. A wrong password is answered a fixed time behind its command, and
 //! guesses are counted, so that neither time nor patience finds it out.
 
