@@ -23,7 +23,7 @@ use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
 use crate::limits;
-use crate::message::{Event, Request};
+use crate::message::{Kept, Request};
 use crate::protocol::envelope::Json;
 use crate::protocol::frames::FramesEncoder;
 use crate::protocol::gateway::Fields;
@@ -167,9 +167,16 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Puts what a log kept into the homes. Call it before the first turn: nobody is served yet, so nobody is told.
-    pub fn rebuild(&mut self, events: impl Iterator<Item = Event>) {
-        for event in events {
+    /// Puts what a log and a store kept into the homes. Call it before the first turn: nobody is served yet, so nobody is told.
+    pub fn rebuild(&mut self, kept: impl Iterator<Item = Kept>) {
+        for kept in kept {
+            let event = match kept {
+                Kept::Event(event) => event,
+                Kept::Reserved(scope) => {
+                    self.reserve(&scope);
+                    continue;
+                }
+            };
             if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
                 tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
             }

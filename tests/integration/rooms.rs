@@ -2,13 +2,15 @@
 
 use ringgate::id::StreamHandle;
 use ringgate::message::ErrorCode;
-use ringgate::protocol::frames::types;
+use ringgate::protocol::frames::json::Join;
+use ringgate::protocol::frames::{client, types};
 
 use rustix::process::Signal;
 use simd_json::prelude::*;
 
 use crate::client::Client;
 use crate::disk::DataDir;
+use crate::hub::create as create_hub;
 use crate::node::on_each_driver;
 
 const SEND_MESSAGE: u16 = 1;
@@ -96,4 +98,33 @@ fn passwords_stay_within_the_gateway() {
         }
         gateway = dir.start(&[]);
     }
+}
+
+/// Rooms of the service and hubs are closed to who has neither their password nor their token, also when a game server
+/// joins them first: before anybody was there, and behind a crash.
+#[test]
+fn a_game_server_opens_no_room_of_a_service() {
+    let dir = DataDir::new();
+    let mut gateway = dir.start(&[]);
+    let mut host = Client::player(&gateway, "ann");
+    let create = br#"{"game_type":"bigger_dice","room_name":"My Room","password":"open sesame"}"#;
+    host.command(CREATE_ROOM, StreamHandle::NONE, 1, create);
+    let created = event(&mut host, "games.event.room_created");
+    let room = created.split(r#""room_id":""#).nth(1).unwrap().split('"').next().unwrap();
+    let hub = create_hub(&gateway, "Ann").room;
+    for _ in 0..2 {
+        let mut publisher = Client::publisher(&gateway, "server");
+        let mut stranger = Client::player(&gateway, "bob");
+        for (room, refused) in [(room, ErrorCode::WrongPassword), (&*hub, ErrorCode::Forbidden)] {
+            publisher.join(room);
+            stranger.send(|out| client::join(out, 9, &Join { room, password: Some("x") }));
+            assert_eq!(stranger.expect(types::ERROR).header.kind, refused.index());
+        }
+        gateway.signal(Signal::KILL);
+        gateway.ended();
+        gateway = dir.start(&[]);
+    }
+    let mut guest = Client::player(&gateway, "cleo");
+    guest.send(|out| client::join(out, 9, &Join { room, password: Some("open sesame") }));
+    guest.joined();
 }

@@ -529,6 +529,7 @@ fn salt(room: &str) -> [u8; 16] {
 
 /// Whose records these are in the store.
 pub const SERVICES: [&str; 3] = [ROOMS, PENDING, LATE];
-const ROOMS: &str = "rooms";
+/// Whose records are rooms, by their ids.
+pub const ROOMS: &str = "rooms";
 const PENDING: &str = "rooms.pending";
 const LATE: &str = "rooms.late";
