@@ -292,7 +292,11 @@ fn audiences_are_read() {
         let text = format!(r#"{{"event_type":"battle.event.timeline","target":{{"room_id":"a",{list}}}}}"#);
         event(&text).audience.map(Arc::unwrap_or_clone)
     };
-    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["x".into(), "7".into()].into())));
+    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["7".into(), "x".into()].into())));
+    assert_eq!(audience(r#""only":["b","a","b"]"#), Some(frame::Audience::Only(["a".into(), "b".into()].into())));
+    let many: Vec<u32> = (0..1024).rev().collect();
+    let many = audience(&format!(r#""except":{many:?}"#)).unwrap();
+    assert!((0..1024).all(|id: u32| !many.includes(&id.to_string())) && many.includes("1024") && many.includes("x"));
     assert_eq!(audience(r#""except":["x"],"only":null"#), Some(frame::Audience::Except(["x".into()].into())));
     assert_eq!(audience(r#""except":[]"#), None);
     assert!(!audience(r#""only":[]"#).unwrap().includes("x"));
