@@ -284,8 +284,9 @@ impl Homes {
             let entitled = join.admitted || join.publisher;
             let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
             let home = known.ok_or(ErrorCode::RoomNotFound)?;
+            // A session that comes back without the role is none any more.
+            home.publishers.retain(|publisher| publisher.session != join.session);
             if join.publisher {
-                home.publishers.retain(|publisher| publisher.session != join.session);
                 home.publishers.push(Publisher { session: join.session, from: join.from, until: None });
             }
             home.shards.insert(join.from.shard);
