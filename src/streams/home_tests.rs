@@ -57,7 +57,7 @@ fn join(homes: &mut Homes, publisher: bool, resume: Option<ResumeFrom>) -> Resul
         at(1),
         &JoinRequest {
             from: ME,
-            session: SessionId([1; 16]),
+            session: SessionId([1 + u8::from(publisher); 16]),
             scope: scope(),
             publisher,
             admitted: false,
