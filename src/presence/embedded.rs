@@ -146,6 +146,8 @@ impl EmbeddedPresence {
             return;
         }
         if last_close == CloseReason::Kicked {
+            let (_, user, _) = self.sessions.who(slot);
+            self.hubs.kick(&user);
             self.end(slot, CloseReason::Kicked, replies);
             return;
         }
@@ -163,6 +165,7 @@ impl EmbeddedPresence {
     }
 
     fn kick(&mut self, user: &str, replies: &mut Vec<PresenceReply>) {
+        self.hubs.kick(user);
         while let Some(slot) = self.sessions.by_user(user) {
             self.end(slot, CloseReason::Kicked, replies);
         }
