@@ -257,12 +257,15 @@ impl Peers {
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
         let embedded = open_presence(config, seed)?;
+        let history = super::history_time(config);
+        let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+        let since = WallMillis(since);
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
             // Handles of its own, so that it is woken when the bus has taken or refused what it says.
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let says = presence_log.reader(&[], Arc::clone(&wake));
-            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake));
+            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake), since);
             drop(presence_log);
             let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
             let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
@@ -272,11 +275,9 @@ impl Peers {
             }
         });
         let bus_log = log.share();
-        let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
             let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
             let mut reserved = reserved;
             let give = |event: Event| {
                 if let Some(Effect::Join(room)) = &event.effect {
@@ -284,7 +285,7 @@ impl Peers {
                 }
                 events[event.scope.home(shards).index()].send(Kept::Event(Box::new(event))).is_ok()
             };
-            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, since, history, give);
             for scope in reserved {
                 // A shard that ended is reported by whoever joins it.
                 let _ = events[scope.home(shards).index()].send(Kept::Reserved(scope));
