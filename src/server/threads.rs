@@ -407,7 +407,7 @@ fn services(
     settings: &WorkerSettings,
 ) -> Result<Services, String> {
     let passwords = PasswordPool::start(1, wake).map_err(|error| format!("password thread: {error}"))?;
-    ServiceWorker::open(bus, store, passwords, settings).map_err(|error| error.to_string())
+    ServiceWorker::open(bus, store, passwords, settings)
 }
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {
