@@ -293,7 +293,7 @@ impl Peers {
             drop(events);
             tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt);
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt).naming(nonce);
             if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
