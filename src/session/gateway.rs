@@ -191,7 +191,18 @@ impl Connection {
                 let room_id = room.as_ref().filter(|(field, _)| *field == "room_id").map(|(_, room)| &**room);
                 let (event_type, body) = (&*command.event_type, command.body.as_bytes());
                 let (correlation_id, named_by) = (id, body);
-                let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by };
+                let sent = Sent {
+                    row,
+                    route,
+                    event_type,
+                    room_id,
+                    key,
+                    correlation_id,
+                    ticket,
+                    body,
+                    checked: true,
+                    named_by,
+                };
                 self.send_command(cx, sent);
             }
             Destination::Relay => match (routes.relayed(&command.event_type), room) {

@@ -75,6 +75,7 @@ fn command<'a>(form: PayloadForm, body: &'a [u8], roles: &'a [Box<str>]) -> Clie
         password: None,
         form,
         body,
+        checked: false,
     }
 }
 
@@ -125,6 +126,17 @@ fn a_sealed_password_takes_the_place_of_the_clients() {
     let body = br#"{"password":"open","p\u0061ssword":"sesame","room_name":"r"}"#;
     let command = ClientCommand { password: Some("hmac:x"), ..command(PayloadForm::Enriched, body, &[]) };
     assert_eq!(payload(&command), format!(r#"{{{OURS},"password":"hmac:x","room_name":"r"}}"#));
+}
+
+/// A body that was checked before is written like one that was not.
+#[test]
+fn a_checked_body_is_written_the_same() {
+    for body in [&br#" {"user_id":"9","n": 1.50} "#[..], b"{}"] {
+        for form in [PayloadForm::Enriched, PayloadForm::Raw] {
+            let unchecked = command(form, body, &[]);
+            assert_eq!(written(&ClientCommand { checked: true, ..unchecked }), written(&unchecked));
+        }
+    }
 }
 
 /// What is not JSON travels as base64, and a raw payload byte for byte.
