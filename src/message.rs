@@ -69,6 +69,11 @@ impl LostReason {
 pub enum Request {
     /// Include the sender's shard and say where the scope's streams stand.
     Join(Box<JoinRequest>),
+    /// Backends let sessions into the room: nobody's JOIN opens it.
+    Reserve {
+        /// The room.
+        scope: Scope,
+    },
     /// The sender's shard has no member of the scope left.
     Leave {
         /// The scope.
@@ -337,6 +342,15 @@ pub struct Event {
     pub audience: Option<Arc<Audience>>,
     /// D's payload: the JSON of A's frame without `at`.
     pub body: Box<[u8]>,
+}
+
+/// What homes had before a restart.
+#[derive(Debug)]
+pub enum Kept {
+    /// An event of the bus.
+    Event(Box<Event>),
+    /// A room that backends let sessions into.
+    Reserved(Scope),
 }
 
 /// What an event does besides being delivered.

@@ -96,6 +96,7 @@ fn battle_command(room: &str, body: &str) -> Vec<u8> {
         username: "u",
         roles: &[],
         room_id: Some(room),
+        password: None,
         form: PayloadForm::Enriched,
         body: body.as_bytes(),
     };

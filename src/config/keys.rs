@@ -302,7 +302,8 @@ pub static KEYS: &[Key] = &[
         text!(auth.jwt_audience, "a text", "ringgate", secret: false)),
     row("auth.room_token_key", "room-token-key",
         "Secret of the tokens of room hubs. Unset: one is made, kept in data_dir if that is set, else gone with the \
-         process. Better set by environment than in a file or flag.",
+         process. It also seals rooms' passwords on their way to the bus: rooms made under another one cannot be \
+         joined with theirs. Better set by environment than in a file or flag.",
         Kind::Text {
             expected: "a secret text of 32 bytes or more",
             example: "<what `openssl rand -hex 32` prints>",

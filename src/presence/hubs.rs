@@ -347,8 +347,8 @@ struct Payload<'a> {
     sent_at: String,
 }
 
-/// Whose records these are in the store.
-const SERVICE: &str = "presence.hub";
+/// Whose records these are in the store, by room ids.
+pub const SERVICE: &str = "presence.hub";
 
 #[cfg(test)]
 mod tests;

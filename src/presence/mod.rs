@@ -11,5 +11,6 @@ mod sessions;
 
 pub use announce::Announcer;
 pub use embedded::EmbeddedPresence;
+pub use hubs::SERVICE as HUB_RECORDS;
 pub use listener::Listener;
 pub use peer::PresencePeer;

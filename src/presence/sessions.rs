@@ -259,6 +259,11 @@ impl Sessions {
         let entered = self.kept_mut(slot).scopes.remove(at);
         if let Some(extra) = self.extras.get_mut(&slot) {
             extra.admitted.retain(|other| other != scope);
+            // Nobody resumes a stream of a room that was left; who enters it anew begins behind what has acted.
+            extra.acted.retain(|known| !scope.has_stream(&known.stream));
+            if extra.acted.is_empty() && extra.admitted.is_empty() {
+                self.extras.remove(&slot);
+            }
         }
         self.release(&entered);
     }
@@ -272,8 +277,13 @@ impl Sessions {
         self.role_sets.give_back(&old);
     }
 
-    /// Moves the place up to which the effects of a stream's events have acted.
+    /// Moves the place up to which the effects of a stream's events have acted. Of a room that was left, perhaps by that
+    /// event, nothing is kept: only streams of the session's scopes are, which are few.
     pub(super) fn acted(&mut self, slot: Slot, place: Position) {
+        let rooms = || self.kept(slot).scopes.iter().map(|entered| &entered.scope);
+        if place.stream.contains("/room:") && !rooms().any(|scope| scope.has_stream(&place.stream)) {
+            return;
+        }
         let acted = &mut self.extras.entry(slot).or_default().acted;
         match acted.iter_mut().find(|known| known.stream == place.stream) {
             Some(known) => *known = place,
@@ -540,6 +550,25 @@ mod tests {
         }
         assert_eq!(sessions.members("arena", u32::MAX, 10), (Vec::new(), None));
         assert_eq!(Sessions::new(1).members("arena", 0, 10), (Vec::new(), None));
+    }
+
+    /// Of effects only those of streams of the session's scopes are remembered, however many rooms it passes through.
+    #[test]
+    fn what_acted_in_rooms_that_were_left_is_forgotten() {
+        let mut sessions = Sessions::new(1);
+        let slot = sessions.insert(record(1, "u"), TokenHash([1; 16]), owner(0));
+        let acted = |stream: String| Position { stream: stream.into(), epoch: 1, place: 7 };
+        sessions.acted(slot, acted("games.events.0/session:x".into()));
+        sessions.acted(slot, acted("games.events.0/room:arena".into()));
+        for n in 0..100 {
+            let room = format!("room{n}");
+            sessions.enter(slot, entry(&room));
+            sessions.acted(slot, acted(format!("games.events.0/room:{room}")));
+            sessions.leave(slot, &Scope::Room(room.as_str().into()));
+            sessions.acted(slot, acted(format!("chat.events.0/room:{room}")));
+        }
+        let kept: Vec<_> = sessions.record(slot).acted.into_iter().map(|known| known.stream.to_string()).collect();
+        assert_eq!(kept, ["games.events.0/session:x", "games.events.0/room:arena"]);
     }
 
     /// All of a user's records are found one after the other, whichever was taken out before.

@@ -1,6 +1,7 @@
 //! The threads of a node: shards, peers, worker, and who waits for signals.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +17,14 @@ use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
 use crate::config::Config;
-use crate::id::NodeId;
+use crate::id::{NodeId, Scope};
 use crate::limits;
-use crate::message::Event;
-use crate::ports::Bus;
-use crate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
+use crate::message::{Effect, Event, Kept};
+use crate::ports::{Bus, Store as _, StoreError};
+use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
+use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
 use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
@@ -54,7 +56,7 @@ impl Shards {
         listeners: Vec<OwnedFd>,
         pin: bool,
         peers: &Peers,
-        events: Vec<Receiver<Event>>,
+        events: Vec<Receiver<Kept>>,
     ) -> Result<Self, String> {
         let count = configs.len();
         let (rebuilding, rebuilt) = bounded(count);
@@ -145,7 +147,7 @@ struct Life {
     gate: Receiver<()>,
     wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>>,
     /// What the bus kept for this shard's homes.
-    events: Receiver<Event>,
+    events: Receiver<Kept>,
     /// Told once the homes have it.
     rebuilding: Sender<()>,
 }
@@ -242,7 +244,7 @@ impl Peers {
         shards: u16,
         ports: PeerPorts,
         log: NodeBus,
-        events: Vec<Sender<Event>>,
+        events: Vec<Sender<Kept>>,
         rules: Latest<Arc<Routes>>,
         names: Names,
     ) -> Result<Self, String> {
@@ -252,7 +254,8 @@ impl Peers {
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
-        let store = open_store(config)?;
+        let mut store = open_store(config)?;
+        let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
         let embedded = open_presence(config, seed)?;
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
@@ -274,8 +277,18 @@ impl Peers {
             let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
             let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
-            let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
+            let mut reserved = reserved;
+            let give = |event: Event| {
+                if let Some(Effect::Join(room)) = &event.effect {
+                    reserved.insert(Scope::Room(Arc::clone(room)));
+                }
+                events[event.scope.home(shards).index()].send(Kept::Event(Box::new(event))).is_ok()
+            };
             let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            for scope in reserved {
+                // A shard that ended is reported by whoever joins it.
+                let _ = events[scope.home(shards).index()].send(Kept::Reserved(scope));
+            }
             drop(events);
             tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };
@@ -361,6 +374,18 @@ fn open_store(config: &Config) -> Result<SqliteStore, String> {
     let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
     SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
 }
+
+/// The rooms that only services and room tokens let in, by the store's records.
+fn reserved_rooms(store: &mut SqliteStore) -> Result<BTreeSet<Scope>, StoreError> {
+    let mut rooms = BTreeSet::new();
+    for service in ROOM_RECORDS {
+        rooms.extend(store.load(service)?.into_iter().map(|(room, _)| Scope::Room(room.into())));
+    }
+    Ok(rooms)
+}
+
+/// Whose records are named by rooms' ids.
+const ROOM_RECORDS: [&str; 3] = [rooms::ROOMS, hub::SERVICE, presence::HUB_RECORDS];
 
 /// Presence in memory; with `data_dir` it keeps its hubs in the store.
 fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {

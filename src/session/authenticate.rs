@@ -85,8 +85,8 @@ pub struct Joining {
     pub step: JoinStep,
 }
 
-/// See [`Joining`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// See [`Joining`]. It cannot be printed, for it may have a password.
+#[derive(Clone, PartialEq, Eq)]
 pub enum JoinStep {
     /// The home's answer; a room that is not open is then asked for with this password.
     Home { password: Option<Box<str>> },
@@ -560,6 +560,11 @@ impl Connection {
     }
 }
 
+/// Whether these are a game server's roles.
+pub(super) fn is_publisher(roles: &[Box<str>]) -> bool {
+    roles.iter().any(|role| &**role == "publisher")
+}
+
 impl Session {
     pub(super) fn new(cx: &Cx<'_>, id: SessionId, record: &SessionRecord) -> Self {
         Self {
@@ -567,7 +572,7 @@ impl Session {
             user: Arc::clone(&record.user),
             username: Arc::clone(&record.username),
             roles: Arc::clone(&record.roles),
-            publisher: record.roles.iter().any(|role| &**role == "publisher"),
+            publisher: is_publisher(&record.roles),
             closes_at: closes_at(cx, record.expires_at),
             rooms: Packed::default(),
             joining: Packed::default(),

@@ -147,6 +147,10 @@ impl Connection {
             return true;
         };
         let seat = session.rooms.remove(at);
+        if let Some(seldom) = &mut session.seldom {
+            // As in the record: who enters anew begins behind what has acted.
+            seldom.acted.retain(|known| !scope.has_stream(&known.stream));
+        }
         self.cursors.retain(|cursor| !seat.has(cursor.stream()));
         for stream in seat.streams() {
             self.with_queue(cx, |queue, context| queue.leave_stream(stream, context));

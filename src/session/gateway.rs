@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::answers::Welcome;
-use super::authenticate::{Hello, Refresh, Session, Ticket};
+use super::authenticate::{Hello, Refresh, Session, Ticket, is_publisher};
 use super::commands::Sent;
 use super::connection::{Connection, Flow, Phase, closes_at};
 use super::{Cx, Output};
@@ -124,9 +124,16 @@ impl Connection {
             Ok(claims) => {
                 session.closes_at = closes_at(cx, claims.expires_at);
                 session.roles = claims.roles.clone();
+                let publishes = is_publisher(&session.roles) != session.publisher;
                 let (id, roles, expires_at) = (session.id, claims.roles, claims.expires_at);
                 self.ask_presence(cx, PresenceRequest::Refreshed { session: id, roles, expires_at });
-                return self.refreshed(cx, refresh.correlation_id);
+                self.refreshed(cx, refresh.correlation_id);
+                if publishes {
+                    // What a publisher receives and may do is settled with every home when the session is resumed.
+                    let reason = CloseReason::TryAgainLater;
+                    self.close_with(cx, reason, reason.code(), "the role publisher has changed; resume");
+                }
+                return;
             }
         };
         let id = refresh.correlation_id;

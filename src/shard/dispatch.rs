@@ -264,6 +264,7 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Request::Join(_)
+            | Request::Reserve { .. }
             | Request::Leave { .. }
             | Request::Pull(_)
             | Request::Recall(_)
@@ -292,6 +293,7 @@ impl<D: Driver> Shard<D> {
                     let joined = Joined { to: join.from.conn, scope, outcome };
                     self.port.deliver(join.from.shard, Deliver::Joined(Box::new(joined)));
                 }
+                Request::Reserve { scope } => self.reserve(&scope),
                 Request::Leave { scope, from } => self.homes.leave(self.now, &scope, from),
                 Request::PublisherGone { scope, from, gone } => {
                     self.homes.publisher_gone(self.now, &scope, from, gone);
@@ -311,6 +313,12 @@ impl<D: Driver> Shard<D> {
             }
         }
         self.deferred = deferred;
+    }
+
+    pub(super) fn reserve(&mut self, scope: &Scope) {
+        if let Err(code) = self.homes.reserve(self.now, scope) {
+            tracing::error!(code = code.name(), %scope, "a room cannot be kept from being opened");
+        }
     }
 
     fn send_outputs(&mut self) {

@@ -43,7 +43,8 @@ pub struct HomeConfig {
     pub history_total_bytes: usize,
     /// How long frames are kept.
     pub history_time: Duration,
-    /// How long an open room outlives its last member and event, and a publisher its connection.
+    /// How long an open room outlives its last member and event, and a publisher its connection. A room that backends let
+    /// sessions into is kept for three of it.
     pub resume_window: Duration,
 }
 
@@ -247,6 +248,17 @@ impl Homes {
         self.put(now, index, &incoming, encode).map(|_| ())
     }
 
+    /// A room that a backend lets sessions into: no JOIN opens it, whether or not anybody is in it yet. What is open
+    /// stays so.
+    ///
+    /// # Errors
+    /// `Unavailable` once the process has used up its stream handles.
+    pub fn reserve(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
+        let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+        home.admits |= !home.open;
+        self.ensure_any_stream(now, scope)
+    }
+
     /// Includes the asking shard in the scope and says where its streams start for the member. Call on sealed streams,
     /// after [`Homes::seal`], with the outputs delivered.
     ///
@@ -268,15 +280,13 @@ impl Homes {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
             }
-            // What members relay needs the handle of one of the room's streams, and so does the check that ends the room.
-            if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
-                self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
-            }
+            self.ensure_any_stream(now, scope)?;
             let entitled = join.admitted || join.publisher;
             let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
             let home = known.ok_or(ErrorCode::RoomNotFound)?;
+            // A session that comes back without the role is none any more.
+            home.publishers.retain(|publisher| publisher.session != join.session);
             if join.publisher {
-                home.publishers.retain(|publisher| publisher.session != join.session);
                 home.publishers.push(Publisher { session: join.session, from: join.from, until: None });
             }
             home.shards.insert(join.from.shard);
@@ -441,6 +451,14 @@ impl Homes {
         Ok(())
     }
 
+    /// What members relay needs the handle of one of the room's streams, and so does the check that ends the room.
+    fn ensure_any_stream(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
+        if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
+            self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
+        }
+        Ok(())
+    }
+
     /// The stream's index; a new stream is introduced to the shards that have members of its scope.
     fn ensure_stream(
         &mut self,
@@ -581,7 +599,9 @@ impl Homes {
         let room = matches!(scope, Scope::Room(_));
         let Some(home) = self.scopes.get_mut(&scope) else { return false };
         home.publishers.retain(|publisher| publisher.until.is_none_or(|until| until > now));
-        let abandoned = home.shards.is_empty() && now.since(home.last_active) > self.config.resume_window;
+        // A service holds a seat for a window, and an empty room for another: nobody may open it before it has ended.
+        let windows = if home.admits { SERVICE_WINDOWS } else { 1 };
+        let abandoned = home.shards.is_empty() && now.since(home.last_active) > self.config.resume_window * windows;
         if room && abandoned && home.publishers.is_empty() {
             for index in self.scopes.remove(&scope).map(|home| home.streams).unwrap_or_default() {
                 self.remove_stream(index);
@@ -666,5 +686,7 @@ impl HomeStream {
 
 /// How exactly time-outs of histories, rooms and values are kept.
 const CHECK_GRANULARITY: Duration = Duration::from_secs(1);
+/// Resume windows that a backend's room outlives its last member and event.
+const SERVICE_WINDOWS: u32 = 3;
 /// How often a stream is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);

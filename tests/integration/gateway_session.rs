@@ -4,6 +4,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringgate::auth::Grant;
+use ringgate::id::StreamHandle;
+use ringgate::message::ErrorCode;
 use ringgate::protocol::frames::types;
 use serde_json::{Value, json};
 
@@ -176,6 +178,31 @@ fn tokens_are_refreshed_or_expire() {
         assert_eq!(gateway.closes("token_expired"), 1);
     };
     thread::scope(|scope| DRIVERS.map(|driver| scope.spawn(move || live(driver))).map(|live| live.join().unwrap()));
+}
+
+/// A refresh that takes the role publisher away, or gives it, ends the connection, and the resume is the new token's:
+/// who lost the role publishes nothing and receives no player's command.
+#[test]
+fn a_refresh_may_change_who_publishes() {
+    on_each_driver(&[], |gateway| {
+        let mut server = Client::publisher(gateway, "server");
+        let relay = server.join("arena")[0];
+        let mut player = Client::player(gateway, "bob");
+        player.join("arena");
+        for (roles, code) in [(&[][..], ErrorCode::Forbidden), (&["publisher"], ErrorCode::BadRequest)] {
+            let mut live = Json::resumed(gateway, &server.resume, &json!({}));
+            live.send(&json!({"type": "system.authenticate", "token": token("server", roles)}));
+            live.expect("system.authenticated");
+            assert_eq!(live.closed(), (1013, "the role publisher has changed; resume".into()));
+            server = Client::resumed(gateway, &server.resume, Vec::new());
+            server.publish(EVENT, StreamHandle(99), 1, b"{}");
+            assert_eq!(server.expect(types::ERROR).header.kind, code.index());
+            player.command(0x8001, relay, 5, b"jump");
+            let heard = if roles.is_empty() { types::ERROR } else { types::ACK };
+            assert_eq!(player.expect(heard).header.number, 5);
+        }
+        server.expect(types::PLAYER_COMMAND);
+    });
 }
 
 /// Of three bad refreshes within a while the third ends the connection.

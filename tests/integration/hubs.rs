@@ -9,7 +9,7 @@ use tungstenite::Message;
 
 use crate::disk::DataDir;
 use crate::hub::{Player, Ticket, create, create_for, join, open};
-use crate::node::{on_each_driver, until};
+use crate::node::{DEADLINE, on_each_driver, until, until_within};
 use crate::raw::reset;
 
 /// The example of the seed: who connects with a valid token is in the hub, what one says reaches all in the envelope that
@@ -333,13 +333,14 @@ fn hubs_survive_a_crash() {
 /// The records of hubs, those of the service and those of presence.
 const HUB_RECORDS: &str = "records WHERE service IN ('hub', 'presence.hub')";
 
-/// Hubs, their players and what was said are in the store while they live, and their sessions end.
+/// Hubs that were made, filled and left leave nothing: no code, no session, no row of any table.
 #[test]
-fn hubs_are_in_the_store() {
+fn empty_hubs_leave_nothing() {
     const HUBS: usize = 40;
     let dir = DataDir::new();
     let flags = ["--resume-window-s", "1", "--rooms-calls-per-minute", "100000"];
     let gateway = dir.start(&flags);
+    let mut codes = Vec::new();
     for n in 0..HUBS {
         let mut ann = Player::host(&gateway, "Ann");
         if n % 2 == 0 {
@@ -348,10 +349,18 @@ fn hubs_are_in_the_store() {
             bob.event("chat");
             reset(bob.stream());
         }
+        codes.push(ann.ticket.code.clone());
         // One is made and never entered.
-        create(&gateway, "Nobody");
+        codes.push(create(&gateway, "Nobody").code);
     }
     let rows = || dir.rows("rooms") + dir.rows("room_players") + dir.rows("chat_messages") + dir.rows(HUB_RECORDS);
-    until("hubs are in the store", || rows() > 0);
+    assert!(rows() > 0, "hubs are in the store while they live");
+    until("hubs have ended", || rows() == 0);
+    for code in codes {
+        assert_eq!(open(&gateway, &format!("/ws/rooms/{code}?token=x"), None).unwrap_err().0, 404);
+    }
     until("sessions are gone", || gateway.metric("ringgate_sessions").iter().sum::<u64>() == 0);
+    // A room's streams are looked at every 20 s.
+    let history = || gateway.metric("ringgate_history_bytes").iter().sum::<u64>();
+    until_within(2 * DEADLINE, "streams are gone", || history() == 0);
 }

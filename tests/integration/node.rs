@@ -191,10 +191,15 @@ impl Drop for Gateway {
 }
 
 /// Asks again, a little apart, until it is so.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_within(DEADLINE, what, holds);
+}
+
+/// The same for what takes its time.
+pub fn until_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

@@ -41,6 +41,8 @@ pub struct ClientCommand<'a> {
     pub roles: &'a [Box<str>],
     /// The room that the gateway found the sender to be a member of; takes the place of a `room_id` of the client's.
     pub room_id: Option<&'a str>,
+    /// What stands for the client's `password`, which then enters no envelope that is enriched.
+    pub password: Option<&'a str>,
     /// How to write `body`.
     pub form: PayloadForm,
     /// What the client sent.
@@ -117,13 +119,16 @@ fn put_enriched(out: &mut Vec<u8>, command: &ClientCommand<'_>, json: &mut Json)
     put_field(out, "user_id", command.user_id);
     put_field(out, "username", command.username);
     put_field(out, "socket_id", &command.connection.to_string());
-    let mut ours = ["type", "user_id", "username", "socket_id"].as_slice();
-    if let Some(room) = command.room_id {
-        put_field(out, "room_id", room);
-        ours = &["type", "user_id", "username", "socket_id", "room_id"];
-    }
+    let replaced = [("room_id", command.room_id), ("password", command.password)];
+    let replaced = replaced.map(|(name, value)| {
+        value.map_or("type", |value| {
+            put_field(out, name, value);
+            name
+        })
+    });
+    let ours = ["type", "user_id", "username", "socket_id", replaced[0], replaced[1]];
     match json.check_object(command.body) {
-        Some(object) => put_others(out, object, ours),
+        Some(object) => put_others(out, object, &ours),
         None if command.body.is_empty() => {}
         None => put_base64(out, command.body),
     }

@@ -193,7 +193,7 @@ fn audience(target: &str) -> Result<Option<frame::Audience>, EnvelopeError> {
     }
 }
 
-/// A list of user ids; numbers are ids too.
+/// A list of user ids, in ascending order; numbers are ids too.
 fn user_ids(field: &str, list: &str) -> Result<Box<[Box<str>]>, EnvelopeError> {
     #[derive(serde::Deserialize)]
     #[serde(untagged)]
@@ -210,7 +210,10 @@ fn user_ids(field: &str, list: &str) -> Result<Box<[Box<str>]>, EnvelopeError> {
         Id::Text(text) => text,
         Id::Number(number) => number.to_string().into(),
     };
-    Ok(ids.into_iter().map(text).collect())
+    let mut ids: Vec<Box<str>> = ids.into_iter().map(text).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids.into())
 }
 
 fn scope_of_rule(rule: &EventRule<'_>, fields: &str) -> Result<Option<Scope>, EnvelopeError> {

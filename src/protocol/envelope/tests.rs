@@ -68,6 +68,7 @@ fn command<'a>(form: PayloadForm, body: &'a [u8], roles: &'a [Box<str>]) -> Clie
         username: "player1",
         roles,
         room_id: Some("arena"),
+        password: None,
         form,
         body,
     }
@@ -112,6 +113,14 @@ fn a_client_cannot_forge_the_gateways_fields() {
         payload(&command(PayloadForm::Enriched, forged, &[])),
         format!(r#"{{{OURS},"n":1.50,"big":18446744073709551615}}"#)
     );
+}
+
+/// A password that is sealed stands in no form in the envelope, however the client spelled the field's name.
+#[test]
+fn a_sealed_password_takes_the_place_of_the_clients() {
+    let body = br#"{"password":"open","p\u0061ssword":"sesame","room_name":"r"}"#;
+    let command = ClientCommand { password: Some("hmac:x"), ..command(PayloadForm::Enriched, body, &[]) };
+    assert_eq!(payload(&command), format!(r#"{{{OURS},"password":"hmac:x","room_name":"r"}}"#));
 }
 
 /// What is not JSON travels as base64, and a raw payload byte for byte.
@@ -283,7 +292,11 @@ fn audiences_are_read() {
         let text = format!(r#"{{"event_type":"battle.event.timeline","target":{{"room_id":"a",{list}}}}}"#);
         event(&text).audience.map(Arc::unwrap_or_clone)
     };
-    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["x".into(), "7".into()].into())));
+    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["7".into(), "x".into()].into())));
+    assert_eq!(audience(r#""only":["b","a","b"]"#), Some(frame::Audience::Only(["a".into(), "b".into()].into())));
+    let many: Vec<u32> = (0..1024).rev().collect();
+    let many = audience(&format!(r#""except":{many:?}"#)).unwrap();
+    assert!((0..1024).all(|id: u32| !many.includes(&id.to_string())) && many.includes("1024") && many.includes("x"));
     assert_eq!(audience(r#""except":["x"],"only":null"#), Some(frame::Audience::Except(["x".into()].into())));
     assert_eq!(audience(r#""except":[]"#), None);
     assert!(!audience(r#""only":[]"#).unwrap().includes("x"));
