@@ -50,6 +50,8 @@ mod hubs_http;
 mod idle;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
+/// `ringgate load` in JSON.
+mod load;
 /// Dev mode's page and its guests' tokens.
 mod page;
 /// SIGHUP: the type table and the keys.

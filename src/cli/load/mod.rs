@@ -220,11 +220,12 @@ impl Conductor<'_> {
             if Instant::now() >= deadline {
                 self.progress(None);
                 let (ready, all) = (self.shared.ready.load(Ordering::Acquire), self.shared.options.total());
+                let log = self.shared.log();
                 return Err(format!(
                     "{what}: not done after {} s, {ready} of {all} connections are live; closes {:?}, errors {:?}",
                     limit.as_secs(),
-                    self.shared.log().closes,
-                    self.shared.log().errors
+                    log.closes,
+                    log.errors
                 ));
             }
             self.progress(Some(what));

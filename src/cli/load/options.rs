@@ -51,6 +51,15 @@ pub enum Pace {
     Acked,
 }
 
+/// What members speak; publishers are game servers and speak binary frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// D, binary frames.
+    Frames,
+    /// A, JSON. Payloads are JSON too.
+    Json,
+}
+
 /// A battle to be watched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BattlePlan {
@@ -75,6 +84,7 @@ pub enum Tokens {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub mode: Mode,
+    pub dialect: Dialect,
     pub address: SocketAddr,
     pub host: String,
     pub path: String,
@@ -108,7 +118,13 @@ impl Options {
     /// What a member's checks need.
     #[must_use]
     pub fn shape(&self) -> Shape {
-        Shape { rooms: self.rooms, publishers: self.publishers, size: self.size, delta_keys: self.delta_keys }
+        Shape {
+            rooms: self.rooms,
+            publishers: self.publishers,
+            size: self.size,
+            json: self.dialect == Dialect::Json,
+            delta_keys: self.delta_keys,
+        }
     }
 
     /// Members and publishers.
@@ -128,13 +144,18 @@ pub fn command() -> Command {
         .about("Puts load on a server and checks that every reliable frame arrives once and in order")
         .arg(Arg::new("mode").required(true).value_parser(Mode::ALL.map(|(name, _)| name)).help("What to measure"))
         .arg(value("url", "URL", "Server, with or without a path").default_value("ws://127.0.0.1:9998"))
+        .arg(
+            value("dialect", "DIALECT", "What members speak; in json, echoes are heartbeats")
+                .value_parser(["frames", "json"])
+                .default_value("frames"),
+        )
         .arg(value("token", "JWT", "Members' token"))
         .arg(value("publisher-token", "JWT", "Publishers' token, role publisher [default: that of --token]"))
         .arg(value("secret", "SECRET", "Mint a token for each connection with this HS256 secret"))
         .arg(value("connections", "N", "Members, or echo connections"))
         .arg(value("rooms", "N", "Rooms the members are spread over").default_value("1"))
         .arg(value("publishers", "N", "Publishers, at least one per room"))
-        .arg(value("size", "BYTES", "Payload of a message, at least 24").default_value("100"))
+        .arg(value("size", "BYTES", "Payload of a message, at least 24, in json 96").default_value("100"))
         .arg(value("in-flight", "N", "Messages a sender has under way (without --rate)"))
         .arg(
             value("pace", "WHEN", "A message is under way until then")
@@ -179,14 +200,21 @@ pub fn read(matches: &ArgMatches) -> Result<Options, String> {
     let publishers = if mode == Mode::Echo { 0 } else { number(text("publishers"), "publishers", preset.publishers)? };
     let connections: usize = number(text("connections"), "connections", preset.connections)?;
     let share: f64 = number(text("stalled-share"), "stalled-share", preset.stalled_share)?;
-    let (address, host, path) = url(text("url").unwrap_or_default(), mode)?;
+    let dialect = if text("dialect") == Some("json") { Dialect::Json } else { Dialect::Frames };
+    let (address, host, path) = url(text("url").unwrap_or_default(), mode, dialect)?;
     let seconds = |name: &str| Ok::<_, String>(Duration::from_secs_f64(number(text(name), name, 1.0)?));
     let options = Options {
         mode,
+        dialect,
         address,
         host,
         path,
-        tokens: tokens(mode, text("token"), text("publisher-token"), text("secret"))?,
+        tokens: tokens(
+            mode == Mode::Echo && dialect == Dialect::Frames,
+            text("token"),
+            text("publisher-token"),
+            text("secret"),
+        )?,
         connections,
         publishers: if mode == Mode::Echo { 0 } else { publishers.max(rooms) },
         rooms,
@@ -240,7 +268,8 @@ fn check(options: &Options, stalled_share: f64) -> Result<(), String> {
     let at_least = |name: &str, value: usize, least: usize| {
         if value < least { Err(format!("--{name} {value}: give at least {least}")) } else { Ok(()) }
     };
-    at_least("size", options.size, Stamp::LEN)?;
+    let stamp = if options.dialect == Dialect::Json { Stamp::JSON_LEN } else { Stamp::LEN };
+    at_least("size", options.size, stamp)?;
     at_least("rooms", options.rooms, 1)?;
     at_least("connections", options.connections, options.rooms)?;
     at_least("threads", options.threads, 1)?;
@@ -258,12 +287,17 @@ fn check(options: &Options, stalled_share: f64) -> Result<(), String> {
     Ok(())
 }
 
-fn tokens(mode: Mode, member: Option<&str>, publisher: Option<&str>, secret: Option<&str>) -> Result<Tokens, String> {
+fn tokens(
+    none_needed: bool,
+    member: Option<&str>,
+    publisher: Option<&str>,
+    secret: Option<&str>,
+) -> Result<Tokens, String> {
     match (member, publisher, secret) {
         (None, None, Some(secret)) => Ok(Tokens::Minted(secret.into())),
         (Some(member), publisher, None) => Ok(Tokens::Given(member.into(), publisher.unwrap_or(member).into())),
         (None, Some(publisher), None) => Ok(Tokens::Given(publisher.into(), publisher.into())),
-        (None, None, None) if mode == Mode::Echo => Ok(Tokens::None),
+        (None, None, None) if none_needed => Ok(Tokens::None),
         (None, None, None) => {
             Err("no token: pass --secret (the server's JWT_SECRET), or --token and --publisher-token".into())
         }
@@ -271,11 +305,15 @@ fn tokens(mode: Mode, member: Option<&str>, publisher: Option<&str>, secret: Opt
     }
 }
 
-fn url(text: &str, mode: Mode) -> Result<(SocketAddr, String, String), String> {
+fn url(text: &str, mode: Mode, dialect: Dialect) -> Result<(SocketAddr, String, String), String> {
     let rest = text.strip_prefix("ws://").ok_or_else(|| format!("--url {text:?}: give ws://HOST:PORT"))?;
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let default = if mode == Mode::Echo { "/echo" } else { "/ws/frames" };
-    let path = if path.trim_matches('/').is_empty() { default } else { path };
+    let own = !path.trim_matches('/').is_empty();
+    if own && dialect == Dialect::Json {
+        return Err(format!("--url {text:?}: leave the path out with --dialect json, which uses /ws and /ws/frames"));
+    }
+    let path = if own { path } else { default };
     let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         host.to_owned()
     } else {
@@ -332,6 +370,9 @@ mod tests {
             ("fanout", "--secret"),
             ("fanout --secret s --token t", "leave one out"),
             ("fanout --secret s --size 3", "at least 24"),
+            ("fanout --secret s --dialect json --size 95", "at least 96"),
+            ("echo --dialect json", "--secret"),
+            ("fanout --secret s --dialect json --url ws://127.0.0.1/ws", "leave the path out"),
             ("fanout --secret s --delta-share 2", "0 to 1"),
             ("fanout --secret s --battle 3", "EVENTS,MS"),
             ("fanout --secret s --url http://x", "ws://HOST:PORT"),

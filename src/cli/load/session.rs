@@ -1,5 +1,8 @@
 //! One client of a run: how it connects, authenticates, joins, receives, and comes back.
 
+mod gateway;
+
+use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +15,7 @@ use crate::protocol::frames::json::{self, Hello, Join, Joined, StreamName, Welco
 use crate::protocol::frames::types;
 
 use super::link::{Link, Received};
-use super::options::{Mode, Options};
+use super::options::{Dialect, Mode, Options};
 use super::publisher::{self, BATTLE_CORRELATION, Publisher};
 use super::shared::{Measured, Phase, Shared};
 use super::stamp::{Reading, Stamp};
@@ -61,6 +64,12 @@ pub struct Client {
     check: MemberCheck,
     relay: StreamHandle,
     resume: Option<String>,
+    /// It speaks JSON from the next connection on.
+    json: bool,
+    /// Its session comes from dialect D and has not gone on in JSON yet.
+    took_over: bool,
+    /// When the heartbeats that are not answered were sent, ns.
+    beats: VecDeque<u64>,
     /// When the connection was begun, or the next one may be, ns.
     since_ns: u64,
     deltas_received: u64,
@@ -106,6 +115,9 @@ impl Client {
             check: MemberCheck::new(options.shape()),
             relay: StreamHandle::NONE,
             resume: None,
+            json: options.mode == Mode::Echo && options.dialect == Dialect::Json,
+            took_over: false,
+            beats: VecDeque::new(),
             since_ns: 0,
             deltas_received: 0,
             deltas_acked: 0,
@@ -134,8 +146,11 @@ impl Client {
     pub fn connect(&mut self, step: &Step<'_>) -> std::io::Result<&TcpStream> {
         let options = &step.shared.options;
         let mut link = Link::connect(options.address)?;
-        let protocol = (options.mode != Mode::Echo).then_some("ringgate.frames.v1");
-        link.put(&wire::upgrade_request(&options.host, &options.path, protocol));
+        let (path, protocol) = match self.json {
+            true => (gateway::PATH, None),
+            false => (&*options.path, (options.mode != Mode::Echo).then_some("ringgate.frames.v1")),
+        };
+        link.put(&wire::upgrade_request(&options.host, path, protocol));
         (self.stage, self.since_ns) = (Stage::Upgrading, step.now);
         (self.deltas_received, self.deltas_acked) = (0, 0);
         Ok(self.link.insert(link).stream())
@@ -162,6 +177,10 @@ impl Client {
                     publisher::start_battle(link, step.scratch, self.relay, battle.events, battle.interval_ms);
                 }
                 publisher.pump(link, self.relay, step.shared, step.now)
+            }
+            Role::Echo { .. } if self.json => {
+                self.send_heartbeats(step);
+                u64::MAX
             }
             Role::Echo { sent, back } => {
                 while *sent - *back < options.in_flight {
@@ -290,6 +309,7 @@ impl Client {
             match frame.opcode {
                 opcode::BINARY if matches!(self.role, Role::Echo { .. }) => self.on_echo(&frame, step),
                 opcode::BINARY => self.on_frame(&frame, step)?,
+                opcode::TEXT if self.json => self.on_text(&frame, step)?,
                 opcode::PING => self.put(opcode::PONG, frame.payload),
                 opcode::CLOSE => {
                     let code = frame.payload.first_chunk().map_or(1005, |bytes| u16::from_be_bytes(*bytes));
@@ -297,11 +317,19 @@ impl Client {
                 }
                 _ => {}
             }
+            if self.stage == Stage::Waiting {
+                // It goes on elsewhere; what is left of this connection is for nobody.
+                (self.link, self.since_ns) = (None, step.now);
+                return Ok(used);
+            }
         }
         Ok(used)
     }
 
     fn upgraded(&mut self, step: &mut Step<'_>) {
+        if self.json {
+            return self.authenticate(step);
+        }
         if matches!(self.role, Role::Echo { .. }) {
             return self.live(step);
         }
@@ -357,7 +385,7 @@ impl Client {
                 self.count(stamp, false, frame.len, step);
             }
             FromServer::Delta { stream, after, key, payload, .. } => {
-                let stamp = self.check.delta(stream.0, after, key, payload);
+                let stamp = self.check.delta(stream.0, after, key, payload.get(8..).unwrap_or_default());
                 self.deltas_received += 1;
                 self.count(stamp, true, frame.len, step);
             }
@@ -427,7 +455,11 @@ impl Client {
                         self.relay = StreamHandle(stream.handle);
                     }
                 }
-                if self.stage == Stage::Joining {
+                let player = matches!(self.role, Role::Member | Role::Stalled);
+                if self.stage != Stage::Joining {
+                } else if player && step.shared.options.dialect == Dialect::Json {
+                    (self.json, self.took_over, self.stage) = (true, true, Stage::Waiting);
+                } else {
                     self.live(step);
                 }
             }
@@ -487,6 +519,10 @@ impl Client {
         if step.shared.options.delta_window.is_some() && self.deltas_received > self.deltas_acked {
             self.deltas_acked = self.deltas_received;
             let count = self.deltas_acked;
+            if self.json {
+                return self
+                    .put(opcode::TEXT, format!("{{\"type\":\"system.delta_ack\",\"count\":{count}}}").as_bytes());
+            }
             self.reply(step.scratch, |out| client::delta_ack(out, count));
         }
     }
