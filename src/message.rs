@@ -650,11 +650,24 @@ impl PresenceReply {
     }
 }
 
+/// A life of a gateway, which names its connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct GatewayLife {
+    /// See [`crate::id::ConnectionId::of`].
+    pub nonce: u64,
+    /// Which life of its gateway it is.
+    pub incarnation: u64,
+}
+
 /// What others are told of a session (`gateway.presence`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PresenceChange {
+    /// The gateway's life that the connection belongs to.
+    pub life: GatewayLife,
     /// The connection it is about.
     pub connection: ConnAddr,
+    /// Tells changes of one kind and connection apart; the same whenever the change is said.
+    pub number: u64,
     /// Its session.
     pub session: SessionId,
     /// User id.

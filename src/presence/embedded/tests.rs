@@ -135,7 +135,7 @@ fn a_session_outlives_its_connection_by_the_window() {
 /// of its reason, and rooms only of what has changed.
 #[test]
 fn others_are_told_who_comes_and_goes() {
-    let mut rig = Rig(EmbeddedPresence::new(WINDOW, 100, 1).announcing());
+    let mut rig = Rig(EmbeddedPresence::new(WINDOW, 100, 1).announcing(GatewayLife::default()));
     rig.open(1, 1, "u");
     for place in [1, 2] {
         rig.does(at(1), PresenceRequest::Entered { session: SESSION, entry: entry(1, place) });
