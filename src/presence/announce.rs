@@ -238,9 +238,7 @@ impl fmt::Debug for Announcer {
 
 fn subject(change: &PresenceChange) -> Subject {
     match &change.kind {
-        PresenceKind::Connected | PresenceKind::Disconnected(_) => {
-            Subject::Connection(change.life, change.connection)
-        }
+        PresenceKind::Connected | PresenceKind::Disconnected(_) => Subject::Connection(change.life, change.connection),
         PresenceKind::Joined(room) | PresenceKind::Left(room) => Subject::Member(change.session, Arc::clone(room)),
     }
 }

@@ -249,6 +249,13 @@ impl EmbeddedPresence {
         }
     }
 
+    /// When [`Presence::poll`] has something to do, whatever the store is due.
+    fn next(&self) -> Monotonic {
+        let expiry = self.sessions.oldest_detached().map_or(Monotonic::NEVER, |(_, until)| until);
+        let takeover = self.deadlines.first().map_or(Monotonic::NEVER, |(deadline, _)| *deadline);
+        expiry.min(takeover).min(self.hubs.next())
+    }
+
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
@@ -386,11 +393,9 @@ impl Presence for EmbeddedPresence {
 
     fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic {
         self.advance(now, replies);
-        let expiry = self.sessions.oldest_detached().map_or(Monotonic::NEVER, |(_, until)| until);
-        let takeover = self.deadlines.first().map_or(Monotonic::NEVER, |(deadline, _)| *deadline);
         self.hubs.poll(now, |player| self.sessions.by_user(player).is_some());
         let due = self.keeper.as_ref().map_or(Monotonic::NEVER, |keeper| keeper.next(&self.sessions));
-        expiry.min(takeover).min(self.hubs.next()).min(due)
+        self.next().min(due)
     }
 
     fn group(&self) -> usize {

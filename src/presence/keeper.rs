@@ -214,7 +214,9 @@ fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<
     let reason = |label: &str| CloseReason::ALL.iter().find(|row| row.label == label).map(|row| row.reason);
     let token: u128 = row.token.parse().map_err(|_| "its token's hash is none")?;
     let positions = |rows: Vec<PositionRow<'_>>| -> Vec<Position> {
-        rows.into_iter().map(|PositionRow(stream, epoch, place)| Position { stream: (*stream).into(), epoch, place }).collect()
+        rows.into_iter()
+            .map(|PositionRow(stream, epoch, place)| Position { stream: (*stream).into(), epoch, place })
+            .collect()
     };
     let mut scopes = Vec::with_capacity(row.scopes.len());
     for entry in row.scopes {
@@ -341,3 +343,6 @@ const LIFE_KEY: &str = "life";
 const SCHEMA: u32 = 1;
 /// How long a store that fails is left alone.
 const RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -680,7 +680,8 @@ mod tests {
     #[test]
     fn looks_find_every_member_once() {
         let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..200).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0), 1)).collect();
+        let slots: Vec<_> =
+            (0..200).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0), 1)).collect();
         for slot in &slots[..100] {
             sessions.leave(*slot, &Scope::Room("arena".into()));
         }
