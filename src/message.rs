@@ -177,6 +177,8 @@ pub struct Joined {
     pub scope: Scope,
     /// The scope's streams, or why there is none.
     pub outcome: Result<Vec<StreamStart>, ErrorCode>,
+    /// Whether it is a room that only a backend lets into.
+    pub admits: bool,
 }
 
 /// A stream of a joined scope.
@@ -393,7 +395,7 @@ pub struct ScopeEntry {
     pub scope: Scope,
     /// Heads of its streams at entry; a stream that is missing did not exist then.
     pub entered: Vec<Position>,
-    /// Whether a backend let the session in.
+    /// Whether it is a room that only a backend lets into, and let the session into.
     pub admitted: bool,
 }
 

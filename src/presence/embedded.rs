@@ -75,18 +75,19 @@ impl EmbeddedPresence {
     }
 
     /// The same with the sessions that the store has, and keeping all of them there. Who had a connection when the
-    /// former process ended counts as detached from then on, and others are told so.
+    /// former process ended counts as detached from then on, and others are told so. `log` is the numbering of the bus's
+    /// streams: sessions from under another one have ended.
     ///
     /// # Errors
     /// If the store cannot be read, or was written by another build in a form of its own.
     pub fn keeping_sessions_in(
         mut self,
-        now: Monotonic,
-        wall: WallMillis,
+        now: (Monotonic, WallMillis),
+        log: u64,
         store: Box<dyn Store>,
     ) -> Result<Self, StoreError> {
         self.sessions.watch();
-        let (keeper, found) = Keeper::open(now, wall, self.life, self.resume_window, store)?;
+        let (keeper, found) = Keeper::open(now, self.life, log, self.resume_window, store)?;
         self.keeper = Some(keeper);
         self.take_back(found);
         Ok(self)

@@ -22,6 +22,7 @@ use crate::time::{Monotonic, WallMillis};
 pub(super) struct Keeper {
     store: Box<dyn Store>,
     life: GatewayLife,
+    log: u64,
     /// The same moment on both clocks.
     began: (Monotonic, WallMillis),
     batch: Vec<Write>,
@@ -44,17 +45,18 @@ pub(super) struct Found {
 }
 
 impl Keeper {
-    /// Takes the records out of a store. Who had a connection lost it when the former process was last alive.
+    /// Takes the records out of a store. Who had a connection lost it when the former process was last alive; if the bus
+    /// has `log`, another numbering than then, no place of any record means anything, and all of them have ended.
     pub(super) fn open(
-        now: Monotonic,
-        wall: WallMillis,
+        (now, wall): (Monotonic, WallMillis),
         life: GatewayLife,
+        log: u64,
         window: Duration,
         mut store: Box<dyn Store>,
     ) -> Result<(Self, Found), StoreError> {
         let row = store.load(LIFE)?.into_iter().find(|(key, _)| key == LIFE_KEY);
         let former: LifeRow = match row.map(|(_, mut value)| simd_json::from_slice(&mut value)) {
-            None => LifeRow { schema: SCHEMA, alive: wall.0, told: 0 },
+            None => LifeRow { schema: SCHEMA, log, alive: wall.0, told: 0 },
             Some(Ok(row)) => row,
             Some(Err(error)) => return Err(refused(&format!("its row {LIFE}/{LIFE_KEY} does not read: {error}"))),
         };
@@ -62,12 +64,21 @@ impl Keeper {
             let schema = former.schema;
             return Err(refused(&format!("its session records are of schema {schema}, this ringgate's is {SCHEMA}")));
         }
+        if former.log != log {
+            tracing::warn!(
+                was = former.log,
+                is = log,
+                "the bus has another log than the sessions had: they have ended"
+            );
+        }
         let clock = Clock { began: (now, wall), window };
         let mut found = Found { living: Vec::new(), ended: Vec::new() };
         let mut batch = Vec::new();
         for (key, mut value) in store.load(SERVICE)? {
             match read(&key, &mut value, &clock, &former) {
-                Ok(whole) if whole.standing == Standing::Ended => found.ended.push(whole),
+                Ok(whole) if whole.standing == Standing::Ended || former.log != log => {
+                    found.ended.push(Whole { standing: Standing::Ended, ..whole });
+                }
                 Ok(whole) => found.living.push(whole),
                 Err(cause) => {
                     tracing::error!(session = key, cause, "a session's record does not read: the session is gone");
@@ -83,7 +94,7 @@ impl Keeper {
         let (told, told_written) = (Monotonic::ZERO, true);
         let began = (now, wall);
         let keeper =
-            Self { store, life, began, batch, alive_due: now, alive_interval, told, told_written, retry: None };
+            Self { store, life, log, began, batch, alive_due: now, alive_interval, told, told_written, retry: None };
         Ok((keeper, found))
     }
 
@@ -112,7 +123,7 @@ impl Keeper {
             return;
         }
         // Beside any change, for the first record must not stand there without its schema.
-        let row = LifeRow { schema: SCHEMA, alive: self.wall(now).0, told: self.wall(self.told).0 };
+        let row = LifeRow { schema: SCHEMA, log: self.log, alive: self.wall(now).0, told: self.wall(self.told).0 };
         let value = simd_json::to_vec(&row).expect("plain numbers are always JSON").into();
         self.batch.push(Write::Put { service: LIFE, key: LIFE_KEY.into(), value });
         match self.store.write(&self.batch) {
@@ -266,6 +277,8 @@ fn refused(cause: &str) -> StoreError {
 #[derive(Serialize, Deserialize)]
 struct LifeRow {
     schema: u32,
+    /// The numbering of the bus's log.
+    log: u64,
     /// When the process surely lived, Unix milliseconds.
     alive: u64,
     /// Departures from before that are told.

@@ -254,7 +254,7 @@ impl Peers {
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let store = open_store(config)?;
-        let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation })?;
+        let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
             // Handles of its own, so that it is woken when the bus has taken or refused what it says.
@@ -375,14 +375,14 @@ fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
 
 /// Presence in memory; with `data_dir` it keeps its hubs in the store, and its sessions in a file of their own: of two
 /// who write to one file, one waits.
-fn open_presence(config: &Config, seed: u64, life: GatewayLife) -> Result<EmbeddedPresence, String> {
+fn open_presence(config: &Config, seed: u64, life: GatewayLife, log: u64) -> Result<EmbeddedPresence, String> {
     let window = config.delivery.resume_window;
     let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing(life);
     let Some(folder) = &config.server.data_dir else { return Ok(presence) };
-    let (now, wall) = clock();
-    let kept = presence.keeping_hubs_in(now, Box::new(open_store(config)?)).and_then(|presence| {
+    let now = clock();
+    let kept = presence.keeping_hubs_in(now.0, Box::new(open_store(config)?)).and_then(|presence| {
         let sessions = open_file(config, SESSIONS)?;
-        presence.keeping_sessions_in(now, wall, Box::new(sessions))
+        presence.keeping_sessions_in(now, log, Box::new(sessions))
     });
     let presence = kept.map_err(|error| format!("data_dir {folder}: {error}"))?;
     tracing::info!(sessions = presence.sessions(), "sessions are kept in {folder}");
@@ -454,6 +454,8 @@ pub fn obey_signals(
 
 /// Records of services and presence, and the history tables of PROTOCOLS B.
 const STORE: &str = "store.sqlite";
+/// All topics of a log have one numbering.
+const PRESENCE_LOG: &str = "games.events";
 /// Session records.
 const SESSIONS: &str = "sessions.sqlite";
 

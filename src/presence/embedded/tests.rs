@@ -83,7 +83,7 @@ fn each(detached_max: usize, test: impl Fn(Rig)) {
     let presence = || EmbeddedPresence::new(WINDOW, detached_max, 1).announcing(GatewayLife::default());
     test(Rig(presence()));
     let store = SqliteStore::open(&StoreSettings { file: None, messages_max: 1 }).unwrap();
-    test(Rig(presence().keeping_sessions_in(at(0), WallMillis(0), Box::new(store)).unwrap()));
+    test(Rig(presence().keeping_sessions_in((at(0), WallMillis(0)), 1, Box::new(store)).unwrap()));
 }
 
 /// The same with session 1 (user `u`, token 1) owned by connection 1.
@@ -460,7 +460,7 @@ proptest! {
     fn presence_is_its_model(ops in proptest::collection::vec(op(), 1..120)) {
         let store = SqliteStore::open(&StoreSettings { file: None, messages_max: 1 }).unwrap();
         let stored = EmbeddedPresence::new(WINDOW, DETACHED_MAX, 7);
-        let stored = stored.keeping_sessions_in(Monotonic::ZERO, WallMillis(0), Box::new(store)).unwrap();
+        let stored = stored.keeping_sessions_in((Monotonic::ZERO, WallMillis(0)), 1, Box::new(store)).unwrap();
         for presence in [EmbeddedPresence::new(WINDOW, DETACHED_MAX, 7), stored] {
             is_the_model(presence, &ops)?;
         }

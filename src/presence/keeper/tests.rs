@@ -12,6 +12,8 @@ use crate::presence::EmbeddedPresence;
 use crate::store::{SqliteStore, StoreSettings};
 
 const WINDOW: Duration = Duration::from_secs(300);
+/// The bus's numbering.
+const LOG: u64 = 5;
 /// What the wall clock says at the monotonic clock's zero.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -77,7 +79,7 @@ fn wall(now: Monotonic) -> WallMillis {
 /// The presence of a gateway's life of this number.
 fn start(disk: &Disk, now: Monotonic, life: u64) -> EmbeddedPresence {
     let presence = EmbeddedPresence::new(WINDOW, 1000, 1).announcing(GatewayLife { nonce: life, incarnation: life });
-    presence.keeping_sessions_in(now, wall(now), Box::new(disk.clone())).unwrap()
+    presence.keeping_sessions_in((now, wall(now)), LOG, Box::new(disk.clone())).unwrap()
 }
 
 fn conn(n: u32) -> ConnAddr {
@@ -183,7 +185,7 @@ fn windows_go_on_while_nobody_runs() {
     for (down_until, living) in [(299, [true, true]), (301, [true, false]), (399, [true, false]), (401, [false; 2])] {
         let copy = Disk::new();
         disk.rows().iter().for_each(|(key, row)| copy.put(SERVICE, key, row));
-        copy.put(LIFE, LIFE_KEY, &format!(r#"{{"schema":1,"alive":{},"told":0}}"#, disk.alive()));
+        copy.put(LIFE, LIFE_KEY, &format!(r#"{{"schema":1,"log":{LOG},"alive":{},"told":0}}"#, disk.alive()));
         let mut presence = start(&copy, at(down_until), 2);
         let found = [1, 2].map(|n| resumed(ask(&mut presence, at(down_until), resume(9, n))).is_some());
         assert_eq!(found, living, "down until {down_until}");
@@ -237,6 +239,22 @@ fn departures_are_told_once() {
     assert_eq!(disk.rows().len(), 3, "the kicked session's row is gone");
 }
 
+/// Under another log nobody resumes into places that mean something else; whose connections they were is told all the same.
+#[test]
+fn another_log_ends_the_sessions() {
+    let disk = Disk::new();
+    let mut presence = start(&disk, at(0), 1);
+    ask(&mut presence, at(0), open(1));
+    drop(presence);
+    let presence = EmbeddedPresence::new(WINDOW, 1000, 1).announcing(GatewayLife::default());
+    let log = LOG + 1;
+    let mut presence = presence.keeping_sessions_in((at(1), wall(at(1))), log, Box::new(disk.clone())).unwrap();
+    assert_eq!(resumed(ask(&mut presence, at(1), resume(7, 1))), None);
+    assert_eq!(changes(&mut presence).len(), 1);
+    presence.settle(at(1), true);
+    assert_eq!(disk.rows().len(), 0);
+}
+
 /// When the store is due by itself.
 fn due(presence: &mut EmbeddedPresence, now: Monotonic) -> Monotonic {
     let due = presence.poll(now, &mut Vec::new());
@@ -260,12 +278,14 @@ fn what_does_not_read_is_told() {
         presence.settle(at(1), true);
         assert_eq!(disk.rows().len(), 2);
     }
-    for (row, told) in
-        [("{\"schema\":2,\"alive\":1,\"told\":1}", "of schema 2, this ringgate's is 1"), ("{", "does not read")]
-    {
+    for (row, told) in [
+        ("{\"schema\":2,\"log\":5,\"alive\":1,\"told\":1}", "of schema 2, this ringgate's is 1"),
+        ("{", "does not read"),
+    ] {
         disk.put(LIFE, LIFE_KEY, row);
         let presence = EmbeddedPresence::new(WINDOW, 1000, 1);
-        let error = presence.keeping_sessions_in(at(1), wall(at(1)), Box::new(disk.clone())).unwrap_err().to_string();
+        let error =
+            presence.keeping_sessions_in((at(1), wall(at(1))), LOG, Box::new(disk.clone())).unwrap_err().to_string();
         assert!(error.contains(told) && error.contains("move the file away"), "{error}");
         assert_eq!(disk.rows().len(), 2);
     }
