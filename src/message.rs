@@ -182,6 +182,8 @@ pub struct Joined {
     pub scope: Scope,
     /// The scope's streams, or why there is none.
     pub outcome: Result<Vec<StreamStart>, ErrorCode>,
+    /// Whether it is a room that only a backend lets into.
+    pub admits: bool,
 }
 
 /// A stream of a joined scope.
@@ -407,7 +409,7 @@ pub struct ScopeEntry {
     pub scope: Scope,
     /// Heads of its streams at entry; a stream that is missing did not exist then.
     pub entered: Vec<Position>,
-    /// Whether a backend let the session in.
+    /// Whether it is a room that only a backend lets into, and let the session into.
     pub admitted: bool,
 }
 
@@ -664,11 +666,24 @@ impl PresenceReply {
     }
 }
 
+/// A life of a gateway, which names its connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct GatewayLife {
+    /// See [`crate::id::ConnectionId::of`].
+    pub nonce: u64,
+    /// Which life of its gateway it is.
+    pub incarnation: u64,
+}
+
 /// What others are told of a session (`gateway.presence`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PresenceChange {
+    /// The gateway's life that the connection belongs to.
+    pub life: GatewayLife,
     /// The connection it is about.
     pub connection: ConnAddr,
+    /// Tells changes of one kind and connection apart; the same whenever the change is said.
+    pub number: u64,
     /// Its session.
     pub session: SessionId,
     /// User id.

@@ -6,7 +6,7 @@
 //! Invariants: a record is in all three indexes; it is in the detached list exactly when its owner is `Detached`, and
 //! that list ascends in `until`, for the window is the same for all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
-use crate::message::{Position, RoomMember, ScopeEntry, SessionRecord};
+use crate::message::{GatewayLife, Position, RoomMember, ScopeEntry, SessionRecord};
 use crate::packed::Packed;
 use crate::time::Monotonic;
 
@@ -48,6 +48,12 @@ pub(super) struct Sessions {
     role_sets: Shared<[Box<str>]>,
     /// What few sessions have.
     extras: HashMap<Slot, Extra, FixedState>,
+    /// Records that differ from what is stored of them, those that have ended too; `None` = nothing is stored.
+    touched: Option<HashSet<SessionId, FixedState>>,
+    /// Records with departures that are not surely told.
+    owing: Vec<SessionId>,
+    /// Those of them that have ended.
+    ended: HashMap<SessionId, Whole, FixedState>,
     hasher: FixedState,
 }
 
@@ -65,6 +71,8 @@ pub(super) struct Kept {
     user_next: Slot,
     user_prev: Slot,
     last_close: Option<CloseReason>,
+    /// Whether some version of it is stored.
+    stored: bool,
 }
 
 /// [`ScopeEntry`] without spare capacity.
@@ -81,12 +89,44 @@ struct Extra {
     acted: Vec<Position>,
     /// The scopes it was let into.
     admitted: Vec<Scope>,
+    /// Departures of its connections that others are not surely told of.
+    owed: Vec<Departure>,
+}
+
+/// A connection's end, as others are told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Departure {
+    pub(super) life: GatewayLife,
+    pub(super) connection: ConnAddr,
+    pub(super) number: u64,
+    pub(super) reason: CloseReason,
+    pub(super) at: Monotonic,
+}
+
+/// A record with all that is kept beside it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Whole {
+    pub(super) record: SessionRecord,
+    pub(super) token: TokenHash,
+    pub(super) standing: Standing,
+    pub(super) owed: Vec<Departure>,
+}
+
+/// Whether a record has an owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// The owner, and the number of its attachment.
+    Attached(ConnAddr, u64),
+    /// None; the record expires then.
+    Detached(Monotonic),
+    /// It has expired or was ended; what is left of it is told.
+    Ended,
 }
 
 /// Whose the session is.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
-    Attached(ConnAddr),
+    Attached { to: ConnAddr, number: u64 },
     Detached { until: Monotonic, older: Slot, newer: Slot },
 }
 
@@ -106,8 +146,40 @@ impl Sessions {
             names: Shared(HashMap::with_hasher(hasher.clone())),
             role_sets: Shared(HashMap::with_hasher(hasher.clone())),
             extras: HashMap::with_hasher(hasher.clone()),
+            touched: None,
+            owing: Vec::new(),
+            ended: HashMap::with_hasher(hasher.clone()),
             hasher,
         }
+    }
+
+    /// From now on it is remembered which records have changed.
+    pub(super) fn watch(&mut self) {
+        self.touched = Some(HashSet::with_hasher(self.hasher.clone()));
+    }
+
+    /// The records there are were read from where they are stored; they have changed since.
+    pub(super) fn taken_back(&mut self) {
+        for kept in self.chunks.iter_mut().flatten().flatten() {
+            kept.stored = true;
+        }
+    }
+
+    /// The records that have changed and were not written since, in no order.
+    pub(super) fn touched(&self) -> impl Iterator<Item = SessionId> {
+        self.touched.iter().flatten().copied()
+    }
+
+    /// What [`Sessions::touched`] named is written.
+    pub(super) fn written(&mut self) {
+        let Some(touched) = &mut self.touched else { return };
+        let mut written = std::mem::take(touched);
+        for session in written.drain() {
+            if let Some(slot) = self.by_session(session) {
+                self.kept_mut(slot).stored = true;
+            }
+        }
+        self.touched = Some(written);
     }
 
     /// Records kept.
@@ -140,12 +212,12 @@ impl Sessions {
         let slot = self.oldest.some()?;
         match self.kept(slot).owner {
             Owner::Detached { until, .. } => Some((slot, until)),
-            Owner::Attached(_) => unreachable!("only detached records are in the list"),
+            Owner::Attached { .. } => unreachable!("only detached records are in the list"),
         }
     }
 
     /// Adds a record; one of the same session or token must not be there.
-    pub(super) fn insert(&mut self, record: SessionRecord, token: TokenHash, owner: ConnAddr) -> Slot {
+    pub(super) fn insert(&mut self, record: SessionRecord, token: TokenHash, to: ConnAddr, number: u64) -> Slot {
         debug_assert!(self.by_token(token).is_none() && self.by_session(record.session).is_none());
         let SessionRecord { session, user, username, roles, expires_at, scopes, acted, last_close } = record;
         let same_name = *user == *username;
@@ -165,23 +237,34 @@ impl Sessions {
             roles,
             expires_at,
             scopes,
-            owner: Owner::Attached(owner),
+            owner: Owner::Attached { to, number },
             user_next: Slot::NONE,
             user_prev: Slot::NONE,
             last_close,
+            stored: false,
         });
         if !acted.is_empty() || !admitted.is_empty() {
-            self.extras.insert(slot, Extra { acted, admitted });
+            self.extras.insert(slot, Extra { acted, admitted, owed: Vec::new() });
         }
         self.index(slot, head);
+        self.touch(slot);
         slot
     }
 
     /// Takes a record out, whatever its state.
     pub(super) fn remove(&mut self, slot: Slot) {
+        let owes = self.touched.is_some() && self.owes(slot);
+        if owes {
+            let whole = Whole { standing: Standing::Ended, ..self.whole(slot) };
+            self.ended.insert(whole.record.session, whole);
+        }
         self.unlink_detached(slot);
         self.unindex(slot);
         let kept = self.cell(slot).take().expect("a slot is named only while its record lives");
+        if let Some(touched) = &mut self.touched {
+            // Of what nobody wrote there is nothing to remove.
+            _ = if kept.stored || owes { touched.insert(kept.session) } else { touched.remove(&kept.session) };
+        }
         self.free.push(slot);
         self.extras.remove(&slot);
         self.role_sets.give_back(&kept.roles);
@@ -193,15 +276,24 @@ impl Sessions {
     /// The connection that owns the record.
     pub(super) fn owner(&self, slot: Slot) -> Option<ConnAddr> {
         match self.kept(slot).owner {
-            Owner::Attached(owner) => Some(owner),
+            Owner::Attached { to, .. } => Some(to),
             Owner::Detached { .. } => None,
         }
     }
 
-    /// Makes the connection the owner.
-    pub(super) fn attach(&mut self, slot: Slot, owner: ConnAddr) {
+    /// The number of the owner's attachment; 0 = there is no owner.
+    pub(super) fn attachment(&self, slot: Slot) -> u64 {
+        match self.kept(slot).owner {
+            Owner::Attached { number, .. } => number,
+            Owner::Detached { .. } => 0,
+        }
+    }
+
+    /// Makes the connection the owner, by the attachment of this number.
+    pub(super) fn attach(&mut self, slot: Slot, to: ConnAddr, number: u64) {
         self.unlink_detached(slot);
-        self.kept_mut(slot).owner = Owner::Attached(owner);
+        self.kept_mut(slot).owner = Owner::Attached { to, number };
+        self.touch(slot);
     }
 
     /// Leaves the record without an owner; `until` is no earlier than that of any record detached before.
@@ -215,6 +307,51 @@ impl Sessions {
         }
         self.newest = slot;
         self.detached += 1;
+        self.touch(slot);
+    }
+
+    /// Others are to be told that a connection of the session's has ended.
+    pub(super) fn owe(&mut self, slot: Slot, departure: Departure) {
+        self.extras.entry(slot).or_default().owed.push(departure);
+        self.owing.push(self.kept(slot).session);
+    }
+
+    /// Everything that was owed is told; returns whether there was anything.
+    pub(super) fn all_told(&mut self) -> bool {
+        let owing = std::mem::take(&mut self.owing);
+        let ended = std::mem::take(&mut self.ended);
+        if let Some(touched) = &mut self.touched {
+            touched.extend(ended.into_keys());
+        }
+        for session in &owing {
+            let Some(slot) = self.by_session(*session) else { continue };
+            if let Some(extra) = self.extras.get_mut(&slot) {
+                extra.owed = Vec::new();
+                if extra.acted.is_empty() && extra.admitted.is_empty() {
+                    self.extras.remove(&slot);
+                }
+            }
+        }
+        !owing.is_empty()
+    }
+
+    /// What is left of a session that has ended.
+    pub(super) fn ended(&self, session: SessionId) -> Option<&Whole> {
+        self.ended.get(&session)
+    }
+
+    /// Keeps what is left of a session that is not in the table.
+    pub(super) fn bury(&mut self, whole: Whole) {
+        let session = whole.record.session;
+        self.owing.push(session);
+        self.ended.insert(session, whole);
+        if let Some(touched) = &mut self.touched {
+            touched.insert(session);
+        }
+    }
+
+    fn owes(&self, slot: Slot) -> bool {
+        self.extras.get(&slot).is_some_and(|extra| !extra.owed.is_empty())
     }
 
     /// The session's id.
@@ -236,6 +373,7 @@ impl Sessions {
     /// Remembers how the last connection ended.
     pub(super) fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.kept_mut(slot).last_close = Some(reason);
+        self.touch(slot);
     }
 
     /// Whether the scope is among the record's.
@@ -251,6 +389,7 @@ impl Sessions {
         }
         let entered = self.compact(entry);
         self.kept_mut(slot).scopes.push(entered);
+        self.touch(slot);
     }
 
     /// Takes the scope out of the record.
@@ -266,6 +405,7 @@ impl Sessions {
             }
         }
         self.release(&entered);
+        self.touch(slot);
     }
 
     /// Gives the session another token's roles and end.
@@ -275,6 +415,7 @@ impl Sessions {
         kept.expires_at = expires_at;
         let old = std::mem::replace(&mut kept.roles, roles);
         self.role_sets.give_back(&old);
+        self.touch(slot);
     }
 
     /// Moves the place up to which the effects of a stream's events have acted. Of a room that was left, perhaps by that
@@ -289,6 +430,17 @@ impl Sessions {
             Some(known) => *known = place,
             None => acted.push(place),
         }
+        self.touch(slot);
+    }
+
+    /// The record with all that is kept beside it.
+    pub(super) fn whole(&self, slot: Slot) -> Whole {
+        let standing = match self.kept(slot).owner {
+            Owner::Attached { to, number } => Standing::Attached(to, number),
+            Owner::Detached { until, .. } => Standing::Detached(until),
+        };
+        let owed = self.extras.get(&slot).map(|extra| extra.owed.clone()).unwrap_or_default();
+        Whole { record: self.record(slot), token: self.kept(slot).token, standing, owed }
     }
 
     /// The record as its owner gets it.
@@ -329,7 +481,7 @@ impl Sessions {
             user: kept.user.clone(),
             username: kept.username.clone(),
             connection: match kept.owner {
-                Owner::Attached(owner) => Some(owner),
+                Owner::Attached { to, .. } => Some(to),
                 Owner::Detached { .. } => None,
             },
         };
@@ -414,7 +566,14 @@ impl Sessions {
     fn links(&mut self, slot: Slot) -> (&mut Slot, &mut Slot) {
         match &mut self.kept_mut(slot).owner {
             Owner::Detached { older, newer, .. } => (older, newer),
-            Owner::Attached(_) => unreachable!("only detached records are in the list"),
+            Owner::Attached { .. } => unreachable!("only detached records are in the list"),
+        }
+    }
+
+    fn touch(&mut self, slot: Slot) {
+        let session = self.kept(slot).session;
+        if let Some(touched) = &mut self.touched {
+            touched.insert(session);
         }
     }
 
@@ -514,7 +673,7 @@ mod tests {
     #[test]
     fn shared_names_live_as_long_as_a_record_has_them() {
         let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..10).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
+        let slots: Vec<_> = (0..10).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0), 1)).collect();
         assert_eq!((sessions.names.0.len(), sessions.role_sets.0.len()), (2, 1));
         let held = sessions.record(slots[0]);
         assert!(Arc::ptr_eq(&held.user, &sessions.record(slots[9]).user), "one user id for all");
@@ -531,7 +690,8 @@ mod tests {
     #[test]
     fn looks_find_every_member_once() {
         let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..200).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
+        let slots: Vec<_> =
+            (0..200).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0), 1)).collect();
         for slot in &slots[..100] {
             sessions.leave(*slot, &Scope::Room("arena".into()));
         }
@@ -575,8 +735,8 @@ mod tests {
     #[test]
     fn a_users_records_are_chained() {
         let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..6).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
-        sessions.insert(record(9, "other"), TokenHash([9; 16]), owner(0));
+        let slots: Vec<_> = (0..6).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0), 1)).collect();
+        sessions.insert(record(9, "other"), TokenHash([9; 16]), owner(0), 1);
         for at in [0, 5, 2] {
             sessions.remove(slots[at]);
         }
@@ -594,12 +754,12 @@ mod tests {
     #[test]
     fn detached_records_leave_the_list_anywhere() {
         let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..5).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
+        let slots: Vec<_> = (0..5).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0), 1)).collect();
         for (n, slot) in slots.iter().enumerate() {
             sessions.detach(*slot, Monotonic::from_nanos(n as u64));
         }
         for at in [2, 0, 4] {
-            sessions.attach(slots[at], owner(7));
+            sessions.attach(slots[at], owner(7), 2);
         }
         let mut order = Vec::new();
         while let Some((slot, until)) = sessions.oldest_detached() {

@@ -19,10 +19,11 @@ use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
 use crate::config::Config;
 use crate::id::{NodeId, Scope};
 use crate::limits;
-use crate::message::{Effect, Event, Kept};
+use crate::message::{Effect, Event, GatewayLife, Kept};
 use crate::ports::{Bus, Store as _, StoreError};
 use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
+use crate::router::peer::Peer;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
@@ -256,7 +257,7 @@ impl Peers {
         let window = config.delivery.resume_window;
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
-        let embedded = open_presence(config, seed)?;
+        let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
             // Handles of its own, so that it is woken when the bus has taken or refused what it says.
@@ -264,11 +265,17 @@ impl Peers {
             let says = presence_log.reader(&[], Arc::clone(&wake));
             let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake));
             drop(presence_log);
-            let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
+            let announcer = Announcer::new(says, gateway_id, seed);
             let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
             if let Ok(wakes) = presence_gate.recv() {
                 let wakes: Vec<Arc<dyn Wake>> = wakes;
                 peer::run(&mut peer, &wakes, clock, stop);
+                // What the shards said last is kept too; they have ended, so that no more can come.
+                while peer.port().has_input() {
+                    let (now, wall) = clock();
+                    peer.turn(now, wall);
+                    peer.port().wake_list().for_each(drop);
+                }
             }
         });
         let bus_log = log.share();
@@ -370,9 +377,13 @@ type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
 
 /// The store: a file below `data_dir`, or memory.
 fn open_store(config: &Config) -> Result<SqliteStore, String> {
-    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
+    open_file(config, STORE).map_err(|error| error.to_string())
+}
+
+fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
+    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join(name));
     let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
-    SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+    SqliteStore::open(&StoreSettings { file, messages_max })
 }
 
 /// The rooms that only services and room tokens let in, by the store's records.
@@ -387,15 +398,20 @@ fn reserved_rooms(store: &mut SqliteStore) -> Result<BTreeSet<Scope>, StoreError
 /// Whose records are named by rooms' ids.
 const ROOM_RECORDS: [&str; 3] = [rooms::ROOMS, hub::SERVICE, presence::HUB_RECORDS];
 
-/// Presence in memory; with `data_dir` it keeps its hubs in the store.
-fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {
+/// Presence in memory; with `data_dir` it keeps its hubs in the store, and its sessions in a file of their own: of two
+/// who write to one file, one waits.
+fn open_presence(config: &Config, seed: u64, life: GatewayLife, log: u64) -> Result<EmbeddedPresence, String> {
     let window = config.delivery.resume_window;
-    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
-    if config.server.data_dir.is_none() {
-        return Ok(presence);
-    }
-    let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
-    hubs.map_err(|error| error.to_string())
+    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing(life);
+    let Some(folder) = &config.server.data_dir else { return Ok(presence) };
+    let now = clock();
+    let kept = presence.keeping_hubs_in(now.0, Box::new(open_store(config)?)).and_then(|presence| {
+        let sessions = open_file(config, SESSIONS)?;
+        presence.keeping_sessions_in(now, log, Box::new(sessions))
+    });
+    let presence = kept.map_err(|error| format!("data_dir {folder}: {error}"))?;
+    tracing::info!(sessions = presence.sessions(), "sessions are kept in {folder}");
+    Ok(presence)
 }
 
 /// The services of this node, on the calling thread.
@@ -460,6 +476,13 @@ pub fn obey_signals(
         tracing::error!(%error, "signals will end the process without a drain");
     }
 }
+
+/// Records of services and presence, and the history tables of PROTOCOLS B.
+const STORE: &str = "store.sqlite";
+/// All topics of a log have one numbering.
+const PRESENCE_LOG: &str = "games.events";
+/// Session records.
+const SESSIONS: &str = "sessions.sqlite";
 
 fn clock() -> (Monotonic, WallMillis) {
     (syscall::monotonic(), syscall::wall())

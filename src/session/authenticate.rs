@@ -490,7 +490,7 @@ impl Connection {
     /// A join of an open session, or one of its own scopes, was answered.
     fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
         let Phase::Open(session) = &mut self.phase else { return };
-        let (id, scope) = (session.id, joined.scope);
+        let (id, scope, admitted) = (session.id, joined.scope, joined.admits);
         // A home answers in the order in which it was asked.
         let asked = session.joining.iter().position(|joining| joining.scope == scope && !joining.at_service());
         let asked = asked.map(|at| session.joining.remove(at));
@@ -500,7 +500,6 @@ impl Connection {
             (_, Some(Joining { step: JoinStep::Undone, .. })) => cx.out.push(Output::Decline { scope }),
             (Ok(mut streams), asked) if !room || asked.is_some() => {
                 let correlation = asked.as_ref().map_or(0, |asked| asked.correlation);
-                let admitted = asked.is_some_and(|asked| asked.step == JoinStep::Admitted);
                 let lost = start_lost_at_heads(&mut streams);
                 if room && !again {
                     session.rooms.push(RoomSeat::new(&scope, &streams));

@@ -276,6 +276,9 @@ impl Homes {
             if join.publisher {
                 self.open_room(now, scope)?;
             }
+            if let Some(resume) = &join.resume {
+                self.take_back(now, join, resume)?;
+            }
             if let Some(entry) = &join.entry {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
@@ -296,6 +299,12 @@ impl Homes {
         let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
         let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
         Ok(visible.map(|stream| stream.start(join)).collect())
+    }
+
+    /// Whether a backend lets sessions into the room, so that it is not open.
+    #[must_use]
+    pub fn admits(&self, scope: &Scope) -> bool {
+        self.scopes.get(scope).is_some_and(|home| home.admits)
     }
 
     /// The scope under the name that is kept here: members of a room share its text, instead of each keeping the copy of
@@ -455,6 +464,25 @@ impl Homes {
     fn ensure_any_stream(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
         if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
             self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
+        }
+        Ok(())
+    }
+
+    /// Sessions outlive a process whose rooms and numbering were its own. Who was in a room without having been let in was
+    /// in an open one; and a stream that was numbered otherwise is there again at once, so that its loss is told.
+    fn take_back(&mut self, now: Monotonic, join: &JoinRequest, resume: &ResumeFrom) -> Result<(), ErrorCode> {
+        let scope = &join.scope;
+        if !join.admitted {
+            let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+            home.open |= !home.admits;
+        }
+        for (kind, publishers_only) in [("relay", false), ("input", true)] {
+            let name = format!("{kind}/{scope}");
+            let mut known = resume.positions.iter().chain(&resume.entered);
+            let lost = known.any(|known| *known.stream == *name && known.epoch != self.config.epoch);
+            if lost && (join.publisher || !publishers_only) {
+                self.ensure_stream(now, scope, &name, self.config.epoch, publishers_only)?;
+            }
         }
         Ok(())
     }

@@ -56,6 +56,8 @@ mod load;
 mod page;
 /// SIGHUP: the type table and the keys.
 mod reload;
+/// `data_dir`: sessions of every dialect over kill -9 and drains.
+mod restart;
 /// Resets, stalls and takeovers lose and double nothing.
 mod resume;
 /// Rooms, chat and dice through dialect D, bus and services.
