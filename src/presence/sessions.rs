@@ -716,7 +716,7 @@ mod tests {
     #[test]
     fn what_acted_in_rooms_that_were_left_is_forgotten() {
         let mut sessions = Sessions::new(1);
-        let slot = sessions.insert(record(1, "u"), TokenHash([1; 16]), owner(0));
+        let slot = sessions.insert(record(1, "u"), TokenHash([1; 16]), owner(0), 0);
         let acted = |stream: String| Position { stream: stream.into(), epoch: 1, place: 7 };
         sessions.acted(slot, acted("games.events.0/session:x".into()));
         sessions.acted(slot, acted("games.events.0/room:arena".into()));
