@@ -476,6 +476,8 @@ pub enum PresenceRequest {
     Kick {
         /// The user id.
         user: Arc<str>,
+        /// Topic and place of the event that says so, if it is one.
+        event: Option<(Arc<str>, u64)>,
     },
     /// Who is in a room; answered `Members`, a part of the records at a time, so that nobody waits for a long look.
     Members {

@@ -247,7 +247,8 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
         if let Some(user) = kicked {
             // Records first: a connection that the shards close now must not find its session again.
-            let kick = Request::Presence(Box::new(PresenceRequest::Kick { user }));
+            let event = Some((Arc::clone(&event.topic), event.place));
+            let kick = Request::Presence(Box::new(PresenceRequest::Kick { user, event }));
             self.port.request(self.nodes.presence, kick);
         }
         self.port.request(home, Request::Event(event));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::duplicates::Duplicates;
+use crate::id::Scope;
 use crate::limits;
 use crate::message::{Effect, Event};
 use crate::ports::Bus;
@@ -19,10 +20,12 @@ pub struct Rebuilt {
     pub duplicates: Duplicates,
     /// Events given.
     pub events: u64,
+    /// Users to be kicked, with topic and place; whoever keeps sessions over a restart knows which of them were.
+    pub kicks: Vec<(Arc<str>, Arc<str>, u64)>,
 }
 
 /// Gives every event of these topics that is not older than `since`, in the topic's order, until `give` wants no more.
-/// No kick is given: it acted once, when it was live. What nobody can use was buried when it was live.
+/// No kick is given to a home: it acted once, when it was live. What nobody can use was buried when it was live.
 pub fn rebuild(
     bus: &mut impl Bus,
     rules: &impl EventRules,
@@ -44,7 +47,13 @@ pub fn rebuild(
             for record in page.drain(..) {
                 source.offset = record.offset;
                 let Ok(Some(event)) = parse_event(&record.value, &source, rules, &mut json) else { continue };
-                if event.effect == Some(Effect::Kick) || rebuilt.duplicates.is_repeat(record.timestamp, &event) {
+                if rebuilt.duplicates.is_repeat(record.timestamp, &event) {
+                    continue;
+                }
+                if event.effect == Some(Effect::Kick) {
+                    if let Scope::User(user) = event.scope {
+                        rebuilt.kicks.push((user, event.topic, event.place));
+                    }
                     continue;
                 }
                 rebuilt.events += 1;

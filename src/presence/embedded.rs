@@ -102,6 +102,17 @@ impl EmbeddedPresence {
         Ok(self)
     }
 
+    /// Carries out those of these kicks (user, topic and place) that the former process did not live to. To be called
+    /// before anybody is served.
+    pub fn carry_out(&mut self, now: Monotonic, kicks: Vec<(Arc<str>, Arc<str>, u64)>) {
+        for (user, topic, place) in kicks {
+            if self.keeper.as_ref().is_some_and(|keeper| !keeper.has_kicked(&topic, place)) {
+                // Nobody is attached or waits yet, so that nobody is to be answered.
+                self.handle(now, PresenceRequest::Kick { user, event: Some((topic, place)) }, &mut Vec::new());
+            }
+        }
+    }
+
     /// Hubs, and the bytes of the messages that are kept of them.
     #[must_use]
     pub fn hubs(&self) -> (usize, usize) {
@@ -365,7 +376,12 @@ impl Presence for EmbeddedPresence {
             PresenceRequest::Detached { from, session, last_close } => {
                 self.detached_by(now, from, session, last_close, replies);
             }
-            PresenceRequest::Kick { user } => self.kick(now, &user, replies),
+            PresenceRequest::Kick { user, event } => {
+                if let (Some(keeper), Some((topic, place))) = (&mut self.keeper, event) {
+                    keeper.kicked(topic, place);
+                }
+                self.kick(now, &user, replies);
+            }
             PresenceRequest::Members { from, room, after } => {
                 let (members, next) = self.sessions.members(&room, after, limits::PRESENCE_LOOK);
                 replies.push(PresenceReply::Members { to: from, members, next });

@@ -7,6 +7,8 @@
 //! A record never holds a resume token, only its hash.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,8 @@ pub(super) struct Keeper {
     /// Up to when everything was told, and whether the row says so.
     told: Monotonic,
     told_written: bool,
+    /// By topic, the place up to which kicks were carried out.
+    kicks: BTreeMap<Arc<str>, u64>,
     /// Set while the store cannot be written: when to try again.
     retry: Option<Monotonic>,
 }
@@ -55,15 +59,10 @@ impl Keeper {
         mut store: Box<dyn Store>,
     ) -> Result<(Self, Found), StoreError> {
         let row = store.load(LIFE)?.into_iter().find(|(key, _)| key == LIFE_KEY);
-        let former: LifeRow = match row.map(|(_, mut value)| simd_json::from_slice(&mut value)) {
-            None => LifeRow { schema: SCHEMA, log, alive: wall.0, told: 0 },
-            Some(Ok(row)) => row,
-            Some(Err(error)) => return Err(refused(&format!("its row {LIFE}/{LIFE_KEY} does not read: {error}"))),
+        let former = match row {
+            None => LifeRow { log, alive: wall.0, told: 0, kicks: Vec::new() },
+            Some((_, mut value)) => read_life(&mut value)?,
         };
-        if former.schema != SCHEMA {
-            let schema = former.schema;
-            return Err(refused(&format!("its session records are of schema {schema}, this ringgate's is {SCHEMA}")));
-        }
         if former.log != log {
             tracing::warn!(
                 was = former.log,
@@ -93,9 +92,33 @@ impl Keeper {
         let alive_interval = (window / 30).clamp(Duration::from_millis(100), Duration::from_secs(10));
         let (told, told_written) = (Monotonic::ZERO, true);
         let began = (now, wall);
-        let keeper =
-            Self { store, life, log, began, batch, alive_due: now, alive_interval, told, told_written, retry: None };
+        let kicks = former.kicks.into_iter().filter(|_| former.log == log);
+        let kicks = kicks.map(|(topic, place)| (topic.into(), place)).collect();
+        let keeper = Self {
+            store,
+            life,
+            log,
+            began,
+            batch,
+            alive_due: now,
+            alive_interval,
+            told,
+            told_written,
+            kicks,
+            retry: None,
+        };
         Ok((keeper, found))
+    }
+
+    /// The kicks of a topic are carried out up to this place.
+    pub(super) fn kicked(&mut self, topic: Arc<str>, place: u64) {
+        let known = self.kicks.entry(topic).or_insert(0);
+        *known = place.max(*known);
+    }
+
+    /// Whether that kick was carried out.
+    pub(super) fn has_kicked(&self, topic: &str, place: u64) -> bool {
+        self.kicks.get(topic).is_some_and(|known| place <= *known)
     }
 
     /// Writes what has changed, all or nothing; what could not be written is tried again later. `told`: nothing that has
@@ -123,8 +146,12 @@ impl Keeper {
             return;
         }
         // Beside any change, for the first record must not stand there without its schema.
-        let row = LifeRow { schema: SCHEMA, log: self.log, alive: self.wall(now).0, told: self.wall(self.told).0 };
-        let value = simd_json::to_vec(&row).expect("plain numbers are always JSON").into();
+        let kicks = self.kicks.iter().map(|(topic, place)| (topic.to_string(), *place)).collect();
+        let (alive, told_until) = (self.wall(now).0, self.wall(self.told).0);
+        let life = LifeRow { log: self.log, alive, told: told_until, kicks };
+        let value = simd_json::to_vec(&SchemaRow { schema: SCHEMA, life: Some(life) })
+            .expect("plain numbers are always JSON")
+            .into();
         self.batch.push(Write::Put { service: LIFE, key: LIFE_KEY.into(), value });
         match self.store.write(&self.batch) {
             Ok(()) => {
@@ -218,6 +245,15 @@ impl Clock {
     }
 }
 
+fn read_life(value: &mut [u8]) -> Result<LifeRow, StoreError> {
+    let unread = |error| refused(&format!("its row {LIFE}/{LIFE_KEY} does not read: {error}"));
+    // Of another form no more than its number is known. Reading works in place.
+    match simd_json::from_slice::<SchemaRow>(&mut value.to_vec()).map_err(unread)?.schema {
+        SCHEMA => simd_json::from_slice(value).map_err(unread),
+        schema => Err(refused(&format!("its session records are of schema {schema}, this ringgate's is {SCHEMA}"))),
+    }
+}
+
 /// A record from its row; `Err` says why it is none.
 fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<Whole, String> {
     let session = SessionId::parse(key).ok_or("its key is no session's id")?;
@@ -273,16 +309,25 @@ fn refused(cause: &str) -> StoreError {
     StoreError { place: "sessions.sqlite".into(), cause: format!("{cause}; {remedy}") }
 }
 
-/// The row beside the records.
+/// The row beside the records, and the form of them all.
+#[derive(Serialize, Deserialize)]
+struct SchemaRow {
+    schema: u32,
+    #[serde(flatten, skip_deserializing)]
+    life: Option<LifeRow>,
+}
+
+/// See [`SchemaRow`].
 #[derive(Serialize, Deserialize)]
 struct LifeRow {
-    schema: u32,
     /// The numbering of the bus's log.
     log: u64,
     /// When the process surely lived, Unix milliseconds.
     alive: u64,
     /// Departures from before that are told.
     told: u64,
+    /// Topics with the place up to which their kicks were carried out.
+    kicks: Vec<(String, u64)>,
 }
 
 /// A record in the store; times are Unix milliseconds.

@@ -90,6 +90,11 @@ impl<P: Presence> PresencePeer<P> {
         &self.presence
     }
 
+    /// The same, to be prepared before the first turn.
+    pub fn presence_mut(&mut self) -> &mut P {
+        &mut self.presence
+    }
+
     /// Lets what was handled survive, then the replies leave.
     fn reply(&mut self, now: Monotonic) {
         let told = self.announcer.as_ref().is_none_or(Announcer::is_done);

@@ -258,6 +258,7 @@ impl Peers {
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
         let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
+        let (kicked, kicks) = bounded(1);
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
             // Handles of its own, so that it is woken when the bus has taken or refused what it says.
@@ -267,6 +268,9 @@ impl Peers {
             drop(presence_log);
             let announcer = Announcer::new(says, gateway_id, seed);
             let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
+            if let Ok(kicks) = kicks.recv() {
+                peer.presence_mut().carry_out(syscall::monotonic(), kicks);
+            }
             if let Ok(wakes) = presence_gate.recv() {
                 let wakes: Vec<Arc<dyn Wake>> = wakes;
                 peer::run(&mut peer, &wakes, clock, stop);
@@ -291,12 +295,14 @@ impl Peers {
                 }
                 events[event.scope.home(shards).index()].send(Kept::Event(Box::new(event))).is_ok()
             };
-            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            let mut rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
             for scope in reserved {
                 // A shard that ended is reported by whoever joins it.
                 let _ = events[scope.home(shards).index()].send(Kept::Reserved(scope));
             }
             drop(events);
+            // Presence ends with the process, if at all.
+            let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
             tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };
             let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt);

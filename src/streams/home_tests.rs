@@ -240,6 +240,43 @@ fn rooms_open_and_end() {
     assert_eq!(Members::new(1).sizes(), (0, 0, 0));
 }
 
+/// Sessions of a former process come back into rooms that this one has never heard of: those of an open room find it
+/// open, with its streams numbered anew and told as lost, whoever is first; those that a backend let in do not open it, a
+/// publisher among them neither.
+#[test]
+fn rooms_of_a_former_process_are_there_again() {
+    let position = |kind: &str, epoch| Position { stream: format!("{kind}/room:arena").into(), epoch, place: 3 };
+    let former = || {
+        let entered = vec![position("relay", 8), position("input", 8), position("games.events.0", 4)];
+        ResumeFrom { positions: Vec::new(), entered }
+    };
+    let lost = Start::Lost(LostReason::EpochChanged);
+    for publisher in [false, true] {
+        let mut homes = homes();
+        let starts = join(&mut homes, publisher, Some(former())).unwrap();
+        let found: Vec<_> = starts.iter().map(|start| (start.start, start.introduction.publishers_only)).collect();
+        assert_eq!(found, [(lost, false), (lost, true)][..if publisher { 2 } else { 1 }]);
+        assert!(starts.iter().all(|start| start.introduction.position.epoch == 9) && !homes.admits(&scope()));
+        assert_eq!(join(&mut homes, !publisher, None).unwrap().len(), if publisher { 1 } else { 2 });
+    }
+    // A position of this process's own numbering, and none at all, lose nothing.
+    let mut homes = homes();
+    let own = ResumeFrom { positions: vec![position("relay", 9)], entered: Vec::new() };
+    assert!(join(&mut homes, false, Some(own)).unwrap().iter().all(|start| start.start != lost));
+    for order in [[false, true], [true, false]] {
+        let mut homes = self::homes();
+        for publisher in order {
+            let entered = vec![position("games.events.0", 4)];
+            let resume = Some(ResumeFrom { positions: Vec::new(), entered });
+            let (from, session, scope) = (ME, SessionId([1; 16]), scope());
+            let request = JoinRequest { from, session, scope, publisher, admitted: true, entry: None, resume };
+            assert!(homes.join(at(1), &request).is_ok());
+        }
+        assert!(homes.admits(&scope()));
+        assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+    }
+}
+
 fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option<Audience>) {
     homes.event(at(1), &plain_event(place, effect, audience), &Plain).unwrap();
     homes.seal(at(1));

@@ -221,6 +221,7 @@ fn a_game_goes_on_to_its_end() {
     let room = players[0].expect("games.event.room_created")["room_id"].clone();
     players[1].send(&json!({"type": "games.command.join_room", "room_name": "Dice"}));
     players[1].expect("games.event.lobby_joined");
+    players.iter_mut().for_each(|player| is_in(player, &room));
     until("both are kept", || dir.sessions_with(&format!("room:{}", room.as_str().unwrap())) == 2);
     let (mut turn, mut scores, mut n) = (0, [0, 0], 0);
     let winner = loop {
@@ -262,6 +263,19 @@ fn a_game_goes_on_to_its_end() {
     let rolled = |event: &&String| event.contains(&format!("\"event_type\":\"{ROLLED}\""));
     let rolls = dir.records("games.events").iter().filter(rolled).count();
     assert_eq!(rolls, n + 1, "each roll once");
+}
+
+/// Asks until the gateway has let the player in, a moment after the event that says so.
+fn is_in(player: &mut Json, room: &Value) {
+    until("the player is in the room", || {
+        player.send(&json!({"type": "rooms.command.members", "room_id": room, "correlation_id": "m"}));
+        loop {
+            let answer = player.read();
+            if answer["correlation_id"] == "m" && answer["type"] != "system.ack" {
+                break answer["type"] == "rooms.event.members";
+            }
+        }
+    });
 }
 
 /// What ended does not come back: who was kicked, who left a room, whose window passed while nobody ran.

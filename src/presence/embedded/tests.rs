@@ -163,7 +163,7 @@ fn others_are_told_who_comes_and_goes() {
         rig.detached(at(2), 1, CloseReason::Replaced);
         rig.resume(at(3), 3);
         rig.poll(at(4));
-        rig.does(at(5), PresenceRequest::Kick { user: "u".into() });
+        rig.does(at(5), PresenceRequest::Kick { user: "u".into(), event: None });
         rig.detached(at(5), 3, CloseReason::Kicked);
         let mut changes = Vec::new();
         rig.0.changes(&mut changes);
@@ -242,7 +242,7 @@ fn a_kick_ends_all_sessions_of_the_user() {
             PresenceRequest::Detached { from: conn(2), session: SessionId([2; 16]), last_close: CloseReason::Normal },
         );
         rig.resume(at(1), 4);
-        assert_eq!(rig.does(at(1), PresenceRequest::Kick { user: "u".into() }), [Said::Expired(4)]);
+        assert_eq!(rig.does(at(1), PresenceRequest::Kick { user: "u".into(), event: None }), [Said::Expired(4)]);
         assert_eq!((rig.0.sessions(), rig.0.detached()), (1, 0));
         assert_eq!(rig.resume(at(1), 5), [Said::Expired(5)]);
         assert_eq!(rig.poll(at(1)), (vec![], Monotonic::NEVER));
@@ -424,7 +424,7 @@ impl Op {
                 session: SessionId([session; 16]),
                 last_close: CloseReason::IdleTimeout,
             },
-            Self::Kick { user } => PresenceRequest::Kick { user: format!("u{user}").into() },
+            Self::Kick { user } => PresenceRequest::Kick { user: format!("u{user}").into(), event: None },
             Self::Pass { .. } => return None,
         })
     }

@@ -185,7 +185,11 @@ fn windows_go_on_while_nobody_runs() {
     for (down_until, living) in [(299, [true, true]), (301, [true, false]), (399, [true, false]), (401, [false; 2])] {
         let copy = Disk::new();
         disk.rows().iter().for_each(|(key, row)| copy.put(SERVICE, key, row));
-        copy.put(LIFE, LIFE_KEY, &format!(r#"{{"schema":1,"log":{LOG},"alive":{},"told":0}}"#, disk.alive()));
+        copy.put(
+            LIFE,
+            LIFE_KEY,
+            &format!(r#"{{"schema":1,"log":{LOG},"alive":{},"told":0,"kicks":[]}}"#, disk.alive()),
+        );
         let mut presence = start(&copy, at(down_until), 2);
         let found = [1, 2].map(|n| resumed(ask(&mut presence, at(down_until), resume(9, n))).is_some());
         assert_eq!(found, living, "down until {down_until}");
@@ -210,7 +214,7 @@ fn departures_are_told_once() {
     let due = self::due(&mut presence, at(1));
     presence.settle(due, true);
     ask(&mut presence, at(30), detached(2, 2, CloseReason::IdleTimeout));
-    ask(&mut presence, at(30), PresenceRequest::Kick { user: "nobody".into() });
+    ask(&mut presence, at(30), PresenceRequest::Kick { user: "nobody".into(), event: None });
     ask(&mut presence, at(30), detached(3, 3, CloseReason::Kicked));
     let unheard: Vec<_> = changes(&mut presence);
     assert_eq!(unheard.len(), 2);
@@ -253,6 +257,32 @@ fn another_log_ends_the_sessions() {
     assert_eq!(changes(&mut presence).len(), 1);
     presence.settle(at(1), true);
     assert_eq!(disk.rows().len(), 0);
+}
+
+/// A kick that the former process did not live to carry out is carried out by its successor; one that it did does not end
+/// a session that began behind it.
+#[test]
+fn kicks_are_carried_out_once() {
+    let disk = Disk::new();
+    let mut presence = start(&disk, at(0), 1);
+    let kick = |place| (Arc::from("ü\"ser"), Arc::from("system.events"), place);
+    ask(&mut presence, at(0), open(1));
+    let (user, topic, place) = kick(7);
+    ask(&mut presence, at(1), PresenceRequest::Kick { user, event: Some((topic, place)) });
+    ask(&mut presence, at(2), open(2));
+    drop(presence);
+    let mut presence = start(&disk, at(3), 2);
+    presence.carry_out(at(3), vec![kick(3), kick(7)]);
+    assert_eq!(presence.sessions(), 1);
+    drop(presence);
+    let mut presence = start(&disk, at(4), 3);
+    presence.carry_out(at(4), vec![kick(7), kick(8)]);
+    assert_eq!(presence.sessions(), 0);
+    presence.settle(at(4), false);
+    drop(presence);
+    let mut presence = start(&disk, at(5), 4);
+    presence.carry_out(at(5), vec![kick(8)]);
+    assert_eq!(resumed(ask(&mut presence, at(5), resume(9, 2))), None);
 }
 
 /// When the store is due by itself.
@@ -301,7 +331,7 @@ fn a_store_that_fails_catches_up() {
     disk.0.lock().unwrap().fails = true;
     ask(&mut presence, at(1), detached(1, 1, CloseReason::Normal));
     (2..60).for_each(|n| _ = ask(&mut presence, at(1), open(n)));
-    ask(&mut presence, at(1), PresenceRequest::Kick { user: "ü\"ser".into() });
+    ask(&mut presence, at(1), PresenceRequest::Kick { user: "ü\"ser".into(), event: None });
     ask(&mut presence, at(1), open(60));
     assert_eq!(presence.poll(at(1), &mut Vec::new()), at(2));
     presence.settle(at(2), true);
@@ -393,7 +423,7 @@ impl Op {
                 PresenceRequest::Refreshed { session: session(n), roles: ["user".into()].into(), expires_at }
             }
             Self::Detach { n } => detached(*owners.get(&nth(n))?, nth(n), CloseReason::IdleTimeout),
-            Self::Kick { n } => PresenceRequest::Kick { user: format!("u{}", n % 2).into() },
+            Self::Kick { n } => PresenceRequest::Kick { user: format!("u{}", n % 2).into(), event: None },
             Self::Pass { .. } | Self::Restart { .. } => return None,
         })
     }
