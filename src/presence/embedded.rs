@@ -18,7 +18,8 @@ use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::limits;
 use crate::message::{
-    GatewayLife, HubChange, HubMessage, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord,
+    GatewayLife, HubChange, HubMessage, Kick, PresenceChange, PresenceKind, PresenceReply, PresenceRequest,
+    SessionRecord,
 };
 use crate::ports::{Presence, Store, StoreError};
 use crate::time::{Monotonic, WallMillis};
@@ -102,10 +103,9 @@ impl EmbeddedPresence {
         Ok(self)
     }
 
-    /// Carries out those of these kicks (user, topic and place) that the former process did not live to. To be called
-    /// before anybody is served.
-    pub fn carry_out(&mut self, now: Monotonic, kicks: Vec<(Arc<str>, Arc<str>, u64)>) {
-        for (user, topic, place) in kicks {
+    /// Carries out those of these kicks that the former process did not live to. To be called before anybody is served.
+    pub fn carry_out(&mut self, now: Monotonic, kicks: Vec<Kick>) {
+        for Kick { user, topic, place } in kicks {
             if self.keeper.as_ref().is_some_and(|keeper| !keeper.has_kicked(&topic, place)) {
                 // Nobody is attached or waits yet, so that nobody is to be answered.
                 self.handle(now, PresenceRequest::Kick { user, event: Some((topic, place)) }, &mut Vec::new());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::{PresenceChange, PresenceKind, PresenceReply, PresenceRequest};
+use crate::message::{Kick, PresenceChange, PresenceKind, PresenceReply, PresenceRequest};
 use crate::ports::{ChatMessage, Presence};
 use crate::presence::EmbeddedPresence;
 use crate::store::{SqliteStore, StoreSettings};
@@ -265,9 +265,9 @@ fn another_log_ends_the_sessions() {
 fn kicks_are_carried_out_once() {
     let disk = Disk::new();
     let mut presence = start(&disk, at(0), 1);
-    let kick = |place| (Arc::from("ü\"ser"), Arc::from("system.events"), place);
+    let kick = |place| Kick { user: "ü\"ser".into(), topic: "system.events".into(), place };
     ask(&mut presence, at(0), open(1));
-    let (user, topic, place) = kick(7);
+    let Kick { user, topic, place } = kick(7);
     ask(&mut presence, at(1), PresenceRequest::Kick { user, event: Some((topic, place)) });
     ask(&mut presence, at(2), open(2));
     drop(presence);
