@@ -413,6 +413,17 @@ pub struct ScopeEntry {
     pub admitted: bool,
 }
 
+/// An event that ends a user's sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kick {
+    /// The user id.
+    pub user: Arc<str>,
+    /// Where it stands: the topic,
+    pub topic: Arc<str>,
+    /// and its place there.
+    pub place: u64,
+}
+
 /// To the presence peer. Requests of one shard are carried out in order.
 #[derive(Debug)]
 pub enum PresenceRequest {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::duplicates::Duplicates;
 use crate::id::Scope;
 use crate::limits;
-use crate::message::{Effect, Event};
+use crate::message::{Effect, Event, Kick};
 use crate::ports::Bus;
 use crate::protocol::envelope::{EventRules, EventSource, Json, parse_event};
 use crate::time::WallMillis;
@@ -20,8 +20,8 @@ pub struct Rebuilt {
     pub duplicates: Duplicates,
     /// Events given.
     pub events: u64,
-    /// Users to be kicked, with topic and place; whoever keeps sessions over a restart knows which of them were.
-    pub kicks: Vec<(Arc<str>, Arc<str>, u64)>,
+    /// Kicks that were not given; whoever keeps sessions over a restart knows which of them were carried out.
+    pub kicks: Vec<Kick>,
 }
 
 /// Gives every event of these topics that is not older than `since`, in the topic's order, until `give` wants no more.
@@ -52,7 +52,7 @@ pub fn rebuild(
                 }
                 if event.effect == Some(Effect::Kick) {
                     if let Scope::User(user) = event.scope {
-                        rebuilt.kicks.push((user, event.topic, event.place));
+                        rebuilt.kicks.push(Kick { user, topic: event.topic, place: event.place });
                     }
                     continue;
                 }

@@ -18,7 +18,8 @@ use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::limits;
 use crate::message::{
-    GatewayLife, HubChange, HubMessage, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord,
+    GatewayLife, HubChange, HubMessage, Kick, PresenceChange, PresenceKind, PresenceReply, PresenceRequest,
+    SessionRecord,
 };
 use crate::ports::{Presence, Store, StoreError};
 use crate::time::{Monotonic, WallMillis};
@@ -102,10 +103,9 @@ impl EmbeddedPresence {
         Ok(self)
     }
 
-    /// Carries out those of these kicks (user, topic and place) that the former process did not live to. To be called
-    /// before anybody is served.
-    pub fn carry_out(&mut self, now: Monotonic, kicks: Vec<(Arc<str>, Arc<str>, u64)>) {
-        for (user, topic, place) in kicks {
+    /// Carries out those of these kicks that the former process did not live to. To be called before anybody is served.
+    pub fn carry_out(&mut self, now: Monotonic, kicks: Vec<Kick>) {
+        for Kick { user, topic, place } in kicks {
             if self.keeper.as_ref().is_some_and(|keeper| !keeper.has_kicked(&topic, place)) {
                 // Nobody is attached or waits yet, so that nobody is to be answered.
                 self.handle(now, PresenceRequest::Kick { user, event: Some((topic, place)) }, &mut Vec::new());
@@ -209,7 +209,7 @@ impl EmbeddedPresence {
     fn bound_detached(&mut self) {
         while self.sessions.detached() > self.detached_max {
             let (oldest, _) = self.sessions.oldest_detached().expect("there are more than none");
-            self.sessions.remove(oldest);
+            self.sessions.expire(oldest);
         }
     }
 
@@ -222,7 +222,7 @@ impl EmbeddedPresence {
     /// Does what was due before `now`'s request, so that an outcome never depends on when `poll` was called.
     fn advance(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) {
         while let Some((slot, _)) = self.sessions.oldest_detached().filter(|(_, until)| *until <= now) {
-            self.sessions.remove(slot);
+            self.sessions.expire(slot);
         }
         while let Some(&(_, slot)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
             let waiter = self.end_takeover(slot).expect("a deadline belongs to a takeover");
@@ -294,7 +294,8 @@ impl EmbeddedPresence {
 
     /// Takes sessions of a former process over; says again what it may not have been heard to say.
     fn take_back(&mut self, found: Found) {
-        for whole in found.living.iter().chain(&found.ended) {
+        let living = found.living.iter().map(|(whole, _)| whole);
+        for whole in living.chain(&found.ended) {
             let SessionRecord { session, user, username, .. } = &whole.record;
             for departure in &whole.owed {
                 let Departure { life, connection, number, reason, .. } = *departure;
@@ -303,18 +304,24 @@ impl EmbeddedPresence {
                 self.changes.iter_mut().for_each(|changes| changes.push(change.clone()));
             }
         }
-        for Whole { record, token, standing, owed } in found.living {
+        for (Whole { record, token, standing, owed }, changed) in found.living {
             let Standing::Detached(until) = standing else { continue };
             if self.sessions.by_token(token).is_some() {
                 tracing::error!(session = %record.session, "two sessions have one token: this one is gone");
+                self.sessions.is_stale(record.session);
                 continue;
             }
             let slot = self.sessions.insert(record, token, ConnAddr::NOBODY, 0);
             owed.into_iter().for_each(|departure| self.sessions.owe(slot, departure));
             self.sessions.detach(slot, until);
+            self.sessions.taken_back(slot, changed);
         }
-        found.ended.into_iter().for_each(|whole| self.sessions.bury(whole));
-        self.sessions.taken_back();
+        for whole in found.ended {
+            match whole.owed.is_empty() {
+                true => self.sessions.is_stale(whole.record.session),
+                false => self.sessions.bury(whole),
+            }
+        }
         self.bound_detached();
     }
 
@@ -411,7 +418,7 @@ impl Presence for EmbeddedPresence {
     fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic {
         self.advance(now, replies);
         self.hubs.poll(now, |player| self.sessions.by_user(player).is_some());
-        let due = self.keeper.as_ref().map_or(Monotonic::NEVER, |keeper| keeper.next(&self.sessions));
+        let due = self.keeper.as_ref().map_or(Monotonic::NEVER, |keeper| keeper.next(now, &self.sessions));
         self.next().min(due)
     }
 

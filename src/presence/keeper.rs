@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::sessions::{Departure, Sessions, Standing, Whole};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, TokenHash};
+use crate::limits;
 use crate::message::{GatewayLife, Position, ScopeEntry, SessionRecord};
 use crate::ports::{Store, StoreError, Write};
 use crate::time::{Monotonic, WallMillis};
@@ -32,7 +33,7 @@ pub(super) struct Keeper {
     alive_due: Monotonic,
     alive_interval: Duration,
     /// Up to when everything was told, and whether the row says so.
-    told: Monotonic,
+    told: WallMillis,
     told_written: bool,
     /// By topic, the place up to which kicks were carried out.
     kicks: BTreeMap<Arc<str>, u64>,
@@ -42,8 +43,8 @@ pub(super) struct Keeper {
 
 /// What a store had.
 pub(super) struct Found {
-    /// Records that live, by the time at which they expire; none of them has an owner.
-    pub(super) living: Vec<Whole>,
+    /// Records that live, by the time at which they expire, and whether they are stored otherwise; none has an owner.
+    pub(super) living: Vec<(Whole, bool)>,
     /// What is left of others.
     pub(super) ended: Vec<Whole>,
 }
@@ -75,22 +76,22 @@ impl Keeper {
         let mut batch = Vec::new();
         for (key, mut value) in store.load(SERVICE)? {
             match read(&key, &mut value, &clock, &former) {
-                Ok(whole) if whole.standing == Standing::Ended || former.log != log => {
+                Ok((whole, _)) if whole.standing == Standing::Ended || former.log != log => {
                     found.ended.push(Whole { standing: Standing::Ended, ..whole });
                 }
-                Ok(whole) => found.living.push(whole),
+                Ok(living) => found.living.push(living),
                 Err(cause) => {
                     tracing::error!(session = key, cause, "a session's record does not read: the session is gone");
                     batch.push(Write::Remove { service: SERVICE, key: key.into() });
                 }
             }
         }
-        found.living.sort_by_key(|whole| match whole.standing {
+        found.living.sort_by_key(|(whole, _)| match whole.standing {
             Standing::Detached(until) => until,
             Standing::Attached(..) | Standing::Ended => Monotonic::ZERO,
         });
         let alive_interval = (window / 30).clamp(Duration::from_millis(100), Duration::from_secs(10));
-        let (told, told_written) = (Monotonic::ZERO, true);
+        let (told, told_written) = (WallMillis(former.told), true);
         let began = (now, wall);
         let kicks = former.kicks.into_iter().filter(|_| former.log == log);
         let kicks = kicks.map(|(topic, place)| (topic.into(), place)).collect();
@@ -126,11 +127,12 @@ impl Keeper {
     pub(super) fn settle(&mut self, now: Monotonic, told: bool, sessions: &mut Sessions) {
         if told {
             self.told_written &= !sessions.all_told();
-            self.told = now;
+            self.told = self.wall(now);
         }
         if self.retry.is_some_and(|at| now < at) {
             return;
         }
+        sessions.sweep(limits::PRESENCE_SWEEP);
         let cleanup = self.batch.len();
         for session in sessions.touched() {
             let key = session.to_string().into();
@@ -147,7 +149,7 @@ impl Keeper {
         }
         // Beside any change, for the first record must not stand there without its schema.
         let kicks = self.kicks.iter().map(|(topic, place)| (topic.to_string(), *place)).collect();
-        let (alive, told_until) = (self.wall(now).0, self.wall(self.told).0);
+        let (alive, told_until) = (self.wall(now).0, self.told.0);
         let life = LifeRow { log: self.log, alive, told: told_until, kicks };
         let value = simd_json::to_vec(&SchemaRow { schema: SCHEMA, life: Some(life) })
             .expect("plain numbers are always JSON")
@@ -174,9 +176,10 @@ impl Keeper {
     }
 
     /// When [`Keeper::settle`] has something to do by itself.
-    pub(super) fn next(&self, sessions: &Sessions) -> Monotonic {
+    pub(super) fn next(&self, now: Monotonic, sessions: &Sessions) -> Monotonic {
         match self.retry {
             Some(at) => at,
+            None if sessions.has_stale() => now,
             None if !self.told_written || sessions.detached() < sessions.len() => self.alive_due,
             None => Monotonic::NEVER,
         }
@@ -254,8 +257,8 @@ fn read_life(value: &mut [u8]) -> Result<LifeRow, StoreError> {
     }
 }
 
-/// A record from its row; `Err` says why it is none.
-fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<Whole, String> {
+/// A record from its row, and whether it is another one now; `Err` says why it is none.
+fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<(Whole, bool), String> {
     let session = SessionId::parse(key).ok_or("its key is no session's id")?;
     let row: Row<'_> = simd_json::from_slice(value).map_err(|error| error.to_string())?;
     let reason = |label: &str| CloseReason::ALL.iter().find(|row| row.label == label).map(|row| row.reason);
@@ -279,6 +282,7 @@ fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<
     }
     let mut last_close = row.last_close.as_deref().and_then(reason);
     let alive = former.alive.saturating_add(u64::try_from(clock.window.as_millis()).unwrap_or(u64::MAX));
+    let changed = matches!(row.standing, StandingRow::Attached(_));
     let until = match row.standing {
         StandingRow::Attached(owner) => {
             let OwnerRow { nonce, incarnation, number, .. } = owner;
@@ -301,7 +305,7 @@ fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<
         last_close,
     };
     let standing = until.filter(|until| *until > clock.began.0).map_or(Standing::Ended, Standing::Detached);
-    Ok(Whole { record, token: TokenHash(token.to_be_bytes()), standing, owed })
+    Ok((Whole { record, token: TokenHash(token.to_be_bytes()), standing, owed }, changed))
 }
 
 fn refused(cause: &str) -> StoreError {

@@ -50,6 +50,8 @@ pub(super) struct Sessions {
     extras: HashMap<Slot, Extra, FixedState>,
     /// Records that differ from what is stored of them, those that have ended too; `None` = nothing is stored.
     touched: Option<HashSet<SessionId, FixedState>>,
+    /// Records that have expired and are still stored; they may stay there for a while.
+    stale: Vec<SessionId>,
     /// Records with departures that are not surely told.
     owing: Vec<SessionId>,
     /// Those of them that have ended.
@@ -147,6 +149,7 @@ impl Sessions {
             role_sets: Shared(HashMap::with_hasher(hasher.clone())),
             extras: HashMap::with_hasher(hasher.clone()),
             touched: None,
+            stale: Vec::new(),
             owing: Vec::new(),
             ended: HashMap::with_hasher(hasher.clone()),
             hasher,
@@ -158,11 +161,35 @@ impl Sessions {
         self.touched = Some(HashSet::with_hasher(self.hasher.clone()));
     }
 
-    /// The records there are were read from where they are stored; they have changed since.
-    pub(super) fn taken_back(&mut self) {
-        for kept in self.chunks.iter_mut().flatten().flatten() {
-            kept.stored = true;
+    /// The record was read from where it is stored; unless it has `changed` since, it is the same there.
+    pub(super) fn taken_back(&mut self, slot: Slot, changed: bool) {
+        let kept = self.kept_mut(slot);
+        kept.stored = true;
+        let session = kept.session;
+        if let Some(touched) = self.touched.as_mut().filter(|_| !changed) {
+            touched.remove(&session);
         }
+    }
+
+    /// A record that is stored and has expired.
+    pub(super) fn is_stale(&mut self, session: SessionId) {
+        self.stale.push(session);
+    }
+
+    /// Counts some of the expired records among those that have changed, so that a crowd of them is not one long write.
+    pub(super) fn sweep(&mut self, most: usize) {
+        let rest = self.stale.len().saturating_sub(most);
+        if let Some(touched) = &mut self.touched {
+            touched.extend(self.stale.drain(rest..));
+        }
+        if self.stale.is_empty() {
+            self.stale = Vec::new();
+        }
+    }
+
+    /// Whether there is something to sweep.
+    pub(super) fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
     }
 
     /// The records that have changed and were not written since, in no order.
@@ -270,6 +297,15 @@ impl Sessions {
         self.role_sets.give_back(&kept.roles);
         for entered in &kept.scopes {
             self.release(entered);
+        }
+    }
+
+    /// Takes a record out whose time is over.
+    pub(super) fn expire(&mut self, slot: Slot) {
+        let session = self.kept(slot).session;
+        self.remove(slot);
+        if self.ended(session).is_none() && self.touched.as_mut().is_some_and(|touched| touched.remove(&session)) {
+            self.stale.push(session);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
 use crate::config::Config;
 use crate::id::{NodeId, Scope};
 use crate::limits;
-use crate::message::{Effect, Event, GatewayLife, Kept};
+use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
 use crate::ports::{Bus, Store as _, StoreError};
 use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
@@ -252,36 +252,15 @@ impl Peers {
         let PeerPorts { presence, bus, mut api } = ports;
         let Names { gateway_id, nonce, secret, incarnation, seed } = names;
         let stop = Arc::new(AtomicBool::new(false));
-        let (presence_wakes, presence_gate) = bounded(1);
+        let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
         let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
         let (kicked, kicks) = bounded(1);
-        let presence_log = log.share();
-        let presence_thread = spawn("presence", &stop, move |stop| {
-            // Handles of its own, so that it is woken when the bus has taken or refused what it says.
-            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
-            let says = presence_log.reader(&[], Arc::clone(&wake));
-            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake));
-            drop(presence_log);
-            let announcer = Announcer::new(says, gateway_id, seed);
-            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
-            if let Ok(kicks) = kicks.recv() {
-                peer.presence_mut().carry_out(syscall::monotonic(), kicks);
-            }
-            if let Ok(wakes) = presence_gate.recv() {
-                let wakes: Vec<Arc<dyn Wake>> = wakes;
-                peer::run(&mut peer, &wakes, clock, stop);
-                // What the shards said last is kept too; they have ended, so that no more can come.
-                while peer.port().has_input() {
-                    let (now, wall) = clock();
-                    peer.turn(now, wall);
-                    peer.port().wake_list().for_each(drop);
-                }
-            }
-        });
+        let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, kicks };
+        let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
         let bus_log = log.share();
         let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
@@ -361,6 +340,41 @@ impl Peers {
             if let Err(panic) = thread.join() {
                 tracing::error!("a peer ended: {}", panic_text(&*panic));
             }
+        }
+    }
+}
+
+/// What the presence thread needs.
+struct PresenceLife {
+    port: Port,
+    embedded: EmbeddedPresence,
+    log: NodeBus,
+    gateway_id: String,
+    seed: u64,
+    /// The kicks of late that the log has: told once the histories are rebuilt.
+    kicks: Receiver<Vec<Kick>>,
+}
+
+impl PresenceLife {
+    fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
+        let Self { port, embedded, log, gateway_id, seed, kicks } = self;
+        // Handles of its own, so that it is woken when the bus has taken or refused what it says.
+        let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+        let says = log.reader(&[], Arc::clone(&wake));
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], wake));
+        drop(log);
+        let announcer = Announcer::new(says, gateway_id, seed);
+        let mut peer = PresencePeer::new(port, embedded).announcing(announcer).listening(listener);
+        if let Ok(kicks) = kicks.recv() {
+            peer.presence_mut().carry_out(syscall::monotonic(), kicks);
+        }
+        let Ok(wakes) = gate.recv() else { return };
+        peer::run(&mut peer, &wakes, clock, stop);
+        // What the shards said last is kept too; they have ended, so that no more can come.
+        while peer.port().has_input() {
+            let (now, wall) = clock();
+            peer.turn(now, wall);
+            peer.port().wake_list().for_each(drop);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! nothing lost and nothing doubled, or is told what is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
 
 use ringgate::protocol::frames::client::hello;
 use ringgate::protocol::frames::json::Hello;
@@ -316,6 +317,32 @@ fn what_ended_stays_ended() {
     bob.hello(&Hello { token: Some(&token), resume: Some(&kept), ..Hello::default() });
     assert_eq!((bob.recovered, bob.reason.as_deref()), (false, Some("expired")));
     until("their rows are gone", || dir.sessions_with("") == 1);
+}
+
+/// A crowd comes back at once, twice: first half of it, whose gateway is killed again, then all; nobody is missing.
+#[test]
+fn a_crowd_comes_back() {
+    const THREADS: usize = 4;
+    const EACH: usize = 75;
+    let dir = DataDir::new();
+    let mut gateway = dir.start(&[]);
+    let crowd = |come: &(dyn Fn(usize) -> Client + Sync), each: usize| -> Vec<Client> {
+        thread::scope(|scope| {
+            let part = |at: usize| scope.spawn(move || (0..each).map(|n| come(at * EACH + n)).collect::<Vec<_>>());
+            let parts: Vec<_> = (0..THREADS).map(part).collect();
+            parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+        })
+    };
+    let all = crowd(&|n| Client::player(&gateway, &format!("p{n}")), EACH);
+    let kept: Vec<_> = all.iter().map(|client| (client.resume.clone(), client.positions())).collect();
+    for part in [EACH / 2, EACH] {
+        end(gateway, Signal::KILL);
+        gateway = dir.start(&[]);
+        let back = crowd(&|n| Client::resumed(&gateway, &kept[n].0, kept[n].1.clone()), part);
+        assert!(back.iter().all(|client| client.recovered));
+        assert_eq!(dir.sessions_with("Attached"), (part * THREADS) as u64);
+    }
+    assert_eq!(dir.sessions_with(""), (EACH * THREADS) as u64);
 }
 
 /// Session records of a form that this build does not know end the start with what to do; one that does not read ends that

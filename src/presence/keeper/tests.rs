@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::{PresenceChange, PresenceKind, PresenceReply, PresenceRequest};
+use crate::message::{Kick, PresenceChange, PresenceKind, PresenceReply, PresenceRequest};
 use crate::ports::{ChatMessage, Presence};
 use crate::presence::EmbeddedPresence;
 use crate::store::{SqliteStore, StoreSettings};
@@ -78,7 +78,7 @@ fn wall(now: Monotonic) -> WallMillis {
 
 /// The presence of a gateway's life of this number.
 fn start(disk: &Disk, now: Monotonic, life: u64) -> EmbeddedPresence {
-    let presence = EmbeddedPresence::new(WINDOW, 1000, 1).announcing(GatewayLife { nonce: life, incarnation: life });
+    let presence = EmbeddedPresence::new(WINDOW, 10_000, 1).announcing(GatewayLife { nonce: life, incarnation: life });
     presence.keeping_sessions_in((now, wall(now)), LOG, Box::new(disk.clone())).unwrap()
 }
 
@@ -250,7 +250,7 @@ fn another_log_ends_the_sessions() {
     let mut presence = start(&disk, at(0), 1);
     ask(&mut presence, at(0), open(1));
     drop(presence);
-    let presence = EmbeddedPresence::new(WINDOW, 1000, 1).announcing(GatewayLife::default());
+    let presence = EmbeddedPresence::new(WINDOW, 10_000, 1).announcing(GatewayLife::default());
     let log = LOG + 1;
     let mut presence = presence.keeping_sessions_in((at(1), wall(at(1))), log, Box::new(disk.clone())).unwrap();
     assert_eq!(resumed(ask(&mut presence, at(1), resume(7, 1))), None);
@@ -265,9 +265,9 @@ fn another_log_ends_the_sessions() {
 fn kicks_are_carried_out_once() {
     let disk = Disk::new();
     let mut presence = start(&disk, at(0), 1);
-    let kick = |place| (Arc::from("ü\"ser"), Arc::from("system.events"), place);
+    let kick = |place| Kick { user: "ü\"ser".into(), topic: "system.events".into(), place };
     ask(&mut presence, at(0), open(1));
-    let (user, topic, place) = kick(7);
+    let Kick { user, topic, place } = kick(7);
     ask(&mut presence, at(1), PresenceRequest::Kick { user, event: Some((topic, place)) });
     ask(&mut presence, at(2), open(2));
     drop(presence);
@@ -313,7 +313,7 @@ fn what_does_not_read_is_told() {
         ("{", "does not read"),
     ] {
         disk.put(LIFE, LIFE_KEY, row);
-        let presence = EmbeddedPresence::new(WINDOW, 1000, 1);
+        let presence = EmbeddedPresence::new(WINDOW, 10_000, 1);
         let error =
             presence.keeping_sessions_in((at(1), wall(at(1))), LOG, Box::new(disk.clone())).unwrap_err().to_string();
         assert!(error.contains(told) && error.contains("move the file away"), "{error}");
@@ -366,6 +366,40 @@ fn a_group_is_one_transaction() {
     presence.settle(at(1), true);
     presence.settle(at(1), true);
     assert_eq!((transactions(), disk.rows().len()), (2, 99), "the kicked one's end is told, and its row goes");
+}
+
+/// A crowd that expires at once is forgotten at once, and removed from the store a part at a time, the peer coming back at
+/// once for the rest; a restart in between brings nobody back.
+#[test]
+fn a_crowd_is_swept_in_parts() {
+    const CROWD: u32 = limits::PRESENCE_SWEEP as u32 + 10;
+    let disk = Disk::new();
+    let mut presence = start(&disk, at(0), 1);
+    let mut replies = Vec::new();
+    for n in 0..CROWD {
+        let mut session = [0; 16];
+        session[..4].copy_from_slice(&n.to_be_bytes());
+        let record = Box::new(SessionRecord { session: SessionId(session), ..record(1) });
+        presence.handle(
+            at(0),
+            PresenceRequest::Open { from: conn(n), record, token: TokenHash(session) },
+            &mut replies,
+        );
+        let (session, last_close) = (SessionId(session), CloseReason::Normal);
+        presence.handle(at(0), PresenceRequest::Detached { from: conn(n), session, last_close }, &mut replies);
+    }
+    presence.settle(at(0), false);
+    changes(&mut presence);
+    presence.settle(at(0), true);
+    assert_eq!(disk.rows().len() as u32, CROWD);
+    presence.poll(at(300), &mut replies);
+    presence.settle(at(300), true);
+    assert_eq!((presence.sessions(), disk.rows().len()), (0, 10));
+    assert_eq!(presence.poll(at(300), &mut replies), at(300));
+    let mut again = start(&disk, at(301), 2);
+    assert_eq!(again.sessions(), 0);
+    again.settle(at(301), true);
+    assert_eq!((disk.rows().len(), again.poll(at(301), &mut replies)), (0, Monotonic::NEVER));
 }
 
 #[derive(Clone, Debug)]
@@ -446,7 +480,7 @@ impl Pair {
         let disk = Disk::new();
         let restarted = start(&disk, at(0), 1);
         let (owners, heard) = (BTreeMap::new(), BTreeMap::new());
-        Self { steady: EmbeddedPresence::new(WINDOW, 1000, 1), restarted, disk, now: at(0), lives: 1, owners, heard }
+        Self { steady: EmbeddedPresence::new(WINDOW, 10_000, 1), restarted, disk, now: at(0), lives: 1, owners, heard }
     }
 
     /// The peer says what has changed, and the bus takes it.
