@@ -36,6 +36,8 @@ pub struct BusPeer<B, R> {
     pending: VecDeque<(Ticket, ConnAddr, u64)>,
     completed: Vec<Completed>,
     duplicates: Duplicates,
+    /// A poison event was lost, and none was kept since.
+    dead_lost: bool,
     json: Json,
     stats: Arc<BusStats>,
     /// The broken policy to run instead.
@@ -74,6 +76,8 @@ pub struct BusStats {
     pub events_total: Counter,
     /// Events that nobody can use.
     pub poison_total: Counter,
+    /// Those of them that could not be kept either.
+    pub poison_lost_total: Counter,
     /// Events that repeat one of the window, which are dropped.
     pub duplicates_total: Counter,
 }
@@ -114,6 +118,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             pending: VecDeque::new(),
             completed: Vec::new(),
             duplicates: Duplicates::default(),
+            dead_lost: false,
             json: Json::default(),
             stats: Arc::default(),
             #[cfg(feature = "mutants")]
@@ -175,9 +180,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         for Completed { ticket, outcome } in completed.drain(..) {
             let Some((expected, from, correlation)) = self.pending.pop_front() else { break };
             debug_assert_eq!(expected, ticket, "a handle's appends are completed in order");
-            if from == ConnAddr::NOBODY && outcome.is_err() {
-                tracing::warn!(topic = DEAD_TOPIC, "a poison event is lost: the topic could not be written");
-            } else if from != ConnAddr::NOBODY {
+            if from == ConnAddr::NOBODY {
+                self.buried(outcome);
+            } else {
                 self.answer(from, correlation, outcome);
             }
         }
@@ -279,12 +284,22 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             value: simd_json::to_vec(&dead).expect("plain text is always JSON").into(),
         };
         match self.bus.append(wall, &dead) {
-            Ok(Accepted::Now) => {}
+            Ok(Accepted::Now) => self.buried(Ok(())),
             Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, ConnAddr::NOBODY, 0)),
-            Err(code) => {
-                tracing::warn!(topic = DEAD_TOPIC, code = code.name(), "a poison event is lost: the topic refused it");
+            Err(code) => self.buried(Err(code)),
+        }
+    }
+
+    /// The first of several losses in a row is told; all are counted.
+    fn buried(&mut self, outcome: Result<(), ErrorCode>) {
+        if let Err(code) = outcome {
+            self.stats.poison_lost_total.add(1);
+            if !self.dead_lost {
+                let code = code.name();
+                tracing::warn!(topic = DEAD_TOPIC, code, "a poison event is lost; further ones are counted");
             }
         }
+        self.dead_lost = outcome.is_err();
     }
 }
 

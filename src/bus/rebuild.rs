@@ -2,6 +2,7 @@
 //! (DELIVERY §7, "Reading"). The bus peer goes on where this ended, so every event reaches its home once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::duplicates::Duplicates;
 use crate::id::Scope;
@@ -25,15 +26,18 @@ pub struct Rebuilt {
 }
 
 /// Gives every event of these topics that is not older than `since`, in the topic's order, until `give` wants no more.
+/// From then on an event that repeats one of the last `history` is left out.
 /// No kick is given to a home: it acted once, when it was live. What nobody can use was buried when it was live.
 pub fn rebuild(
     bus: &mut impl Bus,
     rules: &impl EventRules,
     topics: &[&str],
     since: WallMillis,
+    history: Duration,
     mut give: impl FnMut(Event) -> bool,
 ) -> Rebuilt {
-    let (mut rebuilt, mut json, mut page) = (Rebuilt::default(), Json::default(), Vec::new());
+    let mut rebuilt = Rebuilt { duplicates: Duplicates::new(history), ..Rebuilt::default() };
+    let (mut json, mut page) = (Json::default(), Vec::new());
     for name in topics {
         let topic: Arc<str> = (*name).into();
         let mut source = EventSource { topic: Arc::clone(&topic), partition: 0, epoch: bus.epoch(name), offset: 0 };

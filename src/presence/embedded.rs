@@ -193,6 +193,8 @@ impl EmbeddedPresence {
             return;
         }
         if last_close == CloseReason::Kicked {
+            let (_, user, _) = self.sessions.who(slot);
+            self.hubs.kick(&user);
             self.end(now, slot, CloseReason::Kicked, replies);
             return;
         }
@@ -214,6 +216,7 @@ impl EmbeddedPresence {
     }
 
     fn kick(&mut self, now: Monotonic, user: &str, replies: &mut Vec<PresenceReply>) {
+        self.hubs.kick(user);
         while let Some(slot) = self.sessions.by_user(user) {
             self.end(now, slot, CloseReason::Kicked, replies);
         }

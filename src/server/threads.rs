@@ -257,16 +257,17 @@ impl Peers {
         let window = config.delivery.resume_window;
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
+        let history = super::history_time(config);
+        let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+        let since = WallMillis(since);
         let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
         let (kicked, kicks) = bounded(1);
-        let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, kicks };
+        let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
         let bus_log = log.share();
-        let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
             let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
             let mut reserved = reserved;
             let give = |event: Event| {
                 if let Some(Effect::Join(room)) = &event.effect {
@@ -274,7 +275,7 @@ impl Peers {
                 }
                 events[event.scope.home(shards).index()].send(Kept::Event(Box::new(event))).is_ok()
             };
-            let mut rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            let mut rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, since, history, give);
             for scope in reserved {
                 // A shard that ended is reported by whoever joins it.
                 let _ = events[scope.home(shards).index()].send(Kept::Reserved(scope));
@@ -351,17 +352,19 @@ struct PresenceLife {
     log: NodeBus,
     gateway_id: String,
     seed: u64,
+    /// Where history begins.
+    since: WallMillis,
     /// The kicks of late that the log has: told once the histories are rebuilt.
     kicks: Receiver<Vec<Kick>>,
 }
 
 impl PresenceLife {
     fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
-        let Self { port, embedded, log, gateway_id, seed, kicks } = self;
+        let Self { port, embedded, log, gateway_id, seed, since, kicks } = self;
         // Handles of its own, so that it is woken when the bus has taken or refused what it says.
         let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
         let says = log.reader(&[], Arc::clone(&wake));
-        let listener = Listener::new(log.reader(&[Listener::TOPIC], wake));
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], wake), since);
         drop(log);
         let announcer = Announcer::new(says, gateway_id, seed);
         let mut peer = PresencePeer::new(port, embedded).announcing(announcer).listening(listener);
@@ -442,7 +445,7 @@ fn services(
     settings: &WorkerSettings,
 ) -> Result<Services, String> {
     let passwords = PasswordPool::start(1, wake).map_err(|error| format!("password thread: {error}"))?;
-    ServiceWorker::open(bus, store, passwords, settings).map_err(|error| error.to_string())
+    ServiceWorker::open(bus, store, passwords, settings)
 }
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::disk::DataDir;
-use crate::hub::{Player, Ticket, create, create_for, join, open};
+use crate::hub::{Player, Ticket, call, create, create_for, join, open};
 use crate::node::{DEADLINE, on_each_driver, until, until_within};
 use crate::raw::reset;
 
@@ -143,6 +143,37 @@ fn hidden_events_leave_the_chain_whole() {
         }
         again.event("phase_changed");
         again.advances
+    });
+}
+
+/// Who is kicked is told so, and the token opens nothing any more; the place is free for who joins anew, and only for one.
+#[test]
+fn a_kicked_player_needs_a_new_token() {
+    on_each_driver(&[], |gateway| {
+        let mut host = Player::connect(gateway, &create_for(gateway, "Ann", 2));
+        let kick =
+            |player: &str| json!({"event_type": "system.event.kick", "payload": {"user_id": player}}).to_string();
+        let mut code = 0;
+        for n in 0..3 {
+            let mut bob = host.guest(gateway, "Bob");
+            gateway.publish(&kick(&bob.ticket.player));
+            code = bob.closed().0;
+            while host.event("player_left")["player_id"] != *bob.ticket.player {}
+            for _ in 0..2 {
+                let mut socket = open(gateway, &bob.ticket.path(), None).unwrap();
+                let Message::Text(text) = socket.read().unwrap() else { panic!("{n}") };
+                assert!(text.contains("auth_failed"), "{text}");
+            }
+            let mut again = host.guest(gateway, "Bob");
+            again.chat("back");
+            while host.event("chat")["player_id"] != *again.ticket.player {}
+            let (status, body) =
+                call(gateway, &format!("/api/rooms/{}/join", host.ticket.code), r#"{"display_name":"Eve"}"#);
+            assert_eq!((status, &body["error"]["code"]), (409, &json!("room_full")));
+            gateway.publish(&kick(&again.ticket.player));
+            again.closed();
+        }
+        code
     });
 }
 

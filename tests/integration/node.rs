@@ -91,7 +91,10 @@ impl Gateway {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
         while banner.lines().count() < 2 && stdout.read_line(&mut banner).unwrap() > 0 {}
-        assert_eq!(banner.lines().count(), 2, "no ready line: {banner} {}", stderr.lock().unwrap());
+        if banner.lines().count() < 2 {
+            let (status, _) = (child.wait().unwrap(), listener.join());
+            panic!("no ready line, {status}: {banner} {}", stderr.lock().unwrap());
+        }
         let between = |from: &str| {
             let rest = banner.split_once(from).unwrap_or_else(|| panic!("{from} in {banner}")).1;
             rest.split_once('/').unwrap().0.parse().unwrap()

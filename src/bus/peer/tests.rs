@@ -1,5 +1,7 @@
 //! Commands in, events out, over a mesh driven by hand.
 
+use std::time::Duration;
+
 use super::*;
 use crate::bus::{EVENT_TOPICS, EmbeddedBus, TopicBounds, rebuild};
 use crate::class::Class;
@@ -12,6 +14,8 @@ use crate::router::{Bounds, Wake, mesh};
 const PRESENCE: NodeId = NodeId(2);
 const BUS: NodeId = NodeId(3);
 const NODES: Nodes = Nodes { shards: 2, presence: PRESENCE };
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The rules that these tests need.
 struct Table;
@@ -186,6 +190,24 @@ fn poison_is_kept_apart() {
     assert_eq!(dead.len(), 2);
 }
 
+/// Poison that cannot be kept is counted, however much it is, and is known as lost until some is kept again.
+#[test]
+fn lost_poison_is_counted() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds { records: 8, bytes: 1 << 20 });
+    let mut reader = rig.bus.reader(&[DEAD_TOPIC], Arc::new(Nobody));
+    let poison = |rig: &mut Rig, times: usize| {
+        for _ in 0..times {
+            rig.event("games.events", "nonsense").unwrap();
+            rig.turn();
+        }
+        (rig.peer.stats().poison_total.read(), rig.peer.stats().poison_lost_total.read(), rig.peer.dead_lost)
+    };
+    assert_eq!(poison(&mut rig, 5), (5, 0, false));
+    assert_eq!(poison(&mut rig, 100), (105, 100, true));
+    reader.done(DEAD_TOPIC, 5);
+    assert_eq!(poison(&mut rig, 1), (106, 100, false));
+}
+
 /// A kick goes to the user's home, and to presence, so that no connection resumes the session.
 #[test]
 fn a_kick_ends_the_sessions_too() {
@@ -250,7 +272,7 @@ fn repeated_events_are_given_once() {
     assert_eq!(rig.events(0).iter().map(|event| event.place).collect::<Vec<_>>(), [1, 3, 4, 5]);
     assert_eq!(rig.peer.stats().duplicates_total.read(), 2);
     let mut given = Vec::new();
-    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), |event| {
+    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), HOUR, |event| {
         given.push(event.place);
         true
     });
@@ -265,6 +287,25 @@ fn repeated_events_are_given_once() {
     assert_eq!((restarted.stats().duplicates_total.read(), restarted.stats().events_total.read()), (1, 1));
 }
 
+/// A repeat is known for as long as histories are kept, however long that was configured, and not beyond.
+#[test]
+fn repeats_are_known_for_the_history_time() {
+    let mut event = Vec::new();
+    let id = EventId::v5(&[1; 16], &[b"1"]);
+    put_event(&mut event, id, "battle.event.timeline", WallMillis(0), &Scope::Room("arena".into()), "{}");
+    for (history, given) in [(HOUR, 1), (Duration::from_secs(1), 2)] {
+        let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+        let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), history, |_| true);
+        rig.peer = rig.peer.after(rebuilt);
+        for at in [0, 1_800_000] {
+            let append = Append { topic: "games.events".into(), ..command(0, event.clone()) };
+            rig.bus.append(WallMillis(at), &append).unwrap();
+        }
+        rig.turn();
+        assert_eq!(rig.peer.stats().events_total.read(), given, "{history:?}");
+    }
+}
+
 /// A rebuild gives what is not older than asked for, and no kick.
 #[test]
 fn a_rebuild_carries_out_no_kick() {
@@ -273,7 +314,7 @@ fn a_rebuild_carries_out_no_kick() {
     rig.timeline(&room_of(0), 1).unwrap();
     let count = |since| {
         let mut count = 0;
-        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), |event| {
+        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), HOUR, |event| {
             assert_eq!(event.effect, None);
             count += 1;
             true
