@@ -35,3 +35,16 @@ fn json_members_are_checked() {
         assert!(echo["reliable"].as_u64().unwrap() > 20, "{echo}");
     });
 }
+
+/// Players roll in pairs: every roll is told to who rolled, at once and by a rate, and the time that it took is measured.
+#[test]
+fn rolls_are_timed() {
+    on_each_driver(&[], |gateway| {
+        let brief = "rolls --warmup 0 --duration 1 --drain 10 --connections 8";
+        let fast = load(gateway, brief);
+        let told = fast["reliable"].as_u64().unwrap();
+        assert!(told > 20 && fast["latency"]["p50_us"].as_f64().unwrap() > 0.0, "{fast}");
+        let paced = load(gateway, &format!("{brief} --rate 10"));
+        assert!((20..=60).contains(&paced["latency"]["count"].as_u64().unwrap()), "{paced}");
+    });
+}

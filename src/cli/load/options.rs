@@ -23,16 +23,19 @@ pub enum Mode {
     Storm,
     /// Members of which some do not read.
     Stalled,
+    /// Players who roll dice in pairs: the way of a command.
+    Rolls,
 }
 
 impl Mode {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("echo", Self::Echo),
         ("fanout", Self::Fanout),
         ("burst", Self::Burst),
         ("idle", Self::Idle),
         ("storm", Self::Storm),
         ("stalled", Self::Stalled),
+        ("rolls", Self::Rolls),
     ];
 
     /// The argument's spelling.
@@ -145,14 +148,17 @@ pub fn command() -> Command {
         .arg(Arg::new("mode").required(true).value_parser(Mode::ALL.map(|(name, _)| name)).help("What to measure"))
         .arg(value("url", "URL", "Server, with or without a path").default_value("ws://127.0.0.1:9998"))
         .arg(
-            value("dialect", "DIALECT", "What members speak; in json, echoes are heartbeats")
-                .value_parser(["frames", "json"])
-                .default_value("frames"),
+            value(
+                "dialect",
+                "DIALECT",
+                "What members speak; in json, echoes are heartbeats [default: frames; rolls: json]",
+            )
+            .value_parser(["frames", "json"]),
         )
         .arg(value("token", "JWT", "Members' token"))
         .arg(value("publisher-token", "JWT", "Publishers' token, role publisher [default: that of --token]"))
         .arg(value("secret", "SECRET", "Mint a token for each connection with this HS256 secret"))
-        .arg(value("connections", "N", "Members, or echo connections"))
+        .arg(value("connections", "N", "Members, or echo connections; rolls: players, two in a room"))
         .arg(value("rooms", "N", "Rooms the members are spread over").default_value("1"))
         .arg(value("publishers", "N", "Publishers, at least one per room"))
         .arg(value("size", "BYTES", "Payload of a message, at least 24, in json 96").default_value("100"))
@@ -162,7 +168,11 @@ pub fn command() -> Command {
                 .value_parser(["delivered", "acked"])
                 .default_value("delivered"),
         )
-        .arg(value("rate", "N", "Messages per second and publisher; 0 = by --in-flight"))
+        .arg(value(
+            "rate",
+            "N",
+            "Messages per second and publisher; 0 = by --in-flight. rolls: per second and room; 0 = at once",
+        ))
         .arg(value("delta-share", "SHARE", "Share of messages that are deltas, 0 to 1").default_value("0"))
         .arg(value("delta-rate", "N", "Deltas per second and publisher beside the messages").default_value("0"))
         .arg(value("delta-keys", "N", "Delta keys per publisher").default_value("16"))
@@ -196,11 +206,16 @@ pub fn read(matches: &ArgMatches) -> Result<Options, String> {
     let mode = Mode::ALL.iter().find(|(name, _)| *name == mode_name).map(|(_, mode)| *mode);
     let mode = mode.ok_or("mode: missing")?;
     let preset = preset(mode);
-    let rooms: usize = number(text("rooms"), "rooms", 1)?;
-    let publishers = if mode == Mode::Echo { 0 } else { number(text("publishers"), "publishers", preset.publishers)? };
+    let alone = matches!(mode, Mode::Echo | Mode::Rolls);
+    let publishers = if alone { 0 } else { number(text("publishers"), "publishers", preset.publishers)? };
     let connections: usize = number(text("connections"), "connections", preset.connections)?;
+    let rooms = if mode == Mode::Rolls { (connections / 2).max(1) } else { number(text("rooms"), "rooms", 1)? };
     let share: f64 = number(text("stalled-share"), "stalled-share", preset.stalled_share)?;
-    let dialect = if text("dialect") == Some("json") { Dialect::Json } else { Dialect::Frames };
+    let dialect = match (mode, text("dialect")) {
+        (Mode::Rolls, Some("frames")) => return Err("--dialect frames: players of rolls speak json".into()),
+        (Mode::Rolls, _) | (_, Some("json")) => Dialect::Json,
+        _ => Dialect::Frames,
+    };
     let (address, host, path) = url(text("url").unwrap_or_default(), mode, dialect)?;
     let seconds = |name: &str| Ok::<_, String>(Duration::from_secs_f64(number(text(name), name, 1.0)?));
     let options = Options {
@@ -216,7 +231,7 @@ pub fn read(matches: &ArgMatches) -> Result<Options, String> {
             text("secret"),
         )?,
         connections,
-        publishers: if mode == Mode::Echo { 0 } else { publishers.max(rooms) },
+        publishers: if alone { 0 } else { publishers.max(rooms) },
         rooms,
         size: number(text("size"), "size", 100)?,
         in_flight: number(text("in-flight"), "in-flight", preset.in_flight)?,
@@ -260,6 +275,7 @@ fn preset(mode: Mode) -> Preset {
         Mode::Burst => Preset { publishers: 20, in_flight: 8, ..base },
         Mode::Idle => Preset { connections: 10_000, ..base },
         Mode::Storm => Preset { connections: 15_000, ..base },
+        Mode::Rolls => Preset { connections: 200, ..base },
         Mode::Stalled => Preset { connections: 250, rate: 200.0, stalled_share: 0.1, ..base },
     }
 }
@@ -279,6 +295,20 @@ fn check(options: &Options, stalled_share: f64) -> Result<(), String> {
     for (name, share) in [("delta-share", options.delta_share), ("stalled-share", stalled_share)] {
         if !(0.0..=1.0).contains(&share) {
             return Err(format!("--{name} {share}: give a share from 0 to 1"));
+        }
+    }
+    if options.mode == Mode::Rolls {
+        if options.connections % 2 == 1 {
+            return Err(format!("--connections {}: give an even number, two sit in a room", options.connections));
+        }
+        if options.concurrency < 2 {
+            return Err("--connect-concurrency 1: give at least 2, two sit in a room".into());
+        }
+        if !matches!(options.tokens, Tokens::Minted(_)) {
+            return Err("--token: give --secret, each player is a user of its own".into());
+        }
+        if options.resume || options.battle.is_some() || options.stalled > 0 {
+            return Err("--resume, --battle, --stalled-share: players of rolls have none".into());
         }
     }
     if options.rate < 0.0 || options.delta_rate < 0.0 {
@@ -372,6 +402,10 @@ mod tests {
             ("fanout --secret s --size 3", "at least 24"),
             ("fanout --secret s --dialect json --size 95", "at least 96"),
             ("echo --dialect json", "--secret"),
+            ("rolls --secret s --dialect frames", "speak json"),
+            ("rolls --secret s --connections 3", "an even number"),
+            ("rolls --secret s --resume", "--resume"),
+            ("rolls --token t", "--secret"),
             ("fanout --secret s --dialect json --url ws://127.0.0.1/ws", "leave the path out"),
             ("fanout --secret s --delta-share 2", "0 to 1"),
             ("fanout --secret s --battle 3", "EVENTS,MS"),

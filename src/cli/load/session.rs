@@ -1,6 +1,7 @@
 //! One client of a run: how it connects, authenticates, joins, receives, and comes back.
 
 mod gateway;
+mod player;
 
 use std::collections::VecDeque;
 use std::net::TcpStream;
@@ -22,6 +23,9 @@ use super::stamp::{Reading, Stamp};
 use super::verify::{MemberCheck, Sent};
 use super::wire::{self, opcode};
 
+pub use player::Player;
+use player::Schedule;
+
 /// What a client is there for.
 #[derive(Debug)]
 pub enum Role {
@@ -34,6 +38,8 @@ pub enum Role {
     },
     /// Sends to a room.
     Publisher(Publisher),
+    /// Rolls dice with another one.
+    Player(Player),
     /// Reads.
     Member,
     /// Reads slowly or not at all.
@@ -115,7 +121,7 @@ impl Client {
             check: MemberCheck::new(options.shape()),
             relay: StreamHandle::NONE,
             resume: None,
-            json: options.mode == Mode::Echo && options.dialect == Dialect::Json,
+            json: matches!(options.mode, Mode::Echo | Mode::Rolls) && options.dialect == Dialect::Json,
             took_over: false,
             beats: VecDeque::new(),
             since_ns: 0,
@@ -163,10 +169,21 @@ impl Client {
         }
         self.acknowledge_deltas(step);
         self.flush(step);
+        if matches!(self.role, Role::Player(_)) {
+            // Its turn may have come; the next round would be late by everybody else's.
+            self.on_time(step);
+        }
     }
 
     /// Sends what is due; returns when to call again, ns.
     pub fn on_time(&mut self, step: &mut Step<'_>) -> u64 {
+        if let (Role::Player(player), Stage::Joining) = (&mut self.role, self.stage) {
+            if let Some(command) = player.enter(step.now) {
+                self.put(opcode::TEXT, command.as_bytes());
+                self.flush(step);
+            }
+            return u64::MAX;
+        }
         let (Stage::Live, Phase::Send) = (self.stage, step.shared.phase()) else { return u64::MAX };
         let Some(link) = &mut self.link else { return u64::MAX };
         let options = &step.shared.options;
@@ -190,6 +207,13 @@ impl Client {
                 }
                 u64::MAX
             }
+            Role::Player(player) => match player.roll(schedule(self.room, step.shared), step.now) {
+                Ok(command) => {
+                    link.put_frame(opcode::TEXT, command.len(), |out| out.extend_from_slice(command.as_bytes()));
+                    u64::MAX
+                }
+                Err(next) => return next,
+            },
             Role::Member | Role::Stalled => return u64::MAX,
         };
         self.flush(step);
@@ -205,7 +229,7 @@ impl Client {
     /// Whether it sends by itself.
     #[must_use]
     pub fn is_sender(&self) -> bool {
-        matches!(self.role, Role::Publisher(_) | Role::Echo { .. })
+        matches!(self.role, Role::Publisher(_) | Role::Echo { .. } | Role::Player(_))
     }
 
     /// Drops the connection so that it is made anew (storm).
@@ -227,6 +251,7 @@ impl Client {
             _ if self.stage == Stage::Gone => false,
             Role::Echo { sent, back } => sent != back,
             Role::Publisher(publisher) => publisher.unanswered() > 0,
+            Role::Player(player) => player.waits(),
             Role::Member | Role::Stalled => {
                 let sent = |publisher: usize| shared.reliable[publisher].load(Ordering::Acquire);
                 battle || !self.check.is_complete(self.room, sent)
@@ -239,6 +264,11 @@ impl Client {
         let whole = match &self.role {
             Role::Echo { sent, back } => {
                 measured.tally.missing += if self.stage == Stage::Gone { 0 } else { sent - back };
+                measured.tally.add(self.check.tally());
+                return;
+            }
+            Role::Player(player) => {
+                measured.tally.missing += u64::from(player.waits());
                 measured.tally.add(self.check.tally());
                 return;
             }
@@ -567,8 +597,12 @@ impl Client {
         let retries = step.shared.phase() == Phase::Connect && self.is_connecting();
         self.stage = if returns || retries { Stage::Waiting } else { Stage::Gone };
         self.since_ns = step.now + RECONNECT_NS;
-        if let Role::Publisher(publisher) = &mut self.role {
-            publisher.gone(step.shared);
+        match &mut self.role {
+            Role::Publisher(publisher) => publisher.gone(step.shared),
+            Role::Player(_) if self.stage == Stage::Gone => {
+                step.shared.fail(format!("a player's connection was closed ({code}), and its room cannot go on"));
+            }
+            _ => {}
         }
         if self.witness && self.stage == Stage::Gone {
             let rooms = step.shared.options.rooms;
@@ -580,6 +614,14 @@ impl Client {
                 .for_each(|w| w.store(u64::MAX, Ordering::Release));
         }
     }
+}
+
+/// When a room's rolls are due: rooms take turns within an interval.
+fn schedule(room: usize, shared: &Shared) -> Schedule {
+    let options = &shared.options;
+    let interval_ns = if options.rate > 0.0 { 1e9 / options.rate } else { 0.0 };
+    let begin = shared.measure_from.load(Ordering::Relaxed).saturating_sub(options.warmup.as_nanos() as u64);
+    Schedule { from_ns: begin as f64 + interval_ns * room as f64 / options.rooms as f64, interval_ns }
 }
 
 /// The name of a run's room.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::super::shared::Shared;
 use super::super::stamp::Stamp;
 use super::super::wire::{self, opcode};
+use super::player::Seen;
 use super::{Client, Ended, LOST, Role, Stage, Step};
 use crate::protocol::envelope::members::member;
 use crate::protocol::envelope::put_string;
@@ -55,6 +56,10 @@ impl Client {
                     "battle.event.end" => self.on_battle(types::BATTLE_END, frame.payload, step),
                     _ => {}
                 }
+                if matches!(self.role, Role::Player(_)) {
+                    self.on_player_event(event_type, frame, step);
+                    return Ok(());
+                }
                 if let (Some(stamp), true) = (stamp, self.witness) {
                     step.shared.witnessed[stamp.publisher as usize].fetch_max(stamp.number, Ordering::AcqRel);
                 }
@@ -73,6 +78,9 @@ impl Client {
             FromGateway::HeartbeatAck => self.on_heartbeat_ack(frame, step),
             FromGateway::Error { code, text } => {
                 *step.shared.log().errors.entry(format!("{code}: {text}")).or_default() += 1;
+                if matches!(self.role, Role::Player(_)) {
+                    self.on_player_event("system.error", frame, step);
+                }
                 if self.stage == Stage::Authenticating {
                     step.shared.fail(format!("the server let a client in no more ({code}: {text})"));
                     return Err(Ended(LOST));
@@ -94,6 +102,10 @@ impl Client {
         self.resume = resume.map(str::to_owned);
         if matches!(self.role, Role::Echo { .. }) {
             self.live(step);
+            return Ok(());
+        }
+        if matches!(self.role, Role::Player(_)) {
+            self.stage = Stage::Joining;
             return Ok(());
         }
         if took_over && !recovered {
@@ -148,6 +160,21 @@ impl Client {
                 out.resize(start + options.size - HEARTBEAT_END.len(), b'x');
                 out.extend_from_slice(HEARTBEAT_END);
             });
+        }
+    }
+
+    /// A roll is a delivery when it is told to who rolled.
+    fn on_player_event(&mut self, event_type: &str, frame: &wire::Frame<'_>, step: &mut Step<'_>) {
+        let Role::Player(player) = &mut self.role else { return };
+        let text = std::str::from_utf8(frame.payload).unwrap_or_default();
+        match player.see(event_type, text, step.now) {
+            Seen::Nothing => {}
+            Seen::InRoom => self.live(step),
+            Seen::Told(sent_ns) => {
+                step.measured.tally.reliable += 1;
+                self.count(Some(Stamp { publisher: 0, number: 0, sent_ns }), false, frame.len, step);
+            }
+            Seen::Twice => step.measured.tally.duplicated += 1,
         }
     }
 
