@@ -163,6 +163,11 @@ impl super::authenticate::Joining {
     pub(super) fn at_service(&self) -> bool {
         self.step == JoinStep::Service
     }
+
+    /// Whether the home of the room is asked.
+    pub(super) fn at_home(&self) -> bool {
+        matches!(self.step, JoinStep::Home { .. } | JoinStep::Admitted)
+    }
 }
 
 pub(super) fn refusal_text(code: ErrorCode) -> &'static str {

@@ -81,6 +81,8 @@ pub enum JoinStep {
     Service,
     /// The home's answer, behind a backend's admission.
     Admitted,
+    /// The home's answer, which is declined: the backend thought better of it. Another may be asked for behind it.
+    Cancelled,
 }
 
 /// What an answer to a command of dialect A will be known by.
@@ -436,11 +438,13 @@ impl Connection {
     fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
         let Phase::Open(session) = &mut self.phase else { return };
         let (id, scope) = (session.id, joined.scope);
-        let asked = session.joining.iter().position(|joining| joining.scope == scope);
+        // A home answers in the order in which it was asked.
+        let asked = session.joining.iter().position(|joining| joining.scope == scope && !joining.at_service());
         let asked = asked.map(|at| session.joining.remove(at));
         let room = matches!(scope, Scope::Room(_));
         let again = session.rooms.iter().any(|seat| seat.scope == scope);
         match (joined.outcome, asked) {
+            (_, Some(Joining { step: JoinStep::Cancelled, .. })) => cx.out.push(Output::Decline { scope }),
             (Ok(mut streams), asked) if !room || asked.is_some() => {
                 let correlation = asked.as_ref().map_or(0, |asked| asked.correlation);
                 let admitted = asked.is_some_and(|asked| asked.step == JoinStep::Admitted);

@@ -86,11 +86,12 @@ impl Connection {
     fn enter(&mut self, cx: &mut Cx<'_>, act: &Act) {
         let Phase::Open(session) = &mut self.phase else { return };
         let scope = Scope::Room(Arc::clone(&act.room));
-        let asks_home = |joining: &Joining| joining.scope == scope && !joining.at_service();
-        if session.joining.iter().any(asks_home) || session.rooms.iter().any(|seat| seat.scope == scope) {
+        if session.joining.iter().any(|joining| joining.scope == scope && joining.at_home())
+            || session.rooms.iter().any(|seat| seat.scope == scope)
+        {
             return;
         }
-        let asked = session.joining.iter().position(|joining| joining.scope == scope);
+        let asked = session.joining.iter().position(|joining| joining.scope == scope && joining.at_service());
         let correlation = asked.map_or(0, |at| session.joining.remove(at).correlation);
         if !session.has_room_for_one(cx.settings.rooms_max) {
             let text = format!("room {}: a session has at most {} rooms", act.room, cx.settings.rooms_max);

@@ -132,19 +132,16 @@ impl Connection {
         }
     }
 
-    /// Ends a membership, or a join on its way; `false` if there is none. A client that asked is answered.
+    /// Ends a membership; `false` if there is none. A client that asked is answered, and an event that asks ends an
+    /// admission on its way, too.
     pub(super) fn leave_room(&mut self, cx: &mut Cx<'_>, scope: &Scope, correlation: Option<u64>) -> bool {
         let Phase::Open(session) = &mut self.phase else { return false };
         let id = session.id;
         let Some(at) = session.rooms.iter().position(|seat| seat.scope == *scope) else {
-            let joining = session.joining.len();
-            // Its answer, when it comes, is declined.
-            session.joining.retain(|joining| correlation.is_some() || joining.scope != *scope);
-            let cancelled = session.joining.len() < joining;
-            if cancelled {
-                self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
+            if correlation.is_none() {
+                self.cancel_admission(cx, scope);
             }
-            return cancelled;
+            return false;
         };
         let seat = session.rooms.remove(at);
         let publisher = session.publisher;
@@ -164,6 +161,19 @@ impl Connection {
         }
         cx.out.push(Output::Leave { scope });
         true
+    }
+
+    /// A backend thought better of an admission whose room has not answered; when it does, that is declined.
+    fn cancel_admission(&mut self, cx: &mut Cx<'_>, scope: &Scope) {
+        let Phase::Open(session) = &mut self.phase else { return };
+        let admitted = |joining: &&mut Joining| joining.scope == *scope && joining.step == JoinStep::Admitted;
+        let Some(joining) = session.joining.iter_mut().find(admitted) else { return };
+        joining.step = JoinStep::Cancelled;
+        let (id, correlation) = (session.id, std::mem::take(&mut joining.correlation));
+        self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
+        if correlation != 0 {
+            self.error(cx, ErrorCode::NotInRoom, correlation, "room: the session was let in and taken out again");
+        }
     }
 
     fn publish(&mut self, cx: &mut Cx<'_>, publish: Publish) -> Flow {
@@ -281,7 +291,8 @@ impl Connection {
 impl Session {
     /// Whether the room is asked for, and nothing but time is needed for an answer.
     pub(super) fn is_joining(&self, scope: &Scope) -> bool {
-        self.joining.iter().any(|joining| joining.scope == *scope && !self.may_make_way(joining))
+        let waits = |joining: &Joining| joining.at_home() || joining.at_service() && !self.may_make_way(joining);
+        self.joining.iter().any(|joining| joining.scope == *scope && waits(joining))
     }
 
     /// Whether nothing but the rooms service will say anything more of it.

@@ -29,6 +29,8 @@ fn plan() -> Plan {
         batch_frames: 128,
         burst: 0,
         moves_in: 0,
+        service_rooms: 0,
+        texts_in: 0,
         events_in: 0,
         history_events: crate::world::ENOUGH_HISTORY,
         token_life_s: None,
@@ -123,7 +125,7 @@ fn a_client_has_rates() {
     let (network, room) = (world.network.clone(), world.clients[1].room.clone());
     // Each JOIN of a room that it is in is refused, and counts.
     for _ in 0..30 {
-        world.clients[1].join(&network, &room);
+        world.clients[1].join(&network, &mut world.oracle, &room);
     }
     for _ in 0..500 {
         world.clients[1].command_publishers(&network, &mut world.oracle, &room);
@@ -136,7 +138,7 @@ fn a_client_has_rates() {
     // A second later everything may be done again.
     pass(&mut world, Duration::from_secs(1));
     world.clients[1].leave(&network, &room);
-    world.clients[1].join(&network, &room);
+    world.clients[1].join(&network, &mut world.oracle, &room);
     pass(&mut world, Duration::from_millis(20));
     assert_eq!((world.clients[1].limited, world.clients[1].rooms[&room]), (310, Seat::In));
     world.clients[1].command_publishers(&network, &mut world.oracle, &room);
@@ -157,7 +159,7 @@ fn a_join_that_comes_to_nothing_is_answered_once() {
         for round in 0..3 {
             pass(&mut world, Duration::from_secs(5));
             for number in 0..20 {
-                world.clients[1].join(&network, &format!("nowhere-{round}-{number}"));
+                world.clients[1].join(&network, &mut world.oracle, &format!("nowhere-{round}-{number}"));
             }
             pass(&mut world, Duration::from_secs(5));
             assert!(world.clients[1].asked.is_empty(), "seed {seed}: {:?}", world.clients[1].asked);

@@ -8,6 +8,8 @@ mod client;
 mod connections;
 mod oracle;
 mod reading;
+mod rooms;
+mod text;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +42,8 @@ fn plan(seed: u64) -> Plan {
         batch_frames: 24,
         burst: 0,
         moves_in: 60,
+        service_rooms: 2,
+        texts_in: 4,
         events_in: 4,
         history_events: world::ENOUGH_HISTORY,
         token_life_s: None,
@@ -61,6 +65,8 @@ fn calm_plan(seed: u64) -> Plan {
         burst: 60,
         bounds: Bounds::default(),
         moves_in: 0,
+        service_rooms: 0,
+        texts_in: 0,
         events_in: 0,
         ..plan(seed)
     }
@@ -80,6 +86,8 @@ fn turns_plan(seed: u64) -> Plan {
         tempers: vec![Temper::Trickle(700), Temper::Trickle(400)],
         queue: delivery::Limits::default(),
         moves_in: 0,
+        service_rooms: 0,
+        texts_in: 0,
         events_in: 0,
         ..plan(seed)
     }

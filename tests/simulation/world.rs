@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringgate::auth::{Grant, Signer, Verifier};
 use ringgate::class::Class;
 use ringgate::delivery;
-use ringgate::id::NodeId;
+use ringgate::id::{NodeId, SessionId};
 use ringgate::limits;
 use ringgate::message::{Deliver, Request};
 use ringgate::ports::Presence;
@@ -22,7 +22,7 @@ use ringgate::stats::ShardStats;
 use ringgate::streams::HomeConfig;
 use ringgate::time::{Monotonic, Rate};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, SERVICE_ROOM};
 use crate::client::{Client, Seat, State, Temper};
 use crate::oracle::Oracle;
 
@@ -50,6 +50,10 @@ pub struct Plan {
     pub burst: usize,
     /// One action in this many enters or leaves a room, one in as many is a command; 0 = none.
     pub moves_in: u64,
+    /// Rooms that only the rooms service lets sessions into.
+    pub service_rooms: usize,
+    /// One player in this many speaks dialect A; 0 = none.
+    pub texts_in: u32,
     /// One step in this many brings an event of the bus; 0 = none.
     pub events_in: u64,
     /// Reliable frames that a stream's history keeps; fewer than what a client can miss make it lose its session's past.
@@ -112,7 +116,10 @@ impl World {
         let shards: Vec<_> = shards.collect();
         let wakers: Vec<_> = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
         #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants change it"))]
-        let mut backend = Backend::new(bus_port, plan.shards, Routes::default());
+        let mut backend = {
+            let users = (plan.publishers + plan.players) as u32;
+            Backend::new(bus_port, plan.shards, Routes::default(), users)
+        };
         #[cfg(feature = "mutants")]
         backend.break_with(plan.queue.mutant);
         let mut world = Self {
@@ -143,7 +150,9 @@ impl World {
         let temper = if publisher { Temper::Fast } else { plan.tempers[number as usize % plan.tempers.len()] };
         let window = (!publisher && number % 5 == 4).then_some(8);
         let mut client = Client::new(number, room(number as usize), token, publisher, temper, window);
-        client.rooms = (0..plan.rooms).map(|number| (room(number), Seat::Out)).collect();
+        let services = (0..plan.service_rooms).map(service_room);
+        client.rooms = (0..plan.rooms).map(room).chain(services).map(|room| (room, Seat::Out)).collect();
+        client.text = !publisher && plan.texts_in > 0 && number % plan.texts_in == 1;
         client.may_be_lost = plan.history_events < ENOUGH_HISTORY;
         if plan.burst > 0 {
             client.catch_up = Duration::from_millis(20);
@@ -232,6 +241,9 @@ impl World {
 
     pub fn connect(&mut self, index: usize) {
         let node = NodeId(self.network.below(u64::from(self.plan.shards)) as u16);
+        if self.plan.service_rooms > 0 && self.network.below(3) == 0 {
+            self.clients[index].forget_some();
+        }
         self.clients[index].connect(&self.network, node);
     }
 
@@ -242,7 +254,7 @@ impl World {
         let ready = matches!(client.state, State::Joining | State::Open) && client.rooms[&client.room] == Seat::Out;
         if ready && self.network.below(chance_in) == 0 {
             let room = client.room.clone();
-            client.join(&self.network, &room);
+            client.join(&self.network, &mut self.oracle, &room);
         }
     }
 
@@ -253,7 +265,7 @@ impl World {
             return;
         }
         for room in clients[0].rooms.keys() {
-            backend.tell_room(network, oracle, room);
+            backend.tell_whole_room(network, oracle, room);
         }
         for client in clients.iter() {
             backend.tell_user(network, oracle, &format!("user-{}", client.number));
@@ -270,8 +282,19 @@ impl World {
         }
         let client = &clients[network.below(clients.len() as u64) as usize];
         // Often several at once, so that small rings are full.
+        let service = service_room(network.below(plan.service_rooms.max(1) as u64) as usize);
         for _ in 0..1 + network.below(6) {
-            match network.below(8) {
+            match network.below(if plan.service_rooms > 0 { 12 } else { 8 }) {
+                8 | 9 => backend.tell_room(network, oracle, &service),
+                10 | 11 => {
+                    let Some(session) = SessionId::parse(&client.session).filter(|_| !client.publisher) else {
+                        continue;
+                    };
+                    match network.below(2) {
+                        0 => backend.let_in(network, oracle, session, &service, None),
+                        _ => backend.take_out(network, oracle, session, &service, None),
+                    }
+                }
                 0..=3 => backend.tell_room(network, oracle, &client.room),
                 4 | 5 => backend.tell_user(network, oracle, &format!("user-{}", client.number)),
                 6 => backend.tell_session(network, oracle, &client.session),
@@ -294,8 +317,12 @@ impl World {
                 continue;
             }
             self.join_own(index, 40);
-            if self.clients[index].state != State::Open {
+            let client = &self.clients[index];
+            if client.state != State::Open {
                 continue;
+            }
+            if client.publisher {
+                self.backend.open(&client.room);
             }
             self.wander(index);
             let client = &mut self.clients[index];
@@ -317,9 +344,18 @@ impl World {
             return;
         }
         let client = &mut clients[index];
-        let room = format!("room-{}", network.below(plan.rooms as u64));
-        if network.below(plan.moves_in) == 0 {
-            client.move_in_or_out(network, &room);
+        let number = network.below((plan.rooms + plan.service_rooms) as u64) as usize;
+        let room = match number.checked_sub(plan.rooms) {
+            // The first of them is the players' own.
+            Some(0) if client.publisher => return,
+            Some(number) => service_room(number),
+            None => format!("room-{number}"),
+        };
+        let by_service = room.starts_with(SERVICE_ROOM) && client.rooms[&room] == Seat::In && network.below(2) == 0;
+        if network.below(plan.moves_in) == 0 && by_service {
+            client.leave_by_service(network, &room);
+        } else if network.below(plan.moves_in) == 0 {
+            client.move_in_or_out(network, oracle, &room);
         } else if client.rooms[&room] == Seat::In && !client.publisher {
             match network.below(plan.moves_in) {
                 0 => client.command_bus(network, oracle, &room),
@@ -517,6 +553,10 @@ impl World {
             self.kicked,
         )
     }
+}
+
+fn service_room(number: usize) -> String {
+    format!("{SERVICE_ROOM}{number}")
 }
 
 /// Frames that no client of a run can ever be behind.
