@@ -63,11 +63,19 @@ pub enum Mutant {
     JoinAtBeginning,
     /// D7: a command that the bus took is answered twice.
     DoubledAnswer,
+    /// D1: an effect acts again when its frame is replayed.
+    EffectAgain,
+    /// D2: who is let into a room by an event starts at the room's head.
+    EntryAtHead,
+    /// D1: `only` and `except` are ignored.
+    IgnoredAudience,
+    /// D2: a frame that is not for a member is left out without an advance.
+    NoAdvance,
 }
 
 impl Mutant {
     /// Every broken policy.
-    pub const BROKEN: [Self; 28] = [
+    pub const BROKEN: [Self; 32] = [
         Self::DropReliable,
         Self::ReorderReliable,
         Self::OlderAfterNewer,
@@ -96,6 +104,10 @@ impl Mutant {
         Self::KeptSeat,
         Self::JoinAtBeginning,
         Self::DoubledAnswer,
+        Self::EffectAgain,
+        Self::EntryAtHead,
+        Self::IgnoredAudience,
+        Self::NoAdvance,
     ];
 
     /// Those of the write queue; the others are those of shard, homes and peers, and only the simulation can see them.

@@ -168,6 +168,11 @@ impl super::authenticate::Joining {
     pub(super) fn at_home(&self) -> bool {
         matches!(self.step, JoinStep::Home { .. } | JoinStep::Admitted)
     }
+
+    /// Whether it is a client's JOIN that nobody has let in.
+    pub(super) fn is_asked(&self) -> bool {
+        matches!(self.step, JoinStep::Home { .. } | JoinStep::Service)
+    }
 }
 
 pub(super) fn refusal_text(code: ErrorCode) -> &'static str {

@@ -81,7 +81,7 @@ pub enum JoinStep {
     Service,
     /// The home's answer, behind a backend's admission.
     Admitted,
-    /// The home's answer, which is declined: the backend thought better of it. Another may be asked for behind it.
+    /// The home's answer, which is declined: a backend decided otherwise. Another join may be under way behind it.
     Cancelled,
 }
 

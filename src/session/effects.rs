@@ -6,13 +6,24 @@
 
 use std::sync::Arc;
 
-use super::authenticate::{JoinStep, Joining};
+use super::authenticate::{JoinStep, Joining, Session};
 use super::connection::{Connection, Phase};
 use super::{Cx, Output};
 use crate::frame::{Act, Form, Handles, Run, View};
 use crate::id::Scope;
 use crate::message::{ErrorCode, Position, PresenceRequest, ScopeEntry};
 use crate::protocol::Refusal;
+
+/// Whether the named broken policy runs; never without the feature `mutants`.
+macro_rules! mutant {
+    ($cx:expr, $name:ident) => {{
+        #[cfg(feature = "mutants")]
+        let broken = $cx.settings.queue.mutant == $crate::mutant::Mutant::$name;
+        #[cfg(not(feature = "mutants"))]
+        let broken = false;
+        broken
+    }};
+}
 
 impl Connection {
     /// Frames `from..to` of a batch, of which some are marked: what this member may not see becomes an advance, what
@@ -26,9 +37,11 @@ impl Connection {
         let mut at = from;
         for mark in marks {
             let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&user));
-            if hidden {
+            if hidden && !mutant!(cx, IgnoredAudience) {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
-                self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
+                if !mutant!(cx, NoAdvance) {
+                    self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
+                }
                 at = mark.index + 1;
             } else if mark.refusal && self.form() == Form::Frames {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
@@ -67,7 +80,9 @@ impl Connection {
         let place = Position { stream: Arc::clone(&act.stream), epoch: act.epoch, place: act.place };
         let acted = &mut session.seldom().acted;
         match acted.iter_mut().find(|known| known.stream == act.stream) {
-            Some(known) if known.epoch == act.epoch && known.place >= act.place => return false,
+            Some(known) if known.epoch == act.epoch && known.place >= act.place && !mutant!(cx, EffectAgain) => {
+                return false;
+            }
             Some(known) => *known = place.clone(),
             None => acted.push(place.clone()),
         }
@@ -86,16 +101,14 @@ impl Connection {
     fn enter(&mut self, cx: &mut Cx<'_>, act: &Act) {
         let Phase::Open(session) = &mut self.phase else { return };
         let scope = Scope::Room(Arc::clone(&act.room));
-        if session.joining.iter().any(|joining| joining.scope == scope && joining.at_home())
-            || session.rooms.iter().any(|seat| seat.scope == scope)
-        {
+        let admitted = |joining: &Joining| joining.scope == scope && joining.step == JoinStep::Admitted;
+        if session.joining.iter().any(admitted) || session.rooms.iter().any(|seat| seat.scope == scope) {
             return;
         }
-        let asked = session.joining.iter().position(|joining| joining.scope == scope && joining.at_service());
-        let correlation = asked.map_or(0, |at| session.joining.remove(at).correlation);
+        let correlation = session.take_asked(&scope);
         if !session.has_room_for_one(cx.settings.rooms_max) {
             let text = format!("room {}: a session has at most {} rooms", act.room, cx.settings.rooms_max);
-            return self.error(cx, ErrorCode::Forbidden, 0, &text);
+            return self.error(cx, ErrorCode::Forbidden, correlation, &text);
         }
         let entry = Position { stream: act.room_stream().into(), epoch: act.epoch, place: act.place };
         let (id, publisher) = (session.id, session.publisher);
@@ -105,5 +118,21 @@ impl Connection {
         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry: kept });
         let (admitted, entry) = (true, Some(entry));
         cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });
+    }
+}
+
+impl Session {
+    /// The number of a JOIN of the room that is answered by an admission; 0 = none. What its home says of it comes first
+    /// and no longer counts.
+    fn take_asked(&mut self, scope: &Scope) -> u64 {
+        let Some(at) = self.joining.iter().position(|joining| joining.scope == *scope && joining.is_asked()) else {
+            return 0;
+        };
+        if self.joining[at].at_service() {
+            return self.joining.remove(at).correlation;
+        }
+        let joining = &mut self.joining[at];
+        joining.step = JoinStep::Cancelled;
+        std::mem::take(&mut joining.correlation)
     }
 }

@@ -310,7 +310,8 @@ impl Session {
 
     /// Whether one more room fits; what a service never answered makes way.
     pub(super) fn has_room_for_one(&mut self, rooms_max: usize) -> bool {
-        let taken = self.rooms.len() + self.joining.len();
+        let joining = self.joining.iter().filter(|joining| joining.step != JoinStep::Cancelled).count();
+        let taken = self.rooms.len() + joining;
         if taken >= rooms_max
             && let Some(at) = self.joining.iter().position(|joining| self.may_make_way(joining))
         {

@@ -97,9 +97,9 @@ pub struct Homes {
     outputs: VecDeque<HomeOutput>,
     checks: Wheel<u32>,
     fired: Vec<u32>,
-    /// Whether a broken policy puts every event of the bus twice; see [`crate::mutant`].
+    /// The broken policy to run instead.
     #[cfg(feature = "mutants")]
-    doubles_events: bool,
+    mutant: crate::mutant::Mutant,
 }
 
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Homes {
             checks: Wheel::new(now, CHECK_GRANULARITY),
             fired: Vec::new(),
             #[cfg(feature = "mutants")]
-            doubles_events: false,
+            mutant: crate::mutant::Mutant::None,
             config,
         }
     }
@@ -173,7 +173,7 @@ impl Homes {
     /// Runs a broken policy, if it is one of the homes'.
     #[cfg(feature = "mutants")]
     pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
-        self.doubles_events = mutant == crate::mutant::Mutant::DoubledEvent;
+        self.mutant = mutant;
     }
 
     /// Puts a relayed frame, or a player's command, into its stream.
@@ -241,7 +241,7 @@ impl Homes {
             body: &event.body,
         };
         #[cfg(feature = "mutants")]
-        if self.doubles_events {
+        if self.mutant == crate::mutant::Mutant::DoubledEvent {
             self.put(now, index, &incoming, encode)?;
         }
         self.put(now, index, &incoming, encode).map(|_| ())
@@ -280,7 +280,10 @@ impl Homes {
         let Some(home) = self.scopes.get(scope) else { return Ok(Vec::new()) };
         let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
         let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
-        Ok(visible.map(|stream| stream.start(join)).collect())
+        let entry = join.entry.as_ref();
+        #[cfg(feature = "mutants")]
+        let entry = entry.filter(|_| self.mutant != crate::mutant::Mutant::EntryAtHead);
+        Ok(visible.map(|stream| stream.start(join, entry)).collect())
     }
 
     /// The scope under the name that is kept here: members of a room share its text, instead of each keeping the copy of
@@ -578,9 +581,9 @@ impl ScopeHome {
 
 impl HomeStream {
     /// Where a member starts (DELIVERY §6 "Recovered").
-    fn start(&self, join: &JoinRequest) -> StreamStart {
+    fn start(&self, join: &JoinRequest, entry: Option<&Position>) -> StreamStart {
         let known = &self.introduction.position;
-        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream);
+        let entry = entry.filter(|entry| entry.stream == known.stream);
         // What was said to a session from its first moment on is for it, however late it asks.
         let beginning = Position { place: 0, ..known.clone() };
         let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);

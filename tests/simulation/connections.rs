@@ -53,7 +53,11 @@ fn pass(world: &mut World, span: Duration) {
 fn open(world: &mut World, clients: &[usize]) {
     for &index in clients {
         world.connect(index);
-        pass(world, Duration::from_millis(100));
+        // The rooms service takes its time.
+        let mut rounds = 0..20;
+        while rounds.next().is_some() && world.clients[index].state != State::Open {
+            pass(world, Duration::from_millis(100));
+        }
         assert_eq!(world.clients[index].state, State::Open, "client {index}: {:?}", world.clients[index].refusals);
     }
 }
@@ -192,4 +196,36 @@ fn a_flood_in_one_turn_closes_nobody() {
         assert_eq!(reserved(&world), Some(0));
     }
     assert!(stashed > 64 << 10, "no flood went beyond a stash's own bound: {stashed}");
+}
+
+/// A backend's event that lets a session in, or takes it out, acts once: replayed, it changes nothing, in both dialects.
+#[test]
+fn an_effect_acts_once() {
+    for text in [false, true] {
+        let mut world = World::new(4, Plan { service_rooms: 1, texts_in: u32::from(text), ..plan() });
+        world.clients[1].text = text;
+        open(&mut world, &[0]);
+        let room = world.clients[0].room.clone();
+        world.backend.open(&room);
+        open(&mut world, &[1]);
+        let network = world.network.clone();
+        world.clients[1].join(&network, &mut world.oracle, "svc-0");
+        pass(&mut world, Duration::from_secs(2));
+        if world.clients[1].rooms["svc-0"] == Seat::In {
+            world.clients[1].leave_by_service(&network, "svc-0");
+            pass(&mut world, Duration::from_secs(2));
+        }
+        assert_eq!((world.clients[1].rooms["svc-0"], world.clients[1].asked.len()), (Seat::Out, 0));
+
+        world.clients[1].drop_socket();
+        let own = world.clients[1].positions.iter_mut().find(|(name, _)| name.contains("/session:"));
+        own.expect("it was told something").1.1 = 0;
+        let delivered = world.clients[1].delivered;
+        open(&mut world, &[1]);
+        pass(&mut world, Duration::from_secs(1));
+        let client = &world.clients[1];
+        assert!(client.delivered >= delivered + 2, "nothing was replayed");
+        assert_eq!((client.rooms["svc-0"], client.recovered), (Seat::Out, 1));
+        client.settled(&world.oracle).unwrap();
+    }
 }

@@ -12,10 +12,11 @@ use crate::client::{Ask, Client, Seat, State};
 use crate::oracle::{Oracle, Told};
 
 /// A backend's event that lets the client in or out, and has not done so yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Passing {
     pub joins: bool,
-    pub place: u64,
+    /// Its place; where the client cannot know which of several acts, all of theirs.
+    pub places: Vec<u64>,
     /// It acts on this connection for sure.
     pub due: bool,
 }
@@ -55,7 +56,7 @@ impl Client {
             }
         }
         let resumed = self.resuming.remove(room);
-        let passing = self.passing.get(room).filter(|passing| passing.joins).copied();
+        let passing = self.passing.get(room).filter(|passing| passing.joins).cloned();
         if !resumed {
             self.passing.remove(room);
         }
@@ -64,11 +65,11 @@ impl Client {
         }
         // Where the room's home lets everybody in, the client's own JOIN may have been faster.
         let by_event = !resumed && (correlation == 0 || !oracle.is_open(room));
-        if let Some(Passing { place, .. }) = passing.filter(|_| by_event && !lost) {
+        if let Some(Passing { places, .. }) = passing.filter(|_| by_event && !lost) {
             let name = format!("games.events.0/room:{room}");
             let start = streams.iter().find(|stream| stream.name == name).map(|stream| stream.head);
-            if start != Some(place) {
-                return Err(format!("D2: client {who} was let into {room} at {place} and starts at {start:?}"));
+            if start.is_none_or(|start| !places.contains(&start)) {
+                return Err(format!("D2: client {who} was let into {room} at {places:?} and starts at {start:?}"));
             }
         }
         for stream in streams {
@@ -102,6 +103,7 @@ impl Client {
     }
 
     fn go_out(&mut self, room: &str) {
+        self.passing.remove(room);
         let gone: Vec<u32> = self.streams.iter().filter(|(_, view)| view.is_of(room)).map(|(h, _)| *h).collect();
         for handle in gone {
             if let Some(view) = self.streams.remove(&handle) {
@@ -148,12 +150,9 @@ impl Client {
         let new = told.place > self.acted_before;
         self.session_place = self.session_place.max(told.place);
         if let Some(effect) = told.effect.as_ref().filter(|_| new) {
-            let due = told.place > head;
-            if effect.joins {
-                self.let_in(&effect.room, Passing { joins: true, place: told.place, due });
-            } else {
-                self.taken_out(&effect.room, Passing { joins: false, place: told.place, due });
-            }
+            let (joins, places, due) = (effect.joins, vec![told.place], told.place > head);
+            let passing = Passing { joins, places, due };
+            if joins { self.let_in(&effect.room, passing) } else { self.taken_out(&effect.room, passing) }
         }
         if self.text
             && let Some(number) = told.answers.or(told.refuses)
@@ -168,17 +167,24 @@ impl Client {
         Ok(())
     }
 
-    fn let_in(&mut self, room: &str, passing: Passing) {
+    fn let_in(&mut self, room: &str, mut passing: Passing) {
         self.doubtful.remove(room);
         match self.rooms.get(room) {
-            Some(Seat::Out) => _ = self.passing.entry(room.to_owned()).or_insert(passing),
+            Some(Seat::Out) => {}
             // The answer to its own JOIN is on its way.
-            Some(Seat::Joining) => {
-                let passing = Passing { due: passing.due && self.text, ..passing };
-                self.passing.entry(room.to_owned()).or_insert(passing);
-            }
+            Some(Seat::Joining) => passing.due &= self.text,
+            // In a replay it may have been out just now; then its streams are introduced anew.
+            _ if self.text && !passing.due => {}
             // What was to take it out had done so before.
-            _ => _ = self.passing.remove(room),
+            _ => return drop(self.passing.remove(room)),
+        }
+        match self.passing.get_mut(room) {
+            Some(earlier) if earlier.due => {}
+            Some(earlier) => {
+                earlier.places.append(&mut passing.places);
+                earlier.due |= passing.due;
+            }
+            None => _ = self.passing.insert(room.to_owned(), passing),
         }
     }
 
@@ -186,7 +192,10 @@ impl Client {
         match self.rooms.get(room) {
             // In dialect A the event itself says so.
             Some(Seat::In | Seat::Leaving) if self.text && passing.due => self.go_out(room),
-            Some(Seat::In | Seat::Leaving) if self.text => _ = self.doubtful.insert(room.to_owned()),
+            Some(Seat::In | Seat::Leaving) if self.text => {
+                self.passing.remove(room);
+                self.doubtful.insert(room.to_owned());
+            }
             Some(Seat::In | Seat::Leaving) => _ = self.passing.entry(room.to_owned()).or_insert(passing),
             _ => {
                 self.passing.remove(room);

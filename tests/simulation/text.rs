@@ -111,7 +111,8 @@ impl Client {
         let streams: Vec<_> = streams.collect();
         let room = streams.first().and_then(Introduced::room);
         let is_in = |room: &&str| matches!(self.rooms.get(*room), Some(Seat::In | Seat::Leaving));
-        match room.filter(|room| self.resuming.contains(*room) || !is_in(room)) {
+        let known = streams.iter().any(|stream| self.streams.contains_key(&stream.handle));
+        match room.filter(|room| known || self.resuming.contains(*room) || !is_in(room)) {
             Some(room) => self.entered(network, oracle, 0, room, &streams, frame["recovered"] == json!(false)),
             None => {
                 streams.iter().for_each(|stream| self.introduce(network, stream, false));
