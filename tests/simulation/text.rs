@@ -41,7 +41,7 @@ impl Client {
     /// A frame that came.
     pub(super) fn text_frame(&mut self, network: &Network, oracle: &mut Oracle, text: &[u8]) -> Result<(), String> {
         let who = self.number;
-        let frame: Value = serde_json::from_slice(text).map_err(|error| format!("client {who}: {error}"))?;
+        let frame: Value = serde_json::from_slice(text).map_err(|error| format!("D1: client {who}: {error}"))?;
         let at = frame["at"].as_array().map(Vec::as_slice).unwrap_or_default();
         let at: Vec<u64> = at.iter().filter_map(Value::as_u64).collect();
         match (frame["type"].as_str().unwrap_or_default(), &at[..]) {
