@@ -197,6 +197,12 @@ impl Batch {
         self.stream
     }
 
+    /// Who wrote its frames' payloads.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
     /// When the home sealed it; the age of a delta counts from here.
     #[must_use]
     pub fn born(&self) -> Monotonic {

@@ -136,6 +136,33 @@ impl fmt::Display for SessionId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnectionId(pub [u8; 16]);
 
+impl ConnectionId {
+    /// The name of a connection of the process that has this nonce, which is random per process; generations fit 24
+    /// bits, shards 8.
+    #[must_use]
+    pub fn of(nonce: u64, addr: ConnAddr) -> Self {
+        let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&nonce.to_be_bytes());
+        bytes[8..].copy_from_slice(&place.to_be_bytes());
+        Self(bytes)
+    }
+
+    /// Reads the textual form of a UUID; `None` if it is not that.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_uuid(text).map(Self)
+    }
+
+    /// The connection that has this name in the process of this nonce; `None` if it is another process's.
+    #[must_use]
+    pub fn addr(self, nonce: u64) -> Option<ConnAddr> {
+        let place = u64::from_be_bytes(*self.0.last_chunk()?);
+        let conn = ConnKey { slot: place as u32, generation: (place >> 32) as u32 & ConnKey::GENERATION_MAX };
+        (self.0[..8] == nonce.to_be_bytes()).then_some(ConnAddr { shard: NodeId((place >> 56) as u16), conn })
+    }
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         uuid_text(u128::from_be_bytes(self.0), f)
@@ -210,6 +237,47 @@ fn uuid_text(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
 }
 
+/// What players type to find a room: six letters and digits without look-alikes (no I, L, O, 0, 1), in upper case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RoomCode([u8; Self::LEN]);
+
+impl RoomCode {
+    /// Characters of a code.
+    pub const LEN: usize = 6;
+    const LETTERS: &[u8; 31] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
+
+    /// The code of 64 random bits; of all 887,503,681 each is as likely as the others, to one part in 10^10.
+    #[must_use]
+    pub fn of(random: u64) -> Self {
+        let mut rest = random;
+        Self(std::array::from_fn(|_| {
+            let letter = Self::LETTERS[(rest % 31) as usize];
+            rest /= 31;
+            letter
+        }))
+    }
+
+    /// Reads a code in letters of any case; `None` if the text is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let letters: [u8; Self::LEN] = text.as_bytes().try_into().ok()?;
+        let letters = letters.map(|letter| letter.to_ascii_uppercase());
+        letters.iter().all(|letter| Self::LETTERS.contains(letter)).then_some(Self(letters))
+    }
+
+    /// The code's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("letters and digits are ASCII")
+    }
+}
+
+impl fmt::Display for RoomCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// SHA-256 of a resume token, cut to 128 bits; the only form of the token that is kept or sent between threads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TokenHash(pub [u8; 16]);
@@ -238,6 +306,18 @@ impl Scope {
             Self::Everyone => stable_hash(b"everyone", b""),
         };
         NodeId((hash % u64::from(shards)) as u16)
+    }
+
+    /// Reads the form that `Display` writes; `None` if it is not that.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            Some(("room", id)) if is_room_id(id) => Some(Self::Room(id.into())),
+            Some(("user", id)) if (1..=limits::USER_ID_BYTES_MAX).contains(&id.len()) => Some(Self::User(id.into())),
+            Some(("session", id)) => SessionId::parse(id).map(Self::Session),
+            None if text == "everyone" => Some(Self::Everyone),
+            _ => None,
+        }
     }
 }
 
@@ -294,6 +374,37 @@ mod tests {
         assert!(is_room_id(&"a".repeat(64)));
         for bad in ["", &"a".repeat(65), "a b", "ä", "a/b", "a:b"] {
             assert!(!is_room_id(bad), "{bad:?}");
+        }
+    }
+
+    /// A code reads back in any case, is made of every letter, and what looks like another letter is none.
+    #[test]
+    fn room_codes_read_back() {
+        let mut letters = std::collections::BTreeSet::new();
+        for random in (0..1000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let code = RoomCode::of(random);
+            assert_eq!(RoomCode::parse(&code.to_string().to_lowercase()), Some(code));
+            letters.extend(code.as_str().bytes());
+        }
+        assert_eq!(letters.len(), 31);
+        for bad in ["", "ABCDE", "ABCDEFG", "ABCDE0", "ABCDE1", "ABCDEI", "ABCDEL", "ABCDEO", "ABCDÄ"] {
+            assert_eq!(RoomCode::parse(bad), None, "{bad}");
+        }
+    }
+
+    /// A connection's name leads back to it in its own process only; what is printed of a scope reads back.
+    #[test]
+    fn names_lead_back() {
+        let conn = ConnKey { slot: u32::MAX, generation: ConnKey::GENERATION_MAX };
+        let addr = ConnAddr { shard: NodeId(63), conn };
+        let id = ConnectionId::of(7, addr);
+        assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
+        assert_eq!((id.addr(7), id.addr(8)), (Some(addr), None));
+        for scope in ["room:a.b-c", "user:a:b/c", "session:00000000-0000-0000-0000-000000000009", "everyone"] {
+            assert_eq!(Scope::parse(scope).map(|scope| scope.to_string()).as_deref(), Some(scope));
+        }
+        for bad in ["", "room:", "room:a b", "user:", "session:9", "everyone:", "nobody", "group:a"] {
+            assert_eq!(Scope::parse(bad), None, "{bad:?}");
         }
     }
 

@@ -14,13 +14,11 @@
 //! | layer | modules |
 //! |---|---|
 //! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`packed`] [`ports`] [`time`] [`limits`] [`stats`] |
-//! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle |
-//! | L0 vocabulary, plain data | [`id`] [`frame`] [`class`] [`close`] [`message`] [`ports`] [`time`] [`limits`] [`stats`] |
-//! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] battle · [`log`] the log on disk as bytes |
+//! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] rooms, dice, chat, hub, battle · [`log`] the log on disk as bytes |
 //! | L1b | [`session`] the life of one connection |
 //! | L2 | [`router`] mesh of rings and doorbells · [`shard`] the loop and its drivers uring, monoio, simulated |
-//! | L3 peers on their own threads | [`bus`] · [`presence`] · [`workers`] · [`admin`] |
-//! | L4 assembly | [`config`] · [`server`] · [`cli`] |
+//! | L3 peers on their own threads | [`bus`] · [`presence`] · [`store`] · [`workers`] · [`admin`] |
+//! | L4 assembly | [`config`] · [`server`] · [`cli`] · [`page`] demo page and JavaScript client |
 
 // --- L0 vocabulary
 pub mod class;
@@ -52,8 +50,10 @@ pub mod shard;
 pub mod admin;
 pub mod bus;
 pub mod presence;
+pub mod store;
 pub mod workers;
 // --- L4 assembly
 pub mod cli;
 pub mod config;
+pub mod page;
 pub mod server;

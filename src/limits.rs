@@ -38,10 +38,16 @@ pub const HISTORY_BYTES: usize = 1 << 20;
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
+/// Bytes of them per stream: whoever joins gets a copy of them all.
+pub const HOME_DELTA_BYTES: usize = 4 << 20;
 /// Messages of one connection that cannot be read, within [`FAULTS_TIME`]: this one closes it (PROTOCOLS).
 pub const FAULTS: usize = 3;
 /// See [`FAULTS`].
 pub const FAULTS_TIME: Duration = Duration::from_secs(10);
+/// Bytes of user ids and names in an answer about a room's members: some hundreds of them.
+pub const MEMBERS_ANSWER_BYTES: usize = 40 << 10;
+/// Questions of one connection about rooms' members that wait for an answer; more are refused.
+pub const LOOKS_WAITING: usize = 8;
 /// Commands of one connection that wait for the bus's answer; more are refused.
 pub const COMMANDS_UNANSWERED: usize = 256;
 /// User ids in an event's `only` or `except`: a large room's worth; more is a fault of the backend.
@@ -121,6 +127,47 @@ pub const ADMIN_HEADERS: usize = 64;
 pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a stopping admin side waits for answers under way; within the drain timeout.
 pub const ADMIN_STOP_TIME: Duration = Duration::from_secs(1);
+/// A body of the server API; above it 413. A batch of events, or one of the largest with room for its envelope.
+pub const API_BODY_BYTES: usize = 1 << 20;
+/// Events of one batch; above it 413, since each takes a line of the answer.
+pub const API_EVENTS: usize = 1024;
+/// Events of one batch that are on their way to the bus at once.
+pub const API_EVENTS_UNDER_WAY: usize = 32;
+/// Questions of the server API that shards and peers have not answered; fewer than a ring and its outbox hold, so that
+/// answers never make a shard pause.
+pub const API_CALLS: usize = 128;
+/// How long a question may stay unanswered; then 503.
+pub const API_CALL_TIME: Duration = Duration::from_secs(5);
+/// Log streams at once; they keep their admin connection, the others stay for short requests.
+pub const API_STREAMS: usize = 16;
+/// How long a log stream's reader may take nothing before it is cut off.
+pub const API_STREAM_STALL: Duration = Duration::from_secs(30);
+/// Silence of a log stream after which a heartbeat is sent, milliseconds.
+pub const API_HEARTBEAT_MS: u64 = 15_000;
+/// About this many bytes of a log stream are made at a time, and only when its reader has taken the ones before.
+pub const API_CHUNK_BYTES: usize = 64 << 10;
+/// Records of a topic that a log stream looks at at a time.
+pub const API_CHUNK_RECORDS: usize = 64;
+/// Connections that one answer lists.
+pub const API_CONNECTIONS: usize = 1000;
+/// Members of a room that one answer lists.
+pub const API_MEMBERS: usize = 10_000;
+/// Frames of a stream's history in one answer; its bytes are bounded by `HISTORY_BYTES`.
+pub const API_HISTORY_FRAMES: usize = 1000;
+/// Wrong keys that an address may try at once; one more every `API_GUESS_INTERVAL`. Beyond it 429.
+pub const API_GUESSES: u32 = 10;
+/// See `API_GUESSES`.
+pub const API_GUESS_INTERVAL: Duration = Duration::from_secs(6);
+/// Addresses whose wrong keys are counted; beyond it the one that was quiet for longest is forgotten.
+pub const API_ADDRESSES: usize = 1024;
+/// Bytes of an API key, at least: what cannot be guessed at any rate the port allows.
+pub const API_KEY_BYTES_MIN: usize = 16;
+/// Bytes of an API key, at most.
+pub const API_KEY_BYTES_MAX: usize = 256;
+/// Bytes of an `idempotency_key`.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 256;
+/// Session records that embedded presence looks at for one answer about a room: well below a millisecond.
+pub const PRESENCE_LOOK: usize = 4096;
 /// Sessions without a connection that embedded presence keeps; beyond it the longest detached expire early, so that a
 /// storm of short connections cannot fill memory (about 100 MiB).
 pub const DETACHED_SESSIONS: usize = 1 << 18;
@@ -131,6 +178,8 @@ pub const TAKEOVER_WAIT: Duration = Duration::from_secs(1);
 pub const BUS_TOPIC_RECORDS: usize = 65_536;
 /// Bytes an embedded topic keeps in memory, keys and values: 1 KiB for each of its records.
 pub const BUS_TOPIC_BYTES: usize = 64 << 20;
+/// Records of `gateway.presence` an embedded bus keeps, about 1 MiB; what does not fit waits as state.
+pub const PRESENCE_TOPIC_RECORDS: usize = 2048;
 /// Topics of an embedded bus: the built-in ones and those that the type table names.
 pub const BUS_TOPICS: usize = 64;
 /// Records a peer or worker takes from a topic per turn, so that it comes back to its mailbox.
@@ -159,6 +208,63 @@ pub const LOG_RETRY: Duration = Duration::from_millis(500);
 /// Commands whose ids a service remembers, to do a repeated one once (DELIVERY §7).
 pub const SEEN_COMMANDS: usize = 65_536;
 
+/// Records a worker takes from each of its topics per batch; a batch is one transaction of the store.
+pub const SERVICE_BATCH_RECORDS: usize = 64;
+/// Rooms of the rooms service; a few KiB each.
+pub const ROOMS_TOTAL: usize = 65_536;
+/// Rooms of the rooms service that one user may be in.
+pub const ROOMS_PER_USER: usize = 16;
+/// Characters of a room's name.
+pub const ROOM_NAME_CHARS: usize = 64;
+/// Players of a room that does not say how many it takes (PROTOCOLS B).
+pub const ROOM_PLAYERS: u32 = 10;
+/// Players of any room.
+pub const ROOM_PLAYERS_MAX: u32 = 100;
+/// Sessions with which one player may sit in a room; beyond it the one that sat down first is forgotten.
+pub const SEATS_PER_PLAYER: usize = 8;
+/// Rooms in an answer to `list_rooms`, the newest; about 30 KiB.
+pub const ROOMS_LISTED: usize = 100;
+/// Characters of a chat message (PROTOCOLS B).
+pub const CHAT_CHARS: usize = 2000;
+/// Bytes of a room's password; hashing does not take longer for more, but they are kept while it waits.
+pub const PASSWORD_BYTES: usize = 128;
+/// Passwords that wait to be hashed; beyond it `unavailable`.
+pub const PASSWORD_QUEUE: usize = 256;
+/// Wrong passwords a user may try on a room within [`GUESS_WINDOW`].
+pub const GUESSES_PER_USER: u32 = 5;
+/// Passwords that all users together may try on a room within [`GUESS_WINDOW`].
+pub const GUESSES_PER_ROOM: u32 = 60;
+/// How long guesses count.
+pub const GUESS_WINDOW: Duration = Duration::from_secs(60);
+/// When a wrong password is answered, counted from the command: later than hashing takes, so that the time says nothing.
+pub const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
+/// Argon2id's memory, KiB, and passes (OWASP Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane).
+pub const PASSWORD_MEMORY_KIB: u32 = 19 << 10;
+/// See [`PASSWORD_MEMORY_KIB`].
+pub const PASSWORD_PASSES: u32 = 2;
+/// Characters of a player's display name in a hub.
+pub const DISPLAY_NAME_CHARS: usize = 64;
+/// Body of a call of the rooms API; above it 413.
+pub const ROOMS_BODY_BYTES: u64 = 4 << 10;
+/// Calls of the rooms API that one address and shard may make in a minute: a school class behind one NAT, no more.
+pub const ROOMS_CALLS_PER_MINUTE: u32 = 120;
+/// Addresses whose calls are counted; beyond it others wait a minute.
+pub const ROOMS_CALLERS: usize = 16_384;
+/// Chat messages that who connects to a hub gets (PROTOCOLS B).
+pub const HUB_MESSAGES: usize = 50;
+/// Bytes of them: with 100 members the first message still fits the answers' share.
+pub const HUB_MESSAGES_BYTES: usize = 160 << 10;
+/// Bytes of the messages that presence keeps of all hubs; beyond it the oldest go.
+pub const HUB_MESSAGES_TOTAL_BYTES: usize = 64 << 20;
+/// What hubs have to tell the rooms service while the bus takes nothing; beyond it no room is made or joined.
+pub const HUB_CHANGES_WAITING: usize = 4096;
+/// Questions of one connection for a hub's state that wait for an answer.
+pub const HUB_QUESTIONS: usize = 8;
+/// Chat messages that a store in memory keeps: 130 MB if all are as long as they may be, usually a tenth of that.
+pub const MESSAGES_IN_MEMORY: u64 = 16_384;
+/// Chat messages that a store on disk keeps.
+pub const MESSAGES_ON_DISK: u64 = 1_000_000;
+
 /// Battles that run at once.
 pub const BATTLES: usize = 4096;
 /// Timeline events of one battle; an hour at 250/s.
@@ -171,6 +277,8 @@ pub const BATTLE_INTERVAL_MS: u64 = 60_000;
 pub const HISTORY_TIME: Duration = Duration::from_secs(RESUME_WINDOW.as_secs() + IDLE_TIMEOUT.as_secs() + 30);
 
 const _: () = assert!(HISTORY_TIME.as_secs() == 390);
+const _: () =
+    assert!(MEMBERS_ANSWER_BYTES * 6 < ANSWER_BYTES, "an answer fits its share, even if all of it is escaped");
 const _: () = assert!(LOG_RETENTION.as_secs() >= HISTORY_TIME.as_secs(), "histories are rebuilt from the log");
 const _: () = assert!(LOG_BATCH_BYTES <= LOG_PENDING_BYTES && LOG_BATCH_BYTES < LOG_SEGMENT_BYTES as usize);
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
@@ -181,11 +289,20 @@ const _: () =
 const _: () =
     assert!(QUEUE_FRAMES <= HISTORY_EVENTS, "a connection closed 4408 finds in the history what its queue lost");
 const _: () = assert!(QUEUE_BYTES <= HISTORY_BYTES);
+const _: () = assert!(SERVICE_BATCH_RECORDS * 2 <= PRESENCE_TOPIC_RECORDS);
+const _: () = assert!(PASSWORD_QUEUE * 2 <= BUS_TOPIC_RECORDS, "what waits for its password stays on the bus");
+const _: () = assert!(HUB_MESSAGES_BYTES + ROOM_PLAYERS_MAX as usize * (DISPLAY_NAME_CHARS * 6 + 128) <= ANSWER_BYTES);
+const _: () = assert!(HANDSHAKE_BYTES + ROOMS_BODY_BYTES as usize <= STASH_BYTES);
 const _: () = assert!(BATCH_BYTES < u32::MAX as usize);
 const _: () = assert!(HANDSHAKE_BYTES <= STASH_BYTES);
 const _: () = assert!(STASH_BYTES <= STASH_RESERVE_BYTES);
 const _: () = assert!(ADMIN_HEAD_BYTES >= 8 << 10, "hyper takes no smaller buffer");
 const _: () = assert!(ADMIN_STOP_TIME.as_millis() < DRAIN_TIMEOUT.as_millis());
+const _: () = assert!(API_CALL_TIME.as_millis() < ADMIN_REQUEST_TIME.as_millis());
+const _: () = assert!(API_STREAMS * 2 <= ADMIN_CONNECTIONS as usize);
+const _: () = assert!(API_EVENTS_UNDER_WAY <= API_CALLS && API_CALLS <= OUTBOX_MESSAGES && SHARDS_MAX <= API_CALLS);
+const _: () = assert!(API_BODY_BYTES >= 2 * MAX_FRAME);
+const _: () = assert!(API_HEARTBEAT_MS * 2 <= API_STREAM_STALL.as_millis() as u64);
 const _: () = assert!(BUS_TOPIC_BYTES / 2 >= 4 * MAX_FRAME, "half a topic holds the largest command, even in base64");
 const _: () =
     assert!(BUS_READ_RECORDS * 2 <= BUS_TOPIC_RECORDS, "a reader that reads one page at a time is not behind");

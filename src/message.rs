@@ -4,89 +4,20 @@
 //! placed. [`Deliver`] goes from a home to its members' shards, or answers a request; taking one never makes another
 //! message, so it is always drained (DELIVERY §5).
 
+mod api;
+mod error;
+
 use std::sync::Arc;
+
+pub use api::{
+    ApiAnswer, ApiAsk, ApiReply, ApiRequest, ConnectionInfo, HistoryAsk, HistoryPage, HistoryRefusal, RoomMember, Whom,
+};
+pub use error::ErrorCode;
 
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::{Audience, Batch, FrameKind, SentRun};
-use crate::id::{ConnAddr, ConnKey, EventId, NodeId, Scope, SessionId, StreamHandle, TokenHash};
-
-/// What a client is told went wrong. The wire index of dialect D is `as u16 + 1`; append only.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[expect(missing_docs, reason = "the names are PROTOCOLS A's, which describes them")]
-pub enum ErrorCode {
-    AuthFailed,
-    NotAuthenticated,
-    BadRequest,
-    UnknownType,
-    Forbidden,
-    RoomNotFound,
-    RoomFull,
-    RoomExists,
-    WrongPassword,
-    NotInRoom,
-    NotYourTurn,
-    GameNotStarted,
-    RecipientNotFound,
-    TooLong,
-    RateLimited,
-    Unavailable,
-    Internal,
-}
-
-impl ErrorCode {
-    /// Every code, in wire order.
-    pub const ALL: [Self; 17] = [
-        Self::AuthFailed,
-        Self::NotAuthenticated,
-        Self::BadRequest,
-        Self::UnknownType,
-        Self::Forbidden,
-        Self::RoomNotFound,
-        Self::RoomFull,
-        Self::RoomExists,
-        Self::WrongPassword,
-        Self::NotInRoom,
-        Self::NotYourTurn,
-        Self::GameNotStarted,
-        Self::RecipientNotFound,
-        Self::TooLong,
-        Self::RateLimited,
-        Self::Unavailable,
-        Self::Internal,
-    ];
-
-    /// Dialect D's number, from 1.
-    #[must_use]
-    pub fn index(self) -> u16 {
-        self as u16 + 1
-    }
-
-    /// The name in JSON dialects.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        const NAMES: [&str; 17] = [
-            "auth_failed",
-            "not_authenticated",
-            "bad_request",
-            "unknown_type",
-            "forbidden",
-            "room_not_found",
-            "room_full",
-            "room_exists",
-            "wrong_password",
-            "not_in_room",
-            "not_your_turn",
-            "game_not_started",
-            "recipient_not_found",
-            "too_long",
-            "rate_limited",
-            "unavailable",
-            "internal",
-        ];
-        NAMES[self as usize]
-    }
-}
+use crate::id::{ConnAddr, ConnKey, EventId, NodeId, RoomCode, Scope, SessionId, StreamHandle, TokenHash};
 
 /// A place in a named stream: what a client sends to resume, and what a session's record keeps from entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -160,10 +91,14 @@ pub enum Request {
     Pull(Box<Pull>),
     /// An event of the bus, for the home of its scope. Losing one would break D1: it waits in the bus until it fits.
     Event(Box<Event>),
+    /// The newest frames of a room.
+    Recall(Box<Recall>),
     /// To the presence peer.
     Presence(Box<PresenceRequest>),
     /// To the bus peer.
     Append(Box<Append>),
+    /// A question of the server API to a shard.
+    Api(Box<ApiRequest>),
 }
 
 /// To members' shards, or the answer to a request.
@@ -182,6 +117,8 @@ pub enum Deliver {
     Joined(Box<Joined>),
     /// Answer to [`Request::Pull`].
     Page(Box<Page>),
+    /// Answer to [`Request::Recall`].
+    Recalled(Box<Recalled>),
     /// Answer to [`Request::Publish`] or [`Request::Append`] with a correlation.
     Answered {
         /// Who asked.
@@ -198,6 +135,8 @@ pub enum Deliver {
         /// The user id.
         user: Arc<str>,
     },
+    /// Answer to [`Request::Api`].
+    Api(Box<ApiReply>),
 }
 
 /// See [`Request::Join`].
@@ -213,7 +152,8 @@ pub struct JoinRequest {
     pub publisher: bool,
     /// Whether a backend has let the session in (an event's join effect), so that the room need not be open.
     pub admitted: bool,
-    /// The place of the event that let the session in: the room's stream of this name starts right behind it.
+    /// The place of the event that let the session in: the room's stream of this name starts right behind it. It is made
+    /// if it is not there; `u64::MAX` asks for no more than that.
     pub entry: Option<Position>,
     /// Where to go on, for a resume; `None` starts every stream at its head.
     pub resume: Option<ResumeFrom>,
@@ -291,6 +231,34 @@ pub struct Page {
     pub after_delta: u64,
     /// What comes next.
     pub next: PageNext,
+}
+
+/// See [`Request::Recall`].
+#[derive(Debug)]
+pub struct Recall {
+    /// Where the answer goes.
+    pub from: ConnAddr,
+    /// The sender's number.
+    pub number: u64,
+    /// The room.
+    pub scope: Scope,
+    /// At most this many frames of each stream.
+    pub frames: usize,
+    /// At most this many bytes of each stream.
+    pub bytes: usize,
+}
+
+/// See [`Deliver::Recalled`].
+#[derive(Debug)]
+pub struct Recalled {
+    /// Who asked.
+    pub to: ConnKey,
+    /// The request's number.
+    pub number: u64,
+    /// The room.
+    pub scope: Scope,
+    /// Reliable frames of the streams that members receive, as they were sealed, oldest first.
+    pub runs: Vec<SentRun>,
 }
 
 /// What follows a page.
@@ -479,7 +447,7 @@ pub enum PresenceRequest {
         /// The stream and the place.
         place: Position,
     },
-    /// The owner's connection is gone; the record lives on for the resume window.
+    /// The owner's connection is gone; the record lives on for the resume window, unless it was closed as kicked.
     Detached {
         /// The former owner; ignored if it is no longer that.
         from: ConnAddr,
@@ -493,6 +461,117 @@ pub enum PresenceRequest {
         /// The user id.
         user: Arc<str>,
     },
+    /// Who is in a room; answered `Members`, a part of the records at a time, so that nobody waits for a long look.
+    Members {
+        /// Who asks.
+        from: ConnAddr,
+        /// The room id.
+        room: Arc<str>,
+        /// Where to go on: 0, or the last answer's `next`.
+        after: u32,
+    },
+    /// Make a room hub with its first player; answered `Enrolled`.
+    CreateHub(Box<CreateHub>),
+    /// Give a player a place in the hub of this code; answered `Enrolled`.
+    JoinHub(Box<JoinHub>),
+    /// Say which hub has this code; answered `Hub`.
+    FindHub {
+        /// Who asks.
+        from: ConnAddr,
+        /// The hub's.
+        code: RoomCode,
+    },
+    /// Attach the session of this player of a hub to the connection, a new one if there is none; answered `Opened`, or
+    /// as `Resume` is. `Expired` says that the hub or the player is gone.
+    Attach {
+        /// The new owner.
+        from: ConnAddr,
+        /// The hub.
+        room: Arc<str>,
+        /// The session, if it is a new one; the user is the player.
+        record: Box<SessionRecord>,
+        /// What the player's session is known by.
+        token: TokenHash,
+    },
+    /// Say who is in a hub and what was said there; answered `HubState`.
+    HubState {
+        /// Who asks.
+        from: ConnAddr,
+        /// The hub.
+        room: Arc<str>,
+    },
+}
+
+/// See [`PresenceRequest::CreateHub`].
+#[derive(Debug)]
+pub struct CreateHub {
+    /// Who asks.
+    pub from: ConnAddr,
+    /// Room id; new.
+    pub room: Arc<str>,
+    /// The first player's id; new.
+    pub player: Arc<str>,
+    /// The first player's name.
+    pub name: Arc<str>,
+    /// Capacity.
+    pub max_players: u32,
+    /// Where codes are taken from, the first that is free.
+    pub codes: [RoomCode; 4],
+}
+
+/// See [`PresenceRequest::JoinHub`].
+#[derive(Debug)]
+pub struct JoinHub {
+    /// Who asks.
+    pub from: ConnAddr,
+    /// The hub's.
+    pub code: RoomCode,
+    /// The player's id; new.
+    pub player: Arc<str>,
+    /// The player's name.
+    pub name: Arc<str>,
+}
+
+/// What a hub is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hub {
+    /// Room id.
+    pub room: Arc<str>,
+    /// What players type.
+    pub code: RoomCode,
+    /// Capacity.
+    pub max_players: u32,
+    /// Players who have a place: ids and names.
+    pub players: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// Who is in a hub and what was said there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HubState {
+    /// Players by the time they came.
+    pub members: Vec<HubMember>,
+    /// The newest chat messages, the oldest of them first.
+    pub messages: Vec<HubMessage>,
+}
+
+/// A player of a hub.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HubMember {
+    /// Player id.
+    pub player: Arc<str>,
+    /// Display name.
+    pub name: Arc<str>,
+    /// Whether a connection has the player's session.
+    pub connected: bool,
+}
+
+/// A chat message of a hub.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HubMessage {
+    /// Its place in the room's stream of `rooms.events`; 0 = before all that is kept there.
+    pub place: u64,
+    /// The event's payload, JSON.
+    pub payload: Arc<str>,
 }
 
 /// From the presence peer to the shard of the connection it names.
@@ -517,12 +596,42 @@ pub enum PresenceReply {
         /// Who asked.
         to: ConnAddr,
     },
+    /// Members of a room among the records looked at.
+    Members {
+        /// Who asked.
+        to: ConnAddr,
+        /// The sessions in the room, in no order.
+        members: Vec<RoomMember>,
+        /// Where the next look goes on; `None` when all records were looked at.
+        next: Option<u32>,
+    },
     /// Another connection takes the session over: stop, answer `Detached`, close 4409.
     Stop {
         /// The owner until now.
         to: ConnAddr,
         /// The session.
         session: SessionId,
+    },
+    /// The player has a place, or `RoomNotFound`, `RoomFull`, `Unavailable`.
+    Enrolled {
+        /// Who asked.
+        to: ConnAddr,
+        /// The hub's room id and code, or why not.
+        outcome: Result<(Arc<str>, RoomCode), ErrorCode>,
+    },
+    /// The hub of a code, if there is one.
+    Hub {
+        /// Who asked.
+        to: ConnAddr,
+        /// The hub.
+        hub: Option<Box<Hub>>,
+    },
+    /// Who is in the hub and what was said there; nothing if it has ended.
+    HubState {
+        /// Who asked.
+        to: ConnAddr,
+        /// The state.
+        state: Box<HubState>,
     },
 }
 
@@ -531,24 +640,72 @@ impl PresenceReply {
     #[must_use]
     pub fn to(&self) -> ConnAddr {
         match self {
-            Self::Opened { to, .. } | Self::Resumed { to, .. } | Self::Expired { to } | Self::Stop { to, .. } => *to,
+            Self::Enrolled { to, .. } | Self::Hub { to, .. } | Self::HubState { to, .. } => *to,
+            Self::Opened { to, .. }
+            | Self::Resumed { to, .. }
+            | Self::Expired { to }
+            | Self::Members { to, .. }
+            | Self::Stop { to, .. } => *to,
         }
     }
+}
+
+/// What others are told of a session (`gateway.presence`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PresenceChange {
+    /// The connection it is about.
+    pub connection: ConnAddr,
+    /// Its session.
+    pub session: SessionId,
+    /// User id.
+    pub user: Arc<str>,
+    /// Display name.
+    pub username: Arc<str>,
+    /// What happened.
+    pub kind: PresenceKind,
+}
+
+/// What the rooms service is told of hubs; saying it again changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HubChange {
+    /// It was made.
+    Opened {
+        /// Room id.
+        room: Arc<str>,
+        /// What players type.
+        code: RoomCode,
+        /// Capacity.
+        max_players: u32,
+    },
+    /// A player has a place.
+    Enrolled {
+        /// Room id.
+        room: Arc<str>,
+        /// Player id.
+        player: Arc<str>,
+        /// Display name.
+        name: Arc<str>,
+        /// Who gave up theirs for that.
+        in_place_of: Option<Arc<str>>,
+    },
+}
+
+/// See [`PresenceChange`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PresenceKind {
+    /// The session is the connection's now.
+    Connected,
+    /// It is not any more.
+    Disconnected(CloseReason),
+    /// It entered the room.
+    Joined(Arc<str>),
+    /// It left the room.
+    Left(Arc<str>),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The error codes' wire order is the enum's.
-    #[test]
-    fn error_codes_count_from_one() {
-        for (i, code) in ErrorCode::ALL.iter().enumerate() {
-            assert_eq!(usize::from(code.index()), i + 1);
-        }
-        assert_eq!(ErrorCode::Internal.name(), "internal");
-        assert_eq!(ErrorCode::RateLimited.name(), "rate_limited");
-    }
 
     /// Ring messages stay small: what is large is boxed.
     #[test]

@@ -1,8 +1,11 @@
 //! The traits that peers meet in: a peer's thread owns an implementation and knows nothing of the others.
 
+use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 
-use crate::message::{Append, ErrorCode, PresenceReply, PresenceRequest};
+use crate::id::EventId;
+use crate::message::{Append, ErrorCode, HubChange, HubMessage, PresenceChange, PresenceReply, PresenceRequest};
 use crate::time::{Monotonic, WallMillis};
 
 /// Presence and session records. Requests of one sender are carried out in order; a remote store answers later,
@@ -13,6 +16,15 @@ pub trait Presence: Send {
 
     /// Does what time has brought (expiry, answers of a remote store); returns when to call again.
     fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic;
+
+    /// Takes what has changed since it was asked last, in order, if it was told to keep that.
+    fn changes(&mut self, out: &mut Vec<PresenceChange>);
+
+    /// Takes what has changed of hubs since it was asked last, in order, if it was told to keep that.
+    fn hub_changes(&mut self, out: &mut Vec<HubChange>);
+
+    /// A chat message stands in a hub's stream of `rooms.events`.
+    fn said(&mut self, room: &str, message: HubMessage);
 }
 
 /// How long an accepted command survives; named in the welcome and in `/ready`.
@@ -111,6 +123,30 @@ pub trait Bus: Send {
     fn done(&mut self, topic: &str, offset: u64);
 }
 
+/// A log cannot be read at some place; it has said so to its operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreadable;
+
+/// A log looked at by somebody whom nothing waits for: what they have not seen may be evicted. Nothing here blocks for
+/// longer than it takes to copy what is asked for, from the disk if it is there alone.
+pub trait LogView: Send + Sync {
+    /// The numbering of a topic; < 2^53.
+    fn epoch(&self, topic: &str) -> u64;
+
+    /// The offset of the oldest record that can be read, and the offset that the next record gets.
+    fn range(&self, topic: &str) -> (u64, u64);
+
+    /// Copies out at most `max` records of the topic from `offset` on, from the oldest one kept if that is later, and at
+    /// least one if there is one.
+    ///
+    /// # Errors
+    /// If the log cannot be read there; it is the same for as long as that is so.
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable>;
+
+    /// Wakes once, when the topic gets its next record; a waker that is known already is kept once.
+    fn watch(&self, topic: &str, waker: &Waker);
+}
+
 impl<B: Bus + ?Sized> Bus for Box<B> {
     fn durability(&self) -> Durability {
         (**self).durability()
@@ -144,3 +180,109 @@ impl<B: Bus + ?Sized> Bus for Box<B> {
         (**self).done(topic, offset);
     }
 }
+
+/// What outlives a process: the services' records (DELIVERY §7) and the history tables of PROTOCOLS B. A call may wait
+/// for a disk, so that only workers and the control thread own one.
+pub trait Store: Send {
+    /// Every record of a service, by key.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn load(&mut self, service: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// Carries out all the writes, in order, or none of them.
+    ///
+    /// # Errors
+    /// If nothing was written; the same batch may be tried again.
+    fn write(&mut self, batch: &[Write]) -> Result<(), StoreError>;
+
+    /// The newest `max` messages of a conversation, the oldest of them first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn messages(&mut self, room: &str, max: usize) -> Result<Vec<ChatMessage>, StoreError>;
+}
+
+/// A change of the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// A service's record, in place of an earlier one of the key.
+    Put {
+        /// The service.
+        service: &'static str,
+        /// The record's name within the service.
+        key: Box<str>,
+        /// JSON.
+        value: Box<[u8]>,
+    },
+    /// A service's record goes; nothing happens if there is none.
+    Remove {
+        /// The service.
+        service: &'static str,
+        /// The record's name within the service.
+        key: Box<str>,
+    },
+    /// A row of `rooms`, in place of an earlier one.
+    Room {
+        /// Room id.
+        room: Box<str>,
+        /// The code that players type.
+        code: Box<str>,
+        /// Capacity.
+        max_players: u32,
+        /// When it was made.
+        at: WallMillis,
+    },
+    /// A room ends: its rows of all tables go.
+    RemoveRoom {
+        /// Room id.
+        room: Box<str>,
+    },
+    /// A row of `room_players`, in place of an earlier one of the player.
+    Player {
+        /// Room id.
+        room: Box<str>,
+        /// Player id.
+        player: Box<str>,
+        /// Display name.
+        name: Box<str>,
+        /// When the player came.
+        at: WallMillis,
+    },
+    /// A row of `chat_messages`; one of the same id is kept as it is.
+    Message(Box<ChatMessage>),
+}
+
+/// A row of `chat_messages` with its sender's name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChatMessage {
+    /// The command's id: what is done again is stored once.
+    pub id: EventId,
+    /// Room id; of a private conversation, its name (see [`crate::services::chat`]).
+    pub room: Box<str>,
+    /// Who said it.
+    pub sender: Box<str>,
+    /// The sender's display name then.
+    pub sender_name: Box<str>,
+    /// What was said.
+    pub message: Box<str>,
+    /// When.
+    pub at: WallMillis,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreError {
+    /// What it was about, e.g. the file.
+    pub place: String,
+    /// What went wrong there, with the remedy where there is one.
+    pub cause: String,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store {}: {}", self.place, self.cause)
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -2,12 +2,13 @@
 //!
 //! SIGHUP reloads the type table and the keys.
 //!
-//! Order: signals, limits, keys, ports (a port in use ends it here), mesh, peers, shards, admin, ready. The reverse at
+//! Order: signals, limits, keys, ports (a port in use ends it here), mesh, peers, admin, shards, ready. The reverse at
 //! the end: shards first, since everything else serves them.
 
 mod announce;
 mod bus;
 mod reload;
+mod room_key;
 mod threads;
 
 use std::io;
@@ -17,13 +18,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::admin::{self, AdminState};
-use crate::auth::{Signer, Verifier};
+use crate::admin::{self, AdminState, Api, ApiConfig, Calls};
+use crate::auth::{RoomKey, Signer, Verifier};
 use crate::config::{Config, DriverChoice};
 use crate::delivery;
 use crate::id::NodeId;
 use crate::limits;
-use crate::ports::Durability;
+use crate::page;
+use crate::ports::{Durability, LogView};
+use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
 use crate::shard::driver::syscall::{self, Entropy, Signals};
@@ -61,13 +64,14 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let (log, bus_words) = bus::NodeBus::open(&config, &mut entropy)?;
     let durability = log.durability();
     let node = Arc::new(node_state(&config, descriptors));
-    let settings = Latest::new(settings(&config, &keys, shards, durability, &mut entropy));
+    let rooms = Rooms { key: room_key::room_key(&config, &mut entropy)?, epoch: log.epoch("rooms.events") };
+    let settings = Latest::new(settings(&config, &keys, shards, durability, rooms, &mut entropy));
+    let (nonce, gateway_id) = (settings.nonce, settings.gateway_id.clone());
     let rules = Latest::new(Arc::clone(&config.routes));
     let stats: Vec<_> = (0..shards).map(|_| Arc::new(ShardStats::default())).collect();
     let bounds = Bounds { slots: config.mesh.ring_slots, ..Bounds::default() };
-    let mut ports: Vec<Port> = mesh::build(usize::from(shards) + 2, bounds);
-    let bus_port = ports.pop().expect("the bus is the last node");
-    let presence_port = ports.pop().expect("presence is the last but one");
+    let mut ports: Vec<Port> = mesh::build(usize::from(shards) + threads::PEERS, bounds);
+    let (peer_ports, calls) = peer_ports(&mut ports, &settings);
     let seed = entropy.next_u64();
     let epoch = entropy.next_u64() >> 11;
     let shard_configs = ports.into_iter().zip(&stats).map(|(port, stats)| ShardConfig {
@@ -79,19 +83,26 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
         seed,
     });
     let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
-    let admin = admin::spawn(health, Arc::clone(&state)).map_err(|error| format!("admin side: {error}"))?;
     let (to_homes, events) = bus::ways(shards);
-    let ports = [presence_port, bus_port];
-    let peers = threads::Peers::start(&config, shards, ports, log, to_homes, rules.clone(), seed);
+    let view = log.view();
+    let mut secret = [0; 16];
+    secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id };
+    let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
+    calls.runs_on(peers.api_thread());
+    let api_keys = Latest::new(api_keys(&config, &mut entropy));
+    let api = api(&config, &settings, &rules, api_keys.clone(), calls, view);
+    let admin = admin::spawn(health, Arc::clone(&state), api).map_err(|error| format!("admin side: {error}"))?;
     let (configs, pin) = (shard_configs.collect(), config.server.pin && cores > 1);
     let running = threads::Shards::start(&driver, configs, listeners, pin, &peers, events)?;
     peers.connect(running.wakers());
     running.await_histories();
     state.ready.store(true, Ordering::Release);
     let words = format!("shards {shards}, {}, bus {bus_words}", driver.words());
-    announce::ready(&config, &keys, address, admin.address(), &words);
+    announce::ready(&config, &keys, &api_keys, address, admin.address(), &words);
     let drain = config.timeouts.drain;
-    let reloader = Reloader::new(read, config, settings, rules);
+    let reloader = Reloader::new(read, config, settings, rules, api_keys);
     threads::obey_signals(signals, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
     let outcome = running.join(&node);
     peers.stop();
@@ -103,6 +114,12 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
 pub(crate) struct Keys {
     verifier: Arc<Verifier>,
     signer: Option<Signer>,
+}
+
+/// What room hubs need: the key of their tokens, the numbering of their events.
+struct Rooms {
+    key: RoomKey,
+    epoch: u64,
 }
 
 /// The driver and why.
@@ -151,6 +168,43 @@ fn keys(config: &Config, entropy: &mut Entropy) -> Result<Keys, String> {
     Ok(Keys { verifier: Arc::new(verifier), signer: Some(signer) })
 }
 
+/// The peers' ends of the mesh, which are the last ones.
+fn peer_ports(ports: &mut Vec<Port>, settings: &Settings) -> (threads::PeerPorts, Calls) {
+    let api = ports.pop().expect("the server API is the last node");
+    let bus = ports.pop().expect("the bus is the last but one");
+    let presence = ports.pop().expect("presence is the one before");
+    let nodes = admin::Nodes { shards: settings.shards, presence: settings.presence, bus: settings.bus };
+    let (api, calls) = admin::connect(api, nodes);
+    (threads::PeerPorts { presence, bus, api }, calls)
+}
+
+/// The configured keys; in dev mode one is made up if there is none.
+fn api_keys(config: &Config, entropy: &mut Entropy) -> Vec<String> {
+    if config.server.dev && config.admin.api_keys.is_empty() {
+        return vec![format!("{:016x}{:016x}", entropy.next_u64(), entropy.next_u64())];
+    }
+    config.admin.api_keys.clone()
+}
+
+fn api(
+    config: &Config,
+    settings: &Settings,
+    rules: &Latest<Arc<Routes>>,
+    keys: Latest<Vec<String>>,
+    calls: Calls,
+    log: Arc<dyn LogView>,
+) -> Api {
+    Api::new(ApiConfig {
+        keys,
+        routes: rules.clone(),
+        log,
+        calls,
+        nonce: settings.nonce,
+        event_bytes: config.delivery.max_frame,
+        wall: syscall::wall,
+    })
+}
+
 /// One SO_REUSEPORT listener per shard. Since such sockets would share a port with another process that uses them too,
 /// a plain bind finds out first whether somebody has it.
 fn listen(address: SocketAddr, shards: u16) -> Result<(SocketAddr, Vec<OwnedFd>), String> {
@@ -177,17 +231,28 @@ fn node_state(config: &Config, descriptors: u64) -> NodeState {
     }
 }
 
-fn settings(config: &Config, keys: &Keys, shards: u16, durability: Durability, entropy: &mut Entropy) -> Settings {
+fn settings(
+    config: &Config,
+    keys: &Keys,
+    shards: u16,
+    durability: Durability,
+    rooms: Rooms,
+    entropy: &mut Entropy,
+) -> Settings {
     let (delivery, timeouts) = (&config.delivery, &config.timeouts);
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Settings {
         verifier: Arc::clone(&keys.verifier),
+        room_key: rooms.key,
+        rooms_epoch: rooms.epoch,
+        rooms_calls: Rate::per_minute(config.server.rooms_calls_per_minute),
         routes: Arc::clone(&config.routes),
         origins: config.server.origins.clone(),
         trusted_proxies: config.server.trusted_proxies.clone(),
         newcomers_max: config.server.newcomers_max,
         dev: config.server.dev,
-        page: "",
+        page: page::ASSETS,
+        guests: keys.signer.clone(),
         gateway_id: config.server.gateway_id(host_name.trim()),
         nonce: entropy.next_u64(),
         shards,
@@ -202,7 +267,8 @@ fn settings(config: &Config, keys: &Keys, shards: u16, durability: Durability, e
             delta_bytes: delivery.queue_bytes / 2,
             answer_frames: delivery.answer_frames,
             answer_bytes: delivery.answer_bytes,
-            ..delivery::Limits::default()
+            #[cfg(feature = "mutants")]
+            mutant: crate::mutant::Mutant::None,
         },
         max_frame: delivery.max_frame,
         rooms_max: delivery.rooms_max,

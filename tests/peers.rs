@@ -12,9 +12,11 @@ use ringgate::id::{ConnAddr, ConnectionId, EventId, NodeId, Scope, SessionId};
 use ringgate::message::{Append, Request};
 use ringgate::protocol::envelope::{Audience, ClientCommand, EventRule, EventRules, Json, PayloadForm, put_command};
 use ringgate::router::{Bounds, Latest, Port, ThreadWaker, Wake, mesh, peer};
+use ringgate::store::{SqliteStore, StoreSettings};
 use ringgate::time::{Monotonic, WallMillis};
-use ringgate::workers::{self, COMMAND_TOPICS, ServiceWorker};
+use ringgate::workers::{self, COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings};
 
+const WINDOW: Duration = Duration::from_secs(300);
 const BUS: NodeId = NodeId(3);
 const NODES: Nodes = Nodes { shards: 2, presence: NodeId(2) };
 
@@ -48,8 +50,13 @@ fn a_battle_crosses_the_threads() {
     let worker_thread = {
         let (stop, log) = (Arc::clone(&stop), log.handle());
         thread::spawn(move || {
-            let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-            workers::run(&mut ServiceWorker::new(reader, 1), clock, &stop);
+            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+            let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
+            let store = SqliteStore::open(&StoreSettings { file: None, messages_max: 10 }).unwrap();
+            let passwords = PasswordPool::start(1, &wake).unwrap();
+            let settings = WorkerSettings { resume_window: WINDOW, seed: 1, secret: [1; 16], restarted: None };
+            let mut worker = ServiceWorker::open(reader, store, passwords, &settings).unwrap();
+            workers::run(&mut worker, clock, &stop);
         })
     };
     let wakes: Vec<Arc<dyn Wake>> =

@@ -42,6 +42,11 @@ pub struct Server {
     free: Vec<u32>,
     generation: u32,
     ended: usize,
+    /// Connections that are open, and what was sent to them since there was none: shows that the bytes and sends of
+    /// a run are ringgate's.
+    open: usize,
+    sends: u64,
+    bytes: u64,
     /// Frames published since the last flush, as everyone gets them.
     batch: Vec<u8>,
     place: u64,
@@ -101,6 +106,9 @@ impl Server {
             free: Vec::new(),
             generation: 0,
             ended: 0,
+            open: 0,
+            sends: 0,
+            bytes: 0,
             batch: Vec::new(),
             place: 0,
             dirty: Vec::new(),
@@ -200,6 +208,7 @@ impl Server {
                 self.connections.push(None);
             }
             self.connections[slot as usize] = Some(connection);
+            self.open += 1;
             self.receive(slot)?;
         }
         if cqueue::more(completion.flags) { Ok(()) } else { self.accept() }
@@ -298,6 +307,7 @@ impl Server {
             .flags(squeue::Flags::SKIP_SUCCESS)
             .user_data(tag);
         self.sent.push(slot);
+        (self.sends, self.bytes) = (self.sends + 1, self.bytes + u64::from(len));
         self.push(entry)
     }
 
@@ -333,6 +343,11 @@ impl Server {
         self.connections[slot as usize] = None;
         self.free.push(slot);
         self.ended += 1;
+        self.open -= 1;
+        if self.open == 0 && self.sends > 0 {
+            println!("limit: {} sends, {} bytes", self.sends, self.bytes);
+            (self.sends, self.bytes) = (0, 0);
+        }
     }
 
     fn mark(&mut self, slot: u32) {

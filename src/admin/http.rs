@@ -1,16 +1,16 @@
-//! One HTTP/1.1 request per connection: the routes, their answers, and the bounds of a head. Errors are
-//! `{"error":{"code","message"}}`, as in the server API.
+//! One HTTP/1.1 request per connection: from the table of routes to their answers, and the bounds of a head.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodFilter, on};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -19,22 +19,49 @@ use serde::Serialize;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
+use super::answer::{self, Fault};
+use super::api::Api;
+use super::life::Life;
+use super::routes::{Method, Operation, ROUTES, Route};
+use super::target::Target;
 use super::{AdminState, metrics};
 use crate::limits;
 
-/// The routes over a state.
-pub(super) fn router(state: Arc<AdminState>) -> Router {
+/// Who is connected and for how long.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) address: IpAddr,
+    pub(super) life: Life,
+}
+
+/// What the routes are answered from.
+#[derive(Clone)]
+struct Sources {
+    state: Arc<AdminState>,
+    registry: Arc<Registry>,
+    api: Arc<Api>,
+}
+
+/// The routes over their sources.
+pub(super) fn router(state: Arc<AdminState>, api: Arc<Api>) -> Router {
     let registry = Arc::new(metrics::registry(Arc::clone(&state)));
-    Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready).with_state(state))
-        .route("/metrics", get(show_metrics).with_state(registry))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
+    let sources = Sources { state, registry, api };
+    let mut router = Router::new();
+    for route in &ROUTES {
+        let sources = sources.clone();
+        let method = match route.method {
+            Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
+        };
+        let handler = move |client: Extension<Client>, request: Request| answer(route, sources, client.0, request);
+        router = router.route(&route.pattern(), on(method, handler));
+    }
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed)
 }
 
 /// Reads a request, answers it, closes. The caller bounds its time.
-pub(super) async fn serve(stream: TcpStream, router: Router) {
+pub(super) async fn serve(stream: TcpStream, router: Router, client: Client) {
+    let router = router.layer(Extension(client));
     let mut connection = http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(limits::ADMIN_HEAD_BYTES)
@@ -62,15 +89,49 @@ async fn close(mut stream: TcpStream) {
     }
 }
 
-async fn health() -> Response {
+async fn answer(route: &'static Route, sources: Sources, client: Client, request: Request) -> Response {
+    let answered = if route.keyed {
+        sources.api.answer(route, request, client.address, client.life).await
+    } else {
+        Target::read(route, request.uri()).map(|_| sources.show(route.operation))
+    };
+    let response = answered.unwrap_or_else(IntoResponse::into_response);
+    debug_assert!(
+        route.statuses.contains(&response.status().as_u16()),
+        "{} answers {}, which its row does not say",
+        route.name,
+        response.status()
+    );
+    response
+}
+
+impl Sources {
+    /// What needs no key.
+    fn show(&self, operation: Operation) -> Response {
+        match operation {
+            Operation::Health => health(),
+            Operation::Ready => ready(&self.state),
+            Operation::Metrics => show_metrics(&self.registry),
+            Operation::Description => answer::body(StatusCode::OK, answer::JSON, DESCRIPTION),
+            Operation::Publish
+            | Operation::Log
+            | Operation::Disconnect
+            | Operation::Presence
+            | Operation::History
+            | Operation::Connections => unreachable!("these routes are keyed"),
+        }
+    }
+}
+
+fn health() -> Response {
     #[derive(Serialize)]
     struct Health {
         status: &'static str,
     }
-    json(StatusCode::OK, &Health { status: "ok" })
+    answer::json(StatusCode::OK, &Health { status: "ok" })
 }
 
-async fn ready(State(state): State<Arc<AdminState>>) -> Response {
+fn ready(state: &AdminState) -> Response {
     #[derive(Serialize)]
     struct Ready<'a> {
         ready: bool,
@@ -89,39 +150,25 @@ async fn ready(State(state): State<Arc<AdminState>>) -> Response {
         shards: state.shards.len(),
         version: state.version,
     };
-    json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+    answer::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
 }
 
-async fn show_metrics(State(registry): State<Arc<Registry>>) -> Response {
+fn show_metrics(registry: &Registry) -> Response {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a metric could not be written"),
-    }
+    // Only a writer that fails fails it, and memory does not.
+    prometheus_client::encoding::text::encode(&mut text, registry).expect("every metric is writable");
+    answer::body(StatusCode::OK, metrics::CONTENT_TYPE, text)
 }
 
-async fn not_found() -> Response {
-    error(StatusCode::NOT_FOUND, "not_found", "no such path; there are /health, /ready and /metrics")
+async fn not_found() -> Fault {
+    let paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+    Fault::not_found(format!("no such path; there are: {}", paths.join(" ")))
 }
 
-async fn method_not_allowed() -> Response {
-    error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path answers GET and HEAD")
+async fn method_not_allowed() -> Fault {
+    let message = "this path answers other methods; the header Allow names them";
+    Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
-fn error(status: StatusCode, code: &'static str, message: &'static str) -> Response {
-    #[derive(Serialize)]
-    struct Body {
-        error: Detail,
-    }
-    #[derive(Serialize)]
-    struct Detail {
-        code: &'static str,
-        message: &'static str,
-    }
-    json(status, &Body { error: Detail { code, message } })
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let text = simd_json::to_string(body).expect("plain structs of strings, numbers and flags serialise");
-    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
-}
+/// The routes for tools, in OpenAPI 3.1.
+pub(super) const DESCRIPTION: &str = include_str!("openapi.json");

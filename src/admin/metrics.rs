@@ -109,7 +109,12 @@ static ROWS: [Row; 19] = {
         row("sends", None, C(|s| &s.sends_total), "Send operations."),
         row("short_sends", None, C(|s| &s.short_sends_total), "Send operations that the kernel took only in part."),
         row("queue_frames", None, H(|s| &s.queue_frames), "Frames that wait in a connection's write queue."),
-        row("delta_age", Some(Unit::Seconds), H(|s| &s.delta_age_ns), "Age of delta frames when handed to the kernel."),
+        row(
+            "delta_age",
+            Some(Unit::Seconds),
+            H(|s| &s.delta_age_ns),
+            "Age of delta frames when the kernel took their first byte.",
+        ),
         row("tick", Some(Unit::Seconds), H(|s| &s.tick_ns), "Time of a tick, without the wait."),
         row("tick_max", Some(Unit::Seconds), G(|s| &s.tick_max_ns), "The longest tick since the start."),
         row("ticks", None, C(|s| &s.ticks_total), "Ticks."),

@@ -1,10 +1,16 @@
-//! The admin side: `/health`, `/ready` and `/metrics` over HTTP on a thread of its own.
+//! The admin side: `/health`, `/ready`, `/metrics` and the server API over HTTP on a thread of its own.
 //!
-//! It reads what shards publish ([`ShardStats`], plain loads) and never makes a shard wait. Connections, heads and the
-//! time of a request are bounded (`limits::ADMIN_*`), so a port that is open to the wrong people costs a fixed amount.
+//! It reads what shards publish ([`ShardStats`], plain loads), asks them over the mesh, and never makes a shard wait.
+//! Connections, heads, bodies and the time of a request are bounded (`limits::ADMIN_*`, `limits::API_*`), so a port that
+//! is open to the wrong people costs a fixed amount.
 
+mod answer;
+mod api;
 mod http;
+mod life;
 mod metrics;
+mod routes;
+mod target;
 
 use std::fmt;
 use std::io;
@@ -18,9 +24,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
+pub use api::{Api, ApiConfig, ApiPeer, Calls, Nodes, connect};
+
 use crate::limits;
 use crate::ports::Durability;
 use crate::stats::ShardStats;
+use life::Life;
 
 /// What the admin side shows; the server writes the flags, the shards their counters.
 #[derive(Debug)]
@@ -94,8 +103,8 @@ impl fmt::Debug for Admin {
 ///
 /// # Errors
 /// What the system says when the socket, the thread or the thread's epoll cannot be had.
-pub fn spawn(listener: TcpListener, state: Arc<AdminState>) -> io::Result<Admin> {
-    spawn_bounded(listener, state, Bounds::default())
+pub fn spawn(listener: TcpListener, state: Arc<AdminState>, api: Api) -> io::Result<Admin> {
+    spawn_bounded(listener, state, api, Bounds::default())
 }
 
 /// What strangers can cost.
@@ -103,17 +112,23 @@ pub fn spawn(listener: TcpListener, state: Arc<AdminState>) -> io::Result<Admin>
 struct Bounds {
     /// Connections that are served at once.
     connections: u32,
-    /// From accept to close.
+    /// From accept to close, but for streams.
     request_time: Duration,
+    /// How long a stream's reader may take nothing.
+    stall: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: limits::ADMIN_CONNECTIONS, request_time: limits::ADMIN_REQUEST_TIME }
+        Self {
+            connections: limits::ADMIN_CONNECTIONS,
+            request_time: limits::ADMIN_REQUEST_TIME,
+            stall: limits::API_STREAM_STALL,
+        }
     }
 }
 
-fn spawn_bounded(listener: TcpListener, state: Arc<AdminState>, bounds: Bounds) -> io::Result<Admin> {
+fn spawn_bounded(listener: TcpListener, state: Arc<AdminState>, api: Api, bounds: Bounds) -> io::Result<Admin> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -122,9 +137,11 @@ fn spawn_bounded(listener: TcpListener, state: Arc<AdminState>, bounds: Bounds) 
         tokio::net::TcpListener::from_std(listener)?
     };
     let (stop, stopped) = oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("ringgate-admin".into())
-        .spawn(move || run(&runtime, listener, http::router(state), bounds, stopped))?;
+    let api = Arc::new(api);
+    let thread = std::thread::Builder::new().name("ringgate-admin".into()).spawn(move || {
+        let router = http::router(state, Arc::clone(&api));
+        run(&runtime, listener, router, &api, bounds, stopped);
+    })?;
     Ok(Admin { address, stop, thread })
 }
 
@@ -133,6 +150,7 @@ fn run(
     runtime: &Runtime,
     listener: tokio::net::TcpListener,
     router: axum::Router,
+    api: &Api,
     bounds: Bounds,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -140,6 +158,7 @@ fn run(
         let places = Arc::new(Semaphore::new(bounds.connections as usize));
         let accepting = tokio::spawn(accept(listener, router, Arc::clone(&places), bounds));
         let _ = stopped.await;
+        api.stop();
         accepting.abort();
         // An abort ends as an error; it is awaited so that the port is closed when `stop` returns.
         let _ = accepting.await;
@@ -151,10 +170,12 @@ async fn accept(listener: tokio::net::TcpListener, router: axum::Router, places:
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let request = http::serve(stream, router.clone());
+            Ok((stream, from)) => {
+                let life = Life::new(bounds.request_time, bounds.stall);
+                let client = http::Client { address: from.ip(), life: life.clone() };
+                let request = http::serve(stream, router.clone(), client);
                 tokio::spawn(async move {
-                    let _ = timeout(bounds.request_time, request).await;
+                    life.bound(request).await;
                     drop(place);
                 });
             }
@@ -169,5 +190,7 @@ async fn accept(listener: tokio::net::TcpListener, router: axum::Router, places:
 /// Behind a failed accept (no descriptor left), so that it does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+#[cfg(test)]
+mod description_tests;
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,12 @@ impl Newcomers {
         has_room
     }
 
+    /// Whom a newcomer counts as: its address, of IPv6 the /64; `None` for what a trusted proxy does on its own behalf.
+    #[must_use]
+    pub fn address(&self, slot: u32) -> Option<IpAddr> {
+        self.slots.get(&slot).filter(|address| !self.is_trusted(**address)).map(|address| counted(*address))
+    }
+
     /// A connection has authenticated or ended.
     pub fn leave(&mut self, slot: u32) {
         let Some(address) = self.slots.remove(&slot) else { return };

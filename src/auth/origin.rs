@@ -22,6 +22,17 @@ pub fn is_origin(text: &str) -> bool {
 }
 
 /// An origin of scheme http or https (RFC 6454 §6.2).
+/// Whether a `Host` is an address or this machine, rather than a domain, which its owner can point anywhere (DNS
+/// rebinding) so that a browser takes a foreign page for one of this server.
+#[must_use]
+pub fn is_address(host: &str) -> bool {
+    let Some((name, _)) = split_authority(host) else { return false };
+    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    is_local_name(name)
+        || name.parse::<std::net::Ipv4Addr>().is_ok()
+        || literal.is_some_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
 struct Origin<'a> {
     secure: bool,
     name: &'a str,
@@ -44,12 +55,17 @@ impl<'a> Origin<'a> {
     }
 
     fn is_local(&self) -> bool {
-        let name = self.name.to_ascii_lowercase();
-        name == "localhost"
-            || name.ends_with(".localhost")
-            || name == "[::1]"
-            || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        is_local_name(self.name)
     }
+}
+
+/// RFC 6761 §6.3 keeps `localhost` and what is below it for this machine.
+fn is_local_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name == "[::1]"
+        || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Host and port of `host`, `host:port`, `[v6]`, `[v6]:port`; anything with user, path or space is none.
@@ -123,6 +139,20 @@ mod tests {
         assert!(allowed(Some("null"), None, &["*"]));
         assert!(is_origin("*") && is_origin("https://a.b:1"));
         assert!(!is_origin("a.b") && !is_origin("https://a.b/") && !is_origin("https://a.b:99999"));
+    }
+
+    /// Addresses and localhost are no domains; anything that a name server answers for is one.
+    #[test]
+    fn domains_are_told_from_addresses() {
+        for host in
+            ["127.0.0.1:9998", "localhost", "LOCALHOST:80", "a.localhost", "[::1]:9998", "192.168.0.7", "[fe80::1]"]
+        {
+            assert!(is_address(host), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com:9998", "127.0.0.1.example", "[x]", "", ":80", "1.2.3", "a b"]
+        {
+            assert!(!is_address(host), "{host}");
+        }
     }
 
     proptest! {

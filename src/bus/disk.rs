@@ -17,13 +17,14 @@ mod writer;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::Waker;
 use std::thread::JoinHandle;
 
 use super::topic::{ReaderId, TopicBounds, Wakes};
 use crate::limits;
 use crate::log::{CommitBounds, Header, Kind, Recovered, Recovery, Retention, parse};
 use crate::message::{Append, ErrorCode};
-use crate::ports::{Accepted, Bus, Completed, Durability, Record};
+use crate::ports::{Accepted, Bus, Completed, Durability, Record, Unreadable};
 use crate::router::Wake;
 use crate::time::WallMillis;
 use folder::Folder;
@@ -174,30 +175,35 @@ impl Bus for DiskBus {
     }
 
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
-        let (mut next, before) = (offset, out.len());
-        loop {
-            let left = max - (out.len() - before);
-            let block = match self.shared.lock().read(topic, next, left, out) {
-                Ok(next) => return next,
-                Err(block) => block,
-            };
-            match read_block(&block, left, out) {
-                Ok(behind) => next = behind,
-                Err(error) => {
-                    let (file, at) = (block.number, block.at);
-                    tracing::error!(topic, segment = file, at, error, "the log cannot be read; its readers wait");
-                    return next;
-                }
-            }
-            if out.len() - before >= max.min(limits::BUS_READ_RECORDS) {
-                return next;
-            }
-        }
+        // Its readers wait where it cannot be read.
+        self.shared.read(topic, offset, max, out).unwrap_or_else(|at| at)
     }
 
     fn done(&mut self, topic: &str, offset: u64) {
         let wakes = self.shared.lock().done(self.reader, topic, offset);
         wakes.iter().for_each(|wake| wake.wake());
+    }
+}
+
+impl crate::ports::LogView for DiskBus {
+    fn epoch(&self, _topic: &str) -> u64 {
+        self.shared.lock().id
+    }
+
+    fn range(&self, topic: &str) -> (u64, u64) {
+        self.shared.lock().range(topic)
+    }
+
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable> {
+        let before = out.len();
+        match self.shared.read(topic, offset, max, out) {
+            Err(_) if out.len() == before => Err(Unreadable),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn watch(&self, topic: &str, waker: &Waker) {
+        self.shared.lock().watch(topic, waker);
     }
 }
 
@@ -234,6 +240,30 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the log")
+    }
+
+    /// Reads from memory what is there, all else from the files; returns the offset to go on from, as an error where it
+    /// cannot be read.
+    fn read(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<u64, u64> {
+        let (mut next, before) = (offset, out.len());
+        loop {
+            let left = max - (out.len() - before);
+            let block = match self.lock().read(topic, next, left, out) {
+                Ok(next) => return Ok(next),
+                Err(block) => block,
+            };
+            match read_block(&block, left, out) {
+                Ok(behind) => next = behind,
+                Err(error) => {
+                    let (file, at) = (block.number, block.at);
+                    tracing::error!(topic, segment = file, at, error, "the log cannot be read");
+                    return Err(next);
+                }
+            }
+            if out.len() - before >= max.min(limits::BUS_READ_RECORDS) {
+                return Ok(next);
+            }
+        }
     }
 }
 

@@ -10,11 +10,12 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
 
 use super::topic::{ReaderId, Topic, TopicBounds, Wakes};
 use crate::limits;
 use crate::message::{Append, ErrorCode};
-use crate::ports::{Accepted, Bus, Completed, Durability, Record};
+use crate::ports::{Accepted, Bus, Completed, Durability, Record, Unreadable};
 use crate::router::Wake;
 use crate::time::WallMillis;
 
@@ -65,8 +66,9 @@ impl Bus for EmbeddedBus {
     fn append(&mut self, now: WallMillis, append: &Append) -> Result<Accepted, ErrorCode> {
         let record =
             Record { offset: 0, timestamp: now, key: append.key.as_ref().into(), value: append.value.as_ref().into() };
-        let wakes = self.lock().append(&append.topic, record)?;
+        let (wakes, watchers) = self.lock().append(&append.topic, record)?;
         wakes.iter().for_each(|wake| wake.wake());
+        watchers.into_iter().for_each(Waker::wake);
         Ok(Accepted::Now)
     }
 
@@ -88,6 +90,30 @@ impl Bus for EmbeddedBus {
         let Some(reader) = self.reader else { return };
         let wakes = self.lock().done(reader, topic, offset);
         wakes.iter().for_each(|wake| wake.wake());
+    }
+}
+
+impl crate::ports::LogView for EmbeddedBus {
+    fn epoch(&self, _topic: &str) -> u64 {
+        self.lock().epoch
+    }
+
+    fn range(&self, topic: &str) -> (u64, u64) {
+        Bus::range(self, topic)
+    }
+
+    fn look(&self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> Result<(), Unreadable> {
+        if let Some(topic) = self.lock().topic(topic) {
+            topic.read(offset, max, out);
+        }
+        Ok(())
+    }
+
+    fn watch(&self, topic: &str, waker: &Waker) {
+        // A topic beyond the bound never gets a record.
+        if let Some(topic) = self.lock().topic_or_new(topic) {
+            topic.watch(waker);
+        }
     }
 }
 
@@ -119,6 +145,13 @@ struct Log {
 impl Log {
     fn topic(&self, name: &str) -> Option<&Topic> {
         self.topics.iter().find(|topic| **topic.name() == *name)
+    }
+
+    /// Nobody looks back on presence, and every connection says two things there: less of it is kept.
+    fn bounds_of(&self, topic: &str) -> TopicBounds {
+        let TopicBounds { records, bytes } = self.bounds;
+        let most = if topic == PRESENCE_TOPIC { limits::PRESENCE_TOPIC_RECORDS } else { usize::MAX };
+        TopicBounds { records: records.min(most), bytes }
     }
 
     fn topic_or_new(&mut self, name: &str) -> Option<&mut Topic> {
@@ -165,8 +198,8 @@ impl Log {
         self.readers.iter().flatten().cloned().collect()
     }
 
-    fn append(&mut self, topic: &str, record: Record) -> Result<Wakes, ErrorCode> {
-        let bounds = self.bounds;
+    fn append(&mut self, topic: &str, record: Record) -> Result<(Wakes, Vec<Waker>), ErrorCode> {
+        let bounds = self.bounds_of(topic);
         if record.key.len() + record.value.len() > bounds.bytes / 2 {
             return Err(ErrorCode::TooLong);
         }
@@ -176,11 +209,11 @@ impl Log {
         }
         topic.push(record);
         topic.evict(bounds);
-        Ok(topic.wakes())
+        Ok((topic.wakes(), topic.take_watchers()))
     }
 
     fn done(&mut self, reader: ReaderId, topic: &str, offset: u64) -> Wakes {
-        let bounds = self.bounds;
+        let bounds = self.bounds_of(topic);
         let Some(topic) = self.topic_or_new(topic) else { return Arc::default() };
         if !topic.done(reader, offset, bounds) {
             return Arc::default();
@@ -188,6 +221,9 @@ impl Log {
         self.everyone()
     }
 }
+
+/// See [`Log::bounds_of`].
+const PRESENCE_TOPIC: &str = "gateway.presence";
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::limits;
 use crate::ports::Record;
@@ -49,6 +50,8 @@ pub(super) struct Topic {
     cursors: Vec<(ReaderId, u64)>,
     /// Whom a record wakes; shared, so that it costs an append one count.
     wakes: Wakes,
+    /// Whom the next record wakes, once.
+    watchers: Vec<Waker>,
     /// Whether an append was refused since there was room last.
     refused: bool,
 }
@@ -71,6 +74,7 @@ impl Topic {
             waiting_bytes: 0,
             cursors: Vec::new(),
             wakes: Arc::default(),
+            watchers: Vec::new(),
             refused: false,
         }
     }
@@ -98,6 +102,18 @@ impl Topic {
     /// Sets whom a record wakes, after readers came or went.
     pub fn share_wakes(&mut self, wake: impl Fn(ReaderId) -> Option<Arc<dyn Wake>>) {
         self.wakes = self.cursors.iter().filter_map(|(reader, _)| wake(*reader)).collect();
+    }
+
+    /// The next record wakes it, once; one that is known already is kept once.
+    pub fn watch(&mut self, waker: &Waker) {
+        if !self.watchers.iter().any(|known| known.will_wake(waker)) {
+            self.watchers.push(waker.clone());
+        }
+    }
+
+    /// Whom a record wakes that was pushed now.
+    pub fn take_watchers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.watchers)
     }
 
     /// A reader that needs everything from the oldest record kept here.

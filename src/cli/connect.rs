@@ -1,5 +1,7 @@
-//! `ringgate connect`: an interactive client of dialect D on tungstenite. One thread reads the socket, one reads
-//! standard input; the main thread alone writes and prints, one line per frame.
+//! `ringgate connect`: an interactive client of dialect D, or with path `/ws` of dialect A, on tungstenite. One thread
+//! reads the socket, one reads standard input; the main thread alone writes and prints, one line per frame.
+
+mod json;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, ErrorKind, IsTerminal, Write};
@@ -15,11 +17,12 @@ use tungstenite::http::HeaderValue;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
+use self::json::JsonConsole;
 use crate::frame::FrameKind;
 use crate::id::StreamHandle;
 use crate::message::ErrorCode;
 use crate::protocol::frames::client::{self, FromServer};
-use crate::protocol::frames::json::{self, Hello, Join, Joined};
+use crate::protocol::frames::json::{Hello, Join, Joined, read};
 use crate::protocol::frames::{Header, PLAYER_KIND_MIN, type_name, types};
 
 /// The clap command.
@@ -27,11 +30,16 @@ use crate::protocol::frames::{Header, PLAYER_KIND_MIN, type_name, types};
 pub fn command() -> Command {
     let value = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     Command::new("connect")
-        .about("Talks to a server in dialect D, readably; reads commands from standard input")
-        .arg(Arg::new("url").value_name("URL").default_value("ws://127.0.0.1:9998").help("Server"))
+        .about("Talks to a server in dialect D, or with path /ws in JSON, readably; reads commands from standard input")
+        .arg(
+            Arg::new("url")
+                .value_name("URL")
+                .default_value("ws://127.0.0.1:9998")
+                .help("Server; ws://HOST:PORT/ws speaks JSON"),
+        )
         .arg(value("token", "JWT").help("Token to authenticate with"))
         .arg(value("resume", "TOKEN").help("Resume token of an earlier welcome"))
-        .arg(value("room", "ROOM").help("Room to join at once"))
+        .arg(value("room", "ROOM").help("Room to join at once; in JSON by its name"))
         .arg(value("delta-window", "N").help("Credit for deltas"))
         .arg(
             Arg::new("publisher")
@@ -84,16 +92,34 @@ fn talk(matches: &ArgMatches) -> Result<bool, String> {
     };
     let linger = Duration::from_millis(number("linger-ms")?.unwrap_or(500));
     let delta_window = number("delta-window")?.and_then(|window| u32::try_from(window).ok());
-    let (reader, socket) = connect(text("url").unwrap_or_default())?;
-    let mut console = Console::new(socket, matches.get_flag("publisher"), text("room").map(str::to_owned));
-    let hello = Hello { token: text("token"), resume: text("resume"), positions: Vec::new(), delta_window };
-    console.send(|out| client::hello(out, &hello))?;
+    let (publisher, room) = (matches.get_flag("publisher"), text("room").map(str::to_owned));
+    let url = text("url").unwrap_or_default();
+    if speaks_json(url) && publisher {
+        return Err("--publisher: JSON has no publishers; leave the path /ws out".into());
+    }
+    let (reader, socket) = connect(url)?;
+    let mut speaker: Box<dyn Speaker> = if speaks_json(url) {
+        let mut console = JsonConsole::new(socket, room);
+        console.authenticate(text("token"), text("resume"), delta_window)?;
+        Box::new(console)
+    } else {
+        let mut console = Console::new(socket, publisher, room);
+        let hello = Hello { token: text("token"), resume: text("resume"), positions: Vec::new(), delta_window };
+        console.send(|out| client::hello(out, &hello))?;
+        Box::new(console)
+    };
     let (sender, happenings) = mpsc::channel();
     let lines = sender.clone();
     // Neither thread is joined: one ends with the connection, the other may be waiting for a line for ever.
     thread::spawn(move || read_socket(reader, &sender));
     thread::spawn(move || read_lines(&lines));
-    console.converse(&happenings, linger)
+    converse(&mut *speaker, &happenings, linger)
+}
+
+/// Whether the URL's path is that of dialect A.
+fn speaks_json(url: &str) -> bool {
+    let path = url.strip_prefix("ws://").and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
+    path.split('?').next().unwrap_or_default().trim_end_matches('/') == "ws"
 }
 
 /// Connects; returns the reading and the writing half, which share the socket.
@@ -107,7 +133,9 @@ fn connect(url: &str) -> Result<(WebSocket<TcpStream>, WebSocket<TcpStream>), St
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let writing = stream.try_clone().map_err(|error| error.to_string())?;
     let mut request = format!("ws://{host}{path}").into_client_request().map_err(|error| error.to_string())?;
-    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ringgate.frames.v1"));
+    if !speaks_json(url) {
+        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ringgate.frames.v1"));
+    }
     let (reader, _) = tungstenite::client(request, stream).map_err(|error| format!("no upgrade: {error}"))?;
     Ok((reader, WebSocket::from_raw_socket(writing, Role::Client, None)))
 }
@@ -116,6 +144,7 @@ fn read_socket(mut socket: WebSocket<TcpStream>, happenings: &Sender<Happening>)
     loop {
         let happening = match socket.read() {
             Ok(Message::Binary(bytes)) => Happening::Frame(bytes.to_vec()),
+            Ok(Message::Text(text)) => Happening::Frame(text.as_bytes().to_vec()),
             Ok(Message::Close(frame)) => {
                 let (code, reason) = frame.map_or((1005, String::new()), |f| (u16::from(f.code), f.reason.to_string()));
                 Happening::Closed(format!("closed {code} {reason}"), code == 1000)
@@ -146,113 +175,72 @@ fn read_lines(happenings: &Sender<Happening>) {
     let _ = happenings.send(Happening::EndOfInput);
 }
 
+/// One side of the conversation, in one dialect.
+trait Speaker {
+    /// Sees a frame: answers what must be, remembers what commands need.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn note(&mut self, message: &[u8]) -> Result<(), String>;
+    /// Carries a typed line out; false = leave.
+    ///
+    /// # Errors
+    /// How the line is written.
+    fn carry_out(&mut self, line: &str) -> Result<bool, String>;
+    /// The frame as one line.
+    fn describe(&self, message: &[u8]) -> String;
+    /// Whether input waits for an answer; so a piped script needs no pauses.
+    fn waits(&self) -> bool;
+    /// Says goodbye.
+    fn leave(&mut self);
+}
+
+/// Prints frames and carries commands out until the connection or the input ends; whether that was normal.
+fn converse(speaker: &mut dyn Speaker, happenings: &Receiver<Happening>, linger: Duration) -> Result<bool, String> {
+    let tty = std::io::stdin().is_terminal();
+    let (mut leave_at, mut input) = (None, VecDeque::<Option<String>>::new());
+    loop {
+        while !speaker.waits() {
+            match input.pop_front() {
+                None => break,
+                Some(None) => leave_at = Some(Instant::now() + linger),
+                Some(Some(line)) => match speaker.carry_out(line.trim()) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        speaker.leave();
+                        return Ok(true);
+                    }
+                    Err(remedy) => print(&remedy, true),
+                },
+            }
+        }
+        if tty {
+            print("> ", false);
+        }
+        let wait = leave_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        match happenings.recv_timeout(wait) {
+            Ok(Happening::Frame(bytes)) => {
+                speaker.note(&bytes)?;
+                print(&speaker.describe(&bytes), true);
+                leave_at = leave_at.map(|_| Instant::now() + linger);
+            }
+            Ok(Happening::Closed(text, normal)) => {
+                print(&text, true);
+                return Ok(normal);
+            }
+            Ok(Happening::Line(line)) => input.push_back(Some(line)),
+            Ok(Happening::EndOfInput) => input.push_back(None),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                speaker.leave();
+                return Ok(true);
+            }
+        }
+    }
+}
+
 impl Console {
     fn new(socket: WebSocket<TcpStream>, publisher: bool, room: Option<String>) -> Self {
         Self { socket, publisher, relay: StreamHandle::NONE, correlation: 0, room, awaited: Some(0) }
-    }
-
-    /// Prints frames and carries commands out until the connection or the input ends; whether that was normal.
-    fn converse(&mut self, happenings: &Receiver<Happening>, linger: Duration) -> Result<bool, String> {
-        let tty = std::io::stdin().is_terminal();
-        let (mut leave_at, mut input) = (None, VecDeque::<Option<String>>::new());
-        loop {
-            while self.awaited.is_none() {
-                match input.pop_front() {
-                    None => break,
-                    Some(None) => leave_at = Some(Instant::now() + linger),
-                    Some(Some(line)) => match self.carry_out(line.trim()) {
-                        Ok(true) => {}
-                        Ok(false) => return Ok(self.leave()),
-                        Err(remedy) => print(&remedy, true),
-                    },
-                }
-            }
-            if tty {
-                print("> ", false);
-            }
-            let wait = leave_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            match happenings.recv_timeout(wait) {
-                Ok(Happening::Frame(bytes)) => {
-                    self.note(&bytes)?;
-                    print(&describe(&bytes), true);
-                    leave_at = leave_at.map(|_| Instant::now() + linger);
-                }
-                Ok(Happening::Closed(text, normal)) => {
-                    print(&text, true);
-                    return Ok(normal);
-                }
-                Ok(Happening::Line(line)) => input.push_back(Some(line)),
-                Ok(Happening::EndOfInput) => input.push_back(None),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(self.leave()),
-            }
-        }
-    }
-
-    /// A courtesy; the server copes with its absence.
-    fn leave(&mut self) -> bool {
-        let _ = self.socket.close(None);
-        let _ = self.socket.flush();
-        true
-    }
-
-    /// Answers pings, joins after the welcome, remembers the relay stream, sees the answer that input waits for.
-    fn note(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let answered = match client::parse(bytes) {
-            Some(FromServer::Ping { payload }) => {
-                self.send(|out| client::pong(out, payload))?;
-                return Ok(());
-            }
-            Some(FromServer::Welcome { .. }) => {
-                self.awaited = None;
-                return self.room.take().map_or(Ok(()), |room| self.join(&room));
-            }
-            Some(FromServer::Joined { correlation, json }) => {
-                if let Ok(joined) = json::read::<Joined<'_>>(&mut json.to_vec()) {
-                    let relay = joined.streams.iter().find(|stream| stream.stream.starts_with("relay/"));
-                    self.relay = relay.map_or(self.relay, |stream| StreamHandle(stream.handle));
-                }
-                correlation
-            }
-            Some(FromServer::Error { correlation, .. }) => correlation,
-            _ => return Ok(()),
-        };
-        if self.awaited == Some(answered) {
-            self.awaited = None;
-        }
-        Ok(())
-    }
-
-    /// Carries a command out; false = leave. An error says how it is written.
-    fn carry_out(&mut self, line: &str) -> Result<bool, String> {
-        let (verb, rest) = line.split_once(' ').map_or((line, ""), |(verb, rest)| (verb, rest.trim()));
-        match verb {
-            "" => {}
-            "quit" => return Ok(false),
-            "help" => print(HELP, true),
-            "join" => self.join(rest)?,
-            "leave" => {
-                let correlation = self.next();
-                self.send(|out| client::leave(out, correlation, rest))?;
-            }
-            "ping" => self.send(|out| client::ping(out, rest.as_bytes()))?,
-            "ack" => {
-                let count = rest.parse().map_err(|_| "write: ack COUNT")?;
-                self.send(|out| client::delta_ack(out, count))?;
-            }
-            "event" if self.publisher => self.publish(types::EVENT, rest.as_bytes())?,
-            "event" => self.command(PLAYER_KIND_MIN, rest)?,
-            "delta" => {
-                let (key, text) = rest.split_once(' ').ok_or("write: delta KEY TEXT")?;
-                let key: u64 = key.parse().map_err(|_| "write: delta KEY TEXT, KEY a number")?;
-                self.publish(types::WORLD_DELTA, &[&key.to_le_bytes()[..], text.as_bytes()].concat())?;
-            }
-            "command" => {
-                let (kind, body) = rest.split_once(' ').unwrap_or((rest, "{}"));
-                self.command(kind.parse().map_err(|_| "write: command KIND JSON, KIND a number")?, body)?;
-            }
-            other => return Err(format!("{other:?} is no command; write help")),
-        }
-        Ok(true)
     }
 
     fn join(&mut self, room: &str) -> Result<(), String> {
@@ -286,6 +274,80 @@ impl Console {
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(|error| format!("cannot send: {error}")),
         }
+    }
+}
+
+impl Speaker for Console {
+    fn note(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let answered = match client::parse(bytes) {
+            Some(FromServer::Ping { payload }) => {
+                self.send(|out| client::pong(out, payload))?;
+                return Ok(());
+            }
+            Some(FromServer::Welcome { .. }) => {
+                self.awaited = None;
+                return self.room.take().map_or(Ok(()), |room| self.join(&room));
+            }
+            Some(FromServer::Joined { correlation, json }) => {
+                if let Ok(joined) = read::<Joined<'_>>(&mut json.to_vec()) {
+                    let relay = joined.streams.iter().find(|stream| stream.stream.starts_with("relay/"));
+                    self.relay = relay.map_or(self.relay, |stream| StreamHandle(stream.handle));
+                }
+                correlation
+            }
+            Some(FromServer::Error { correlation, .. }) => correlation,
+            _ => return Ok(()),
+        };
+        if self.awaited == Some(answered) {
+            self.awaited = None;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, line: &str) -> Result<bool, String> {
+        let (verb, rest) = line.split_once(' ').map_or((line, ""), |(verb, rest)| (verb, rest.trim()));
+        match verb {
+            "" => {}
+            "quit" => return Ok(false),
+            "help" => print(HELP, true),
+            "join" => self.join(rest)?,
+            "leave" => {
+                let correlation = self.next();
+                self.send(|out| client::leave(out, correlation, rest))?;
+            }
+            "ping" => self.send(|out| client::ping(out, rest.as_bytes()))?,
+            "ack" => {
+                let count = rest.parse().map_err(|_| "write: ack COUNT")?;
+                self.send(|out| client::delta_ack(out, count))?;
+            }
+            "event" if self.publisher => self.publish(types::EVENT, rest.as_bytes())?,
+            "event" => self.command(PLAYER_KIND_MIN, rest)?,
+            "delta" => {
+                let (key, text) = rest.split_once(' ').ok_or("write: delta KEY TEXT")?;
+                let key: u64 = key.parse().map_err(|_| "write: delta KEY TEXT, KEY a number")?;
+                self.publish(types::WORLD_DELTA, &[&key.to_le_bytes()[..], text.as_bytes()].concat())?;
+            }
+            "command" => {
+                let (kind, body) = rest.split_once(' ').unwrap_or((rest, "{}"));
+                self.command(kind.parse().map_err(|_| "write: command KIND JSON, KIND a number")?, body)?;
+            }
+            other => return Err(format!("{other:?} is no command; write help")),
+        }
+        Ok(true)
+    }
+
+    fn describe(&self, message: &[u8]) -> String {
+        describe(message)
+    }
+
+    fn waits(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    fn leave(&mut self) {
+        // A courtesy; the server copes with its absence.
+        let _ = self.socket.close(None);
+        let _ = self.socket.flush();
     }
 }
 
@@ -342,6 +404,7 @@ mod tests {
 
     use super::*;
     use crate::message::{Introduction, Position};
+    use crate::protocol::frames::json;
     use crate::protocol::frames::{Inbound, parse, write};
 
     /// A frame is one line with its name, its fields and its payload; control characters never reach the terminal.
@@ -401,7 +464,7 @@ mod tests {
         let relay = Introduction { handle: StreamHandle(9), position, publishers_only: false };
         sender.send(frame(&|out| write::welcome(out, &json::Welcome::default()))).unwrap();
         sender.send(frame(&|out| write::joined(out, 1, "arena", [&relay], None))).unwrap();
-        assert_eq!(console.converse(&happenings, Duration::ZERO), Ok(true));
+        assert_eq!(converse(&mut console, &happenings, Duration::ZERO), Ok(true));
         let mut join = server.read().unwrap().into_data().to_vec();
         assert!(matches!(parse(&mut join), Ok(Inbound::Join { correlation: 1, .. })));
         let mut event = server.read().unwrap().into_data().to_vec();

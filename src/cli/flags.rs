@@ -90,6 +90,8 @@ fn heading(section: &'static str) -> &'static str {
         "delivery" => "Delivery",
         "timeouts" => "Timeouts",
         "mesh" => "Mesh",
+        "admin" => "Server API",
+        "bus" => "Bus",
         _ => "Log",
     }
 }

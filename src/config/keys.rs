@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Config, DriverChoice, LogFormat, LogLevel, WriterChoice};
-use crate::auth::{Cidr, is_origin};
+use crate::auth::{Cidr, RoomKey, is_origin};
 use crate::limits;
 
 /// A row of the table.
@@ -64,6 +64,8 @@ pub enum Kind {
         expected: &'static str,
         /// A valid entry.
         example: &'static str,
+        /// Whether the entries must never be printed.
+        secret: bool,
         /// Reads it.
         read: fn(&Config) -> Vec<String>,
         /// Replaces it; whether the entries are valid.
@@ -93,7 +95,7 @@ impl Key {
     /// Whether the value must never be printed.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Text { secret: true, .. })
+        matches!(self.kind, Kind::Text { secret: true, .. } | Kind::List { secret: true, .. })
     }
 }
 
@@ -180,6 +182,12 @@ fn address(text: &str) -> Option<IpAddr> {
     if text == "localhost" { Some(super::LOOPBACK) } else { text.parse().ok() }
 }
 
+/// Environment and flags separate keys by commas, a header ends them at white space.
+fn is_api_key(key: &str) -> bool {
+    (limits::API_KEY_BYTES_MIN..=limits::API_KEY_BYTES_MAX).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
+}
+
 const PORT: &str = "port";
 const HOUR_MS: u64 = 3_600_000;
 const GIB: u64 = 1 << 30;
@@ -249,6 +257,7 @@ pub static KEYS: &[Key] = &[
         Kind::List {
             expected: "origins, each scheme://host or scheme://host:port without a path, or *",
             example: "https://app.example.com",
+            secret: false,
             read: |config| config.server.origins.clone(),
             write: |config, values| {
                 config.server.origins = values.to_vec();
@@ -260,6 +269,7 @@ pub static KEYS: &[Key] = &[
         Kind::List {
             expected: "networks or addresses, e.g. 10.0.0.0/8",
             example: "10.0.0.0/8",
+            secret: false,
             read: |config| config.server.trusted_proxies.iter().map(Cidr::to_string).collect(),
             write: |config, values| {
                 let networks: Result<_, _> = values.iter().map(|value| value.parse()).collect();
@@ -270,8 +280,12 @@ pub static KEYS: &[Key] = &[
         "Connections of one client address and shard that have not authenticated; another gets 429. An IPv6 /64 counts \
          as one address.",
         number!(server.newcomers_max: u32, "connections", 1, 16_777_216)),
+    row("server.rooms_calls_per_minute", "rooms-calls-per-minute",
+        "Calls of POST /api/rooms and of its join that one client address and shard may make in a minute; another gets \
+         429.",
+        number!(server.rooms_calls_per_minute: u32, "calls", 1, 1_000_000)),
     known_as("DATA_DIR", row("server.data_dir", "data-dir",
-        "Folder for what must survive the process: the bus's log. Unset: all is kept in memory and gone with the process.",
+        "Folder for what must survive the process: the bus's log and the services' records. Unset: all is kept in memory and gone with the process.",
         text!(server.data_dir, "a path", "/var/lib/ringgate", secret: false))),
 
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
@@ -286,6 +300,32 @@ pub static KEYS: &[Key] = &[
     row("auth.jwt_audience", "jwt-audience",
         "The aud claim that tokens must have, alone or in a list. Unset: not checked.",
         text!(auth.jwt_audience, "a text", "ringgate", secret: false)),
+    row("auth.room_token_key", "room-token-key",
+        "Secret of the tokens of room hubs. Unset: one is made, kept in data_dir if that is set, else gone with the \
+         process. Better set by environment than in a file or flag.",
+        Kind::Text {
+            expected: "a secret text of 32 bytes or more",
+            example: "<what `openssl rand -hex 32` prints>",
+            secret: true,
+            read: |config| config.auth.room_token_key.clone(),
+            write: |config, value| {
+                config.auth.room_token_key = Some(value.to_owned());
+                value.len() >= RoomKey::BYTES
+            },
+        }),
+
+    known_as("API_KEY", row("admin.api_keys", "api-keys",
+        "Keys that open the server API on the health port. Unset: it answers nobody; in dev mode a key is made.",
+        Kind::List {
+            expected: "keys of 16–256 visible ASCII characters without a comma",
+            example: "<replace-by-32-random-bytes-in-hex>",
+            secret: true,
+            read: |config| config.admin.api_keys.clone(),
+            write: |config, values| {
+                config.admin.api_keys = values.to_vec();
+                !values.is_empty() && values.iter().all(|key| is_api_key(key))
+            },
+        })),
 
     row("delivery.queue_frames", "queue-frames",
         "Reliable frames that may wait for a slow connection; beyond it the connection is closed 4408.",

@@ -35,6 +35,8 @@ pub struct Config {
     pub server: Server,
     /// Keys that tokens are checked with.
     pub auth: Auth,
+    /// The server API.
+    pub admin: Admin,
     /// Bounds of queues, histories and sessions.
     pub delivery: Delivery,
     /// How long things may take.
@@ -78,6 +80,8 @@ pub struct Server {
     pub trusted_proxies: Vec<Cidr>,
     /// Connections of one address and shard that have not authenticated.
     pub newcomers_max: u32,
+    /// Calls of the rooms API that one address and shard may make in a minute.
+    pub rooms_calls_per_minute: u32,
     /// Where the bus's log lies; without it the bus is in memory.
     pub data_dir: Option<String>,
 }
@@ -102,6 +106,15 @@ pub struct Auth {
     pub jwt_issuer: Option<String>,
     /// Required `aud`.
     pub jwt_audience: Option<String>,
+    /// Secret of room tokens; without it one is made.
+    pub room_token_key: Option<String>,
+}
+
+/// The server API. `Debug` hides the keys.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Admin {
+    /// Keys that open it; without one it answers nobody, in dev mode one is made.
+    pub api_keys: Vec<String>,
 }
 
 /// Bounds of queues, histories and sessions.
@@ -228,7 +241,15 @@ impl std::fmt::Debug for Auth {
             .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| print::REDACTED))
             .field("jwt_issuer", &self.jwt_issuer)
             .field("jwt_audience", &self.jwt_audience)
+            .field("room_token_key", &self.room_token_key.as_ref().map(|_| print::REDACTED))
             .finish()
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<_> = self.api_keys.iter().map(|_| print::REDACTED).collect();
+        f.debug_struct("Admin").field("api_keys", &keys).finish()
     }
 }
 
@@ -248,6 +269,7 @@ impl Default for Server {
             origins: Vec::new(),
             trusted_proxies: Vec::new(),
             newcomers_max: limits::NEWCOMERS,
+            rooms_calls_per_minute: limits::ROOMS_CALLS_PER_MINUTE,
             data_dir: None,
         }
     }

@@ -112,7 +112,11 @@ fn value(key: &Key, config: &Config) -> Option<String> {
         Kind::Number { read, .. } => Some(read(config).to_string()),
         Kind::Bool { read, .. } => Some(read(config).to_string()),
         Kind::Text { read, .. } => read(config).map(|text| format!("{text:?}")),
-        Kind::List { read, .. } => Some(format!("{:?}", read(config))),
+        Kind::List { read, secret, .. } => {
+            let values = read(config);
+            // No secret is no value; an empty list of others is one.
+            (!secret || !values.is_empty()).then(|| format!("{values:?}"))
+        }
     }
 }
 

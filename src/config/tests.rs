@@ -41,7 +41,8 @@ fn the_key_table_is_consistent() {
             sections.push(key.section());
         }
     }
-    assert_eq!(sections, ["server", "auth", "delivery", "timeouts", "bus", "mesh", "log"]);
+    let expected = ["server", "auth", "admin", "delivery", "timeouts", "bus", "mesh", "log"];
+    assert_eq!(sections, expected);
 }
 
 /// Defaults are within their own ranges, and what is read back is what was written.
@@ -249,4 +250,19 @@ fn the_verifier_comes_from_the_configured_key() {
     assert!(with("es256_private.pem").verifier().unwrap_err().contains("openssl pkey"));
     assert!(with("absent.pem").verifier().unwrap_err().starts_with("auth.jwt_public_key_path = "));
     assert!(Auth::default().verifier().unwrap().is_none());
+}
+
+/// API keys come from environment, file and flag, are checked one by one, and are never shown.
+#[test]
+fn api_keys_are_checked_and_not_shown() {
+    let (first, second) = ("0123456789abcdef", "fedcba9876543210");
+    let loaded = from_env(&[("API_KEY", &format!("{first}, {second}"))]).unwrap();
+    assert_eq!(loaded.config.admin.api_keys, [first, second]);
+    let shown = format!("{}{:?}", explain(&loaded), loaded.config);
+    assert!(!shown.contains(first) && !shown.contains(second), "{shown}");
+    assert!(explain(&load(&Sources::default()).unwrap()).contains("admin.api_keys = unset"));
+    for bad in ["tooshort", "0123456789abcde\u{e9}f", "0123456789 abcdef"] {
+        let refused = error(&format!("[admin]\napi_keys = [\"{bad}\"]\n"));
+        assert!(refused.contains("16–256") && !refused.contains(bad), "{refused}");
+    }
 }

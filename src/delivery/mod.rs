@@ -105,7 +105,7 @@ pub struct Context<'a> {
     pub pool: &'a mut Pool,
     /// Writes `skipped` frames in the connection's dialect.
     pub skipped: &'a dyn EncodeSkipped,
-    /// Age of every delta at the time the kernel took it, nanoseconds.
+    /// Age of every delta at the time the kernel took its first byte, nanoseconds.
     pub delta_age: &'a Histogram,
 }
 

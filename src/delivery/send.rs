@@ -297,7 +297,7 @@ impl Backlog {
             Unit::UnderWay => {
                 let done = self.under_way.take().expect("it was planned");
                 match done.frame {
-                    Frame::Run(run) => return self.delivered_run(&run, cx),
+                    Frame::Run(run) => return self.settle_run(&run, cx),
                     Frame::Own(bytes) if done.class == Class::Answer => self.delivered_answer(bytes.len(), cx),
                     Frame::Own(_) => cx.ledger.of(Class::Control).delivered += 1,
                 }
@@ -354,6 +354,7 @@ impl Backlog {
             }
             Unit::Delta => {
                 let delta = self.ring.as_mut().and_then(|ring| ring.pop_head()).expect("it was planned");
+                record_age(&delta.run, 1, cx);
                 let (frame, class) = (Frame::Run(delta.run), Class::Delta);
                 self.under_way = Some(UnderWay { frame, class, offset: taken, queued_at: cx.now });
             }
@@ -395,6 +396,7 @@ impl Backlog {
             let frame = Run::whole(run.batch.single(at as usize));
             let class = frame.items()[0].class;
             if class == Class::Delta {
+                record_age(&frame, 1, cx);
                 self.fifo_deltas -= 1;
             }
             self.under_way = Some(UnderWay { frame: Frame::Run(frame), class, offset, queued_at });
@@ -403,8 +405,14 @@ impl Backlog {
         (deltas, (rest < run.to).then(|| Run { from: rest, ..run.clone() }))
     }
 
-    /// Counts a run the kernel took as delivered; returns how many deltas it has.
+    /// Counts a run the kernel took as delivered, and the age of its deltas; returns how many those are.
     fn delivered_run(&mut self, run: &Run, cx: &mut Context<'_>) -> u64 {
+        record_age(run, run.deltas() as u64, cx);
+        self.settle_run(run, cx)
+    }
+
+    /// Counts a run the kernel took as delivered; the age of what was under way was recorded when it began.
+    fn settle_run(&mut self, run: &Run, cx: &mut Context<'_>) -> u64 {
         let deltas = run.deltas();
         let reliable = run.len() - deltas;
         cx.ledger.of(Class::Reliable).delivered += reliable as u64;
@@ -415,7 +423,8 @@ impl Backlog {
         } else if reliable > 0 {
             self.bytes -= run.byte_len();
         }
-        if deltas > 0 { delivered_deltas(run, deltas as u64, cx) } else { 0 }
+        cx.ledger.of(Class::Delta).delivered += deltas as u64;
+        deltas as u64
     }
 
     fn delivered_answer(&mut self, len: usize, cx: &mut Context<'_>) {
@@ -464,9 +473,16 @@ fn told(skips: &mut Option<Box<Skips>>, stream: StreamHandle, len: usize, cx: &m
 
 fn delivered_deltas(run: &Run, deltas: u64, cx: &mut Context<'_>) -> u64 {
     cx.ledger.of(Class::Delta).delivered += deltas;
-    let age = cx.now.since(run.batch.born());
-    cx.delta_age.record_n(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX), deltas);
+    record_age(run, deltas, cx);
     deltas
+}
+
+/// Deltas are handed to the kernel: from a frame's first byte on it cannot be replaced.
+fn record_age(run: &Run, deltas: u64, cx: &mut Context<'_>) {
+    if deltas > 0 {
+        let age = cx.now.since(run.batch.born());
+        cx.delta_age.record_n(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX), deltas);
+    }
 }
 
 /// Bytes that one send gathers at most; more would be copied before the kernel's buffer takes them.

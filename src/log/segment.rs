@@ -17,7 +17,7 @@ pub struct Header {
     pub log: u64,
     /// Records of the log before this segment; names the file.
     pub number: u64,
-    /// Random per segment; see [`super::record`].
+    /// Random per segment; every record of it has it.
     pub mark: u32,
     /// When it was made.
     pub created: WallMillis,

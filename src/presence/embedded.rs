@@ -1,4 +1,4 @@
-//! Session records in this process's memory (DELIVERY §6): sans-IO and deterministic, `now` and the hash seed are
+//! Session records and room hubs in this process's memory (DELIVERY §6): sans-IO and deterministic, `now` and the hash seed are
 //! arguments. A record lives while it has an owner, and for the resume window behind its last.
 //!
 //! Law: a session has one owner, and a new one is told `Resumed` only after the former said `Detached`, or after
@@ -6,27 +6,34 @@
 //! over, and the one that waited is told to stop.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::quality::FixedState;
 
+use super::hubs::Hubs;
 use super::sessions::{Sessions, Slot};
 use crate::close::CloseReason;
-use crate::id::{ConnAddr, SessionId, TokenHash};
+use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::limits;
-use crate::message::{PresenceReply, PresenceRequest, SessionRecord};
-use crate::ports::Presence;
+use crate::message::{
+    HubChange, HubMessage, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord,
+};
+use crate::ports::{Presence, Store, StoreError};
 use crate::time::Monotonic;
 
 /// Presence of a node that has no Redis. See the module.
 #[derive(Debug)]
 pub struct EmbeddedPresence {
     sessions: Sessions,
+    hubs: Hubs,
     takeovers: HashMap<Slot, Takeover, FixedState>,
     /// Of `takeovers`, by time.
     deadlines: BTreeSet<(Monotonic, Slot)>,
     resume_window: Duration,
     detached_max: usize,
+    /// `None` = nobody asks.
+    changes: Option<Vec<PresenceChange>>,
 }
 
 /// A connection that waits for the owner to stop.
@@ -43,11 +50,34 @@ impl EmbeddedPresence {
     pub fn new(resume_window: Duration, detached_max: usize, seed: u64) -> Self {
         Self {
             sessions: Sessions::new(seed),
+            hubs: Hubs::new(resume_window, seed),
             takeovers: HashMap::with_hasher(FixedState::with_seed(seed)),
             deadlines: BTreeSet::new(),
             resume_window,
             detached_max,
+            changes: None,
         }
+    }
+
+    /// The same, keeping what changes for [`Presence::changes`].
+    #[must_use]
+    pub fn announcing(self) -> Self {
+        Self { changes: Some(Vec::new()), ..self }
+    }
+
+    /// The same with the hubs that the store has, and keeping all of them there.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn keeping_hubs_in(mut self, now: Monotonic, store: Box<dyn Store>) -> Result<Self, StoreError> {
+        self.hubs.keep_in(now, store)?;
+        Ok(self)
+    }
+
+    /// Hubs, and the bytes of the messages that are kept of them.
+    #[must_use]
+    pub fn hubs(&self) -> (usize, usize) {
+        self.hubs.sizes()
     }
 
     /// Sessions kept, attached or not.
@@ -65,12 +95,13 @@ impl EmbeddedPresence {
     fn open(&mut self, from: ConnAddr, record: SessionRecord, token: TokenHash, replies: &mut Vec<PresenceReply>) {
         // Both ids are random; a repeat is a fault of the caller, and the newer session counts.
         if let Some(slot) = self.sessions.by_session(record.session) {
-            self.end(slot, replies);
+            self.end(slot, CloseReason::Replaced, replies);
         }
         if let Some(slot) = self.sessions.by_token(token) {
-            self.end(slot, replies);
+            self.end(slot, CloseReason::Replaced, replies);
         }
         let slot = self.sessions.insert(record, token, from);
+        self.changed(slot, from, PresenceKind::Connected);
         replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
@@ -114,11 +145,16 @@ impl EmbeddedPresence {
             }
             return;
         }
+        if last_close == CloseReason::Kicked {
+            self.end(slot, CloseReason::Kicked, replies);
+            return;
+        }
         self.sessions.close(slot, last_close);
         if let Some(waiter) = self.end_takeover(slot) {
             self.give(slot, waiter, replies);
             return;
         }
+        self.changed(slot, from, PresenceKind::Disconnected(last_close));
         self.sessions.detach(slot, now + self.resume_window);
         while self.sessions.detached() > self.detached_max {
             let (oldest, _) = self.sessions.oldest_detached().expect("there are more than none");
@@ -128,7 +164,7 @@ impl EmbeddedPresence {
 
     fn kick(&mut self, user: &str, replies: &mut Vec<PresenceReply>) {
         while let Some(slot) = self.sessions.by_user(user) {
-            self.end(slot, replies);
+            self.end(slot, CloseReason::Kicked, replies);
         }
     }
 
@@ -145,11 +181,57 @@ impl EmbeddedPresence {
     }
 
     fn give(&mut self, slot: Slot, to: ConnAddr, replies: &mut Vec<PresenceReply>) {
+        let record = self.sessions.record(slot);
+        let former = self.sessions.owner(slot);
+        if let Some(former) = former.filter(|former| *former != to) {
+            let reason = record.last_close.unwrap_or(CloseReason::Replaced);
+            self.changed(slot, former, PresenceKind::Disconnected(reason));
+        }
+        if former != Some(to) {
+            self.changed(slot, to, PresenceKind::Connected);
+        }
         self.sessions.attach(slot, to);
-        replies.push(PresenceReply::Resumed { to, record: Box::new(self.sessions.record(slot)) });
+        replies.push(PresenceReply::Resumed { to, record: Box::new(record) });
     }
 
-    fn end(&mut self, slot: Slot, replies: &mut Vec<PresenceReply>) {
+    /// The session of a hub's player: the one there is, or this.
+    fn attach(
+        &mut self,
+        now: Monotonic,
+        from: ConnAddr,
+        room: &str,
+        record: SessionRecord,
+        token: TokenHash,
+        replies: &mut Vec<PresenceReply>,
+    ) {
+        if !self.hubs.enter(now, room, &record.user) {
+            replies.push(PresenceReply::Expired { to: from });
+        } else if self.sessions.by_token(token).is_some() {
+            self.resume(now, from, token, replies);
+        } else {
+            self.open(from, record, token, replies);
+        }
+    }
+
+    /// Keeps what others are to be told, if somebody asks.
+    fn changed(&mut self, slot: Slot, connection: ConnAddr, kind: PresenceKind) {
+        if let Some(changes) = &mut self.changes {
+            let (session, user, username) = self.sessions.who(slot);
+            changes.push(PresenceChange { connection, session, user, username, kind });
+        }
+    }
+
+    /// A session that has a connection moved between rooms.
+    fn moved(&mut self, slot: Slot, scope: &Scope, kind: impl FnOnce(Arc<str>) -> PresenceKind) {
+        if let (Scope::Room(room), Some(owner)) = (scope, self.sessions.owner(slot)) {
+            self.changed(slot, owner, kind(Arc::clone(room)));
+        }
+    }
+
+    fn end(&mut self, slot: Slot, reason: CloseReason, replies: &mut Vec<PresenceReply>) {
+        if let Some(owner) = self.sessions.owner(slot) {
+            self.changed(slot, owner, PresenceKind::Disconnected(reason));
+        }
         if let Some(waiter) = self.end_takeover(slot) {
             replies.push(PresenceReply::Expired { to: waiter });
         }
@@ -171,11 +253,17 @@ impl Presence for EmbeddedPresence {
             PresenceRequest::Resume { from, token } => self.resume(now, from, token, replies),
             PresenceRequest::Entered { session, entry } => {
                 if let Some(slot) = self.sessions.by_session(session) {
+                    if !self.sessions.is_in(slot, &entry.scope) {
+                        self.moved(slot, &entry.scope, PresenceKind::Joined);
+                    }
                     self.sessions.enter(slot, entry);
                 }
             }
             PresenceRequest::Left { session, scope } => {
                 if let Some(slot) = self.sessions.by_session(session) {
+                    if self.sessions.is_in(slot, &scope) {
+                        self.moved(slot, &scope, PresenceKind::Left);
+                    }
                     self.sessions.leave(slot, &scope);
                 }
             }
@@ -193,6 +281,29 @@ impl Presence for EmbeddedPresence {
                 self.detached_by(now, from, session, last_close, replies);
             }
             PresenceRequest::Kick { user } => self.kick(&user, replies),
+            PresenceRequest::Members { from, room, after } => {
+                let (members, next) = self.sessions.members(&room, after, limits::PRESENCE_LOOK);
+                replies.push(PresenceReply::Members { to: from, members, next });
+            }
+            PresenceRequest::CreateHub(hub) => {
+                let outcome = self.hubs.create(now, &hub);
+                replies.push(PresenceReply::Enrolled { to: hub.from, outcome });
+            }
+            PresenceRequest::JoinHub(join) => {
+                let outcome = self.hubs.join(now, &join, |player| self.sessions.by_user(player).is_some());
+                replies.push(PresenceReply::Enrolled { to: join.from, outcome });
+            }
+            PresenceRequest::FindHub { from, code } => {
+                replies.push(PresenceReply::Hub { to: from, hub: self.hubs.find(code).map(Box::new) });
+            }
+            PresenceRequest::Attach { from, room, record, token } => {
+                self.attach(now, from, &room, *record, token, replies);
+            }
+            PresenceRequest::HubState { from, room } => {
+                let owner = |player: &str| self.sessions.by_user(player).and_then(|slot| self.sessions.owner(slot));
+                let state = self.hubs.state(&room, |player| owner(player).is_some());
+                replies.push(PresenceReply::HubState { to: from, state: Box::new(state) });
+            }
         }
     }
 
@@ -200,7 +311,22 @@ impl Presence for EmbeddedPresence {
         self.advance(now, replies);
         let expiry = self.sessions.oldest_detached().map_or(Monotonic::NEVER, |(_, until)| until);
         let takeover = self.deadlines.first().map_or(Monotonic::NEVER, |(deadline, _)| *deadline);
-        expiry.min(takeover)
+        self.hubs.poll(now, |player| self.sessions.by_user(player).is_some());
+        expiry.min(takeover).min(self.hubs.next())
+    }
+
+    fn hub_changes(&mut self, out: &mut Vec<HubChange>) {
+        self.hubs.changes(out);
+    }
+
+    fn said(&mut self, room: &str, message: HubMessage) {
+        self.hubs.said(room, message);
+    }
+
+    fn changes(&mut self, out: &mut Vec<PresenceChange>) {
+        if let Some(changes) = &mut self.changes {
+            out.append(changes);
+        }
     }
 }
 

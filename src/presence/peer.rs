@@ -1,8 +1,11 @@
-//! The presence peer: carries requests of shards and of the bus peer to a [`Presence`], and its replies back. It holds no
-//! state of its own, and takes no request while a reply could not be placed.
+//! The presence peer: carries requests of shards and of the bus peer to a [`Presence`], and its replies back, and says on
+//! the bus who comes and goes. It holds no state of its own, and takes no request while a reply could not be placed.
 
+use std::time::Duration;
+
+use super::{Announcer, Listener};
 use crate::limits;
-use crate::message::{Deliver, PresenceReply, Request};
+use crate::message::{Deliver, ErrorCode, HubChange, PresenceChange, PresenceReply, PresenceRequest, Request};
 use crate::ports::Presence;
 use crate::router::Port;
 use crate::router::peer::Peer;
@@ -14,13 +17,71 @@ pub struct PresencePeer<P> {
     port: Port,
     presence: P,
     replies: Vec<PresenceReply>,
+    changes: Vec<PresenceChange>,
+    hub_changes: Vec<HubChange>,
+    announcer: Option<Announcer>,
+    listener: Option<Listener>,
 }
 
 impl<P: Presence> PresencePeer<P> {
     /// The peer at this end of the mesh.
     #[must_use]
     pub fn new(port: Port, presence: P) -> Self {
-        Self { port, presence, replies: Vec::new() }
+        Self {
+            port,
+            presence,
+            replies: Vec::new(),
+            changes: Vec::new(),
+            hub_changes: Vec::new(),
+            announcer: None,
+            listener: None,
+        }
+    }
+
+    /// The same, saying who comes and goes.
+    #[must_use]
+    pub fn announcing(self, announcer: Announcer) -> Self {
+        Self { announcer: Some(announcer), ..self }
+    }
+
+    /// The same, hearing what is said in hubs.
+    #[must_use]
+    pub fn listening(self, listener: Listener) -> Self {
+        Self { listener: Some(listener), ..self }
+    }
+
+    fn hear(&mut self) {
+        if let Some(listener) = &mut self.listener {
+            listener.hear(|room, message| self.presence.said(room, message));
+        }
+    }
+
+    fn handle(&mut self, now: Monotonic, request: PresenceRequest) {
+        let full = |announcer: &Announcer| announcer.hubs_waiting() >= limits::HUB_CHANGES_WAITING;
+        let refused = match &request {
+            PresenceRequest::CreateHub(hub) => Some(hub.from),
+            PresenceRequest::JoinHub(join) => Some(join.from),
+            PresenceRequest::HubState { .. } => {
+                // Whoever knows the head of the room's stream has seen nothing that the bus does not have.
+                self.hear();
+                None
+            }
+            _ => None,
+        };
+        match refused.filter(|_| self.announcer.as_ref().is_some_and(full)) {
+            Some(to) => self.replies.push(PresenceReply::Enrolled { to, outcome: Err(ErrorCode::Unavailable) }),
+            None => self.presence.handle(now, request, &mut self.replies),
+        }
+    }
+
+    /// Says what has changed; returns when to be called again for what the bus did not take.
+    fn announce(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
+        let Some(announcer) = &mut self.announcer else { return Monotonic::NEVER };
+        self.presence.changes(&mut self.changes);
+        self.presence.hub_changes(&mut self.hub_changes);
+        announcer.announce_hubs(wall, self.hub_changes.drain(..));
+        announcer.announce(wall, self.changes.drain(..));
+        if announcer.waiting() == 0 { Monotonic::NEVER } else { now + RETRY }
     }
 
     /// What keeps the sessions.
@@ -37,24 +98,26 @@ impl<P: Presence> PresencePeer<P> {
 }
 
 impl<P: Presence> Peer for PresencePeer<P> {
-    fn turn(&mut self, now: Monotonic, _wall: WallMillis) -> Monotonic {
+    fn turn(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
         self.port.flush_outboxes();
         // Nobody answers a peer; what comes all the same must not fill a ring.
         while self.port.take_deliver().is_some() {}
+        self.hear();
         let mut left = limits::RING_SLOTS;
         while left > 0
             && let Some((from, request)) = self.port.take_request()
         {
             left -= 1;
             match request {
-                Request::Presence(request) => self.presence.handle(now, *request, &mut self.replies),
+                Request::Presence(request) => self.handle(now, *request),
                 other => tracing::error!(from = from.0, ?other, "the presence peer got a request of another's"),
             }
             self.reply();
         }
         let next = self.presence.poll(now, &mut self.replies);
         self.reply();
-        if left == 0 { now } else { next }
+        let retry = self.announce(now, wall);
+        if left == 0 { now } else { next.min(retry) }
     }
 
     fn port(&mut self) -> &mut Port {
@@ -62,10 +125,11 @@ impl<P: Presence> Peer for PresencePeer<P> {
     }
 }
 
+/// How long a bus that refuses is left alone.
+const RETRY: Duration = Duration::from_millis(50);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::close::CloseReason;
     use crate::id::{ConnAddr, ConnKey, NodeId, SessionId, TokenHash};

@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
-use crate::message::{Position, ScopeEntry, SessionRecord};
+use crate::message::{Position, RoomMember, ScopeEntry, SessionRecord};
 use crate::packed::Packed;
 use crate::time::Monotonic;
 
@@ -227,9 +227,20 @@ impl Sessions {
         self.kept(slot).roles.clone()
     }
 
+    /// The session, its user and the user's name.
+    pub(super) fn who(&self, slot: Slot) -> (SessionId, Arc<str>, Arc<str>) {
+        let kept = self.kept(slot);
+        (kept.session, Arc::clone(&kept.user), Arc::clone(&kept.username))
+    }
+
     /// Remembers how the last connection ended.
     pub(super) fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.kept_mut(slot).last_close = Some(reason);
+    }
+
+    /// Whether the scope is among the record's.
+    pub(super) fn is_in(&self, slot: Slot, scope: &Scope) -> bool {
+        self.kept(slot).scopes.iter().any(|entered| entered.scope == *scope)
     }
 
     /// Puts the scope among the record's, in place of what was said of it before.
@@ -293,6 +304,27 @@ impl Sessions {
             acted: extra.map(|extra| extra.acted.clone()).unwrap_or_default(),
             last_close: kept.last_close,
         }
+    }
+
+    /// The sessions in a room among `look` records from `after` on, and where the next look goes on.
+    pub(super) fn members(&self, room: &str, after: u32, look: usize) -> (Vec<RoomMember>, Option<u32>) {
+        let records = self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
+        let to = (after as usize).saturating_add(look).min(records);
+        let kept = (after as usize..to).filter_map(|at| self.chunks[at / CHUNK][at % CHUNK].as_ref());
+        let inside = |kept: &&Kept| {
+            kept.scopes.iter().any(|entered| matches!(&entered.scope, Scope::Room(other) if **other == *room))
+        };
+        let member = |kept: &Kept| RoomMember {
+            session: kept.session,
+            user: kept.user.clone(),
+            username: kept.username.clone(),
+            connection: match kept.owner {
+                Owner::Attached(owner) => Some(owner),
+                Owner::Detached { .. } => None,
+            },
+        };
+        let members = kept.filter(inside).map(member).collect();
+        (members, u32::try_from(to).ok().filter(|_| to < records))
     }
 
     /// Shares the names of an entry with all who have the same.
@@ -483,6 +515,31 @@ mod tests {
             sessions.remove(slot);
         }
         assert_eq!((sessions.names.0.len(), sessions.role_sets.0.len(), sessions.len()), (0, 0, 0));
+    }
+
+    /// Looks of any length find each member of a room once, and who has a connection.
+    #[test]
+    fn looks_find_every_member_once() {
+        let mut sessions = Sessions::new(1);
+        let slots: Vec<_> = (0..200).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
+        for slot in &slots[..100] {
+            sessions.leave(*slot, &Scope::Room("arena".into()));
+        }
+        sessions.remove(slots[150]);
+        sessions.detach(slots[151], Monotonic::ZERO);
+        for look in [1, 7, 200, 1000] {
+            let (mut found, mut after) = (Vec::new(), Some(0));
+            while let Some(from) = after {
+                let (members, next) = sessions.members("arena", from, look);
+                found.extend(members);
+                after = next;
+            }
+            let expected: Vec<u8> = (100..200).filter(|n| *n != 150).collect();
+            assert_eq!(found.iter().map(|member| member.session.0[0]).collect::<Vec<_>>(), expected, "look {look}");
+            assert!(found.iter().all(|member| member.connection.is_none() == (member.session.0[0] == 151)));
+        }
+        assert_eq!(sessions.members("arena", u32::MAX, 10), (Vec::new(), None));
+        assert_eq!(Sessions::new(1).members("arena", 0, 10), (Vec::new(), None));
     }
 
     /// All of a user's records are found one after the other, whichever was taken out before.

@@ -232,5 +232,8 @@ mod tests {
         assert_eq!(&*routes.command("games.command.bigger_dice.roll").unwrap().1.pattern, "games.command.*");
         assert_eq!(routes.event("games.event.bigger_dice.rolled").unwrap().kind, d(EVENT, 19));
         assert!(routes.event("nobody.knows").is_none());
+        let event = |frame_type, kind| routes.event_of_kind(FrameKind { frame_type, kind }).map(|row| &*row.pattern);
+        assert_eq!((event(EVENT, 14), event(EVENT, 19)), (Some("games.event.player_joined"), Some("games.event.*")));
+        assert_eq!((event(WORLD_DELTA, 0), event(EVENT, 0)), (Some("world.delta"), None));
     }
 }

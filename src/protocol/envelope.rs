@@ -11,12 +11,14 @@
 pub mod command;
 pub mod event;
 pub mod members;
+pub mod published;
 
 use std::fmt;
 
-pub use command::{ClientCommand, PayloadForm, ServiceCommand, command_id, parse_command, put_command};
+pub use command::{ClientCommand, PayloadForm, ServiceCommand, command_id, own_fields, parse_command, put_command};
 pub use event::{Audience, EffectRule, EventRule, EventRules, EventSource, delta_key, parse_event, put_event};
 pub use members::Json;
+pub use published::{Published, publish_event, put_payload, put_record};
 
 /// Why an envelope cannot be used. Such a one is kept in the topic `ringgate.dead`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +49,17 @@ pub enum EnvelopeError {
 }
 
 impl EnvelopeError {
+    /// The path of the field that is at fault; `None` if it is the whole.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::NotJson => None,
+            Self::Missing { field } | Self::Invalid { field, .. } => Some(field),
+            Self::UnknownType(_) => Some("event_type"),
+            Self::NoTarget { .. } => Some("target"),
+        }
+    }
+
     fn missing(field: impl Into<String>) -> Self {
         Self::Missing { field: field.into() }
     }

@@ -1,7 +1,7 @@
 //! Dialect A, gateway JSON (PROTOCOLS "A. Gateway JSON"): one WebSocket text message = one JSON object with a `type`.
 //!
 //! [`parse`] reads what clients send: it checks the whole text, for a half-checked message must not reach a backend, and
-//! reads only the fields that routing needs. [`write`] holds the gateway's own frames, [`transcode`] makes A's and B's
+//! reads only the fields that routing needs. [`mod@write`] holds the gateway's own frames, [`transcode`] makes A's and B's
 //! form of a stream's frames out of dialect D's. Nothing here changes its input, so a message that has to wait can be
 //! read again; nothing keeps state, reads a clock, recurses or panics on input.
 
@@ -65,6 +65,12 @@ pub struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
+    /// A field on the top level as it stands, valid JSON.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&'a str> {
+        self.object.value(name)
+    }
+
     /// What a field on the top level says: a string, or a number's digits, since ids may be sent as numbers. `None` if
     /// it is absent or anything else. No length is checked.
     #[must_use]
@@ -139,7 +145,7 @@ pub fn parse<'a>(text: &'a [u8], fields: &'a mut Fields) -> Result<Inbound<'a>, 
         "system.authenticate" => Inbound::Authenticate(authenticate(&object)?),
         _ => {
             let correlation_id = correlation(&object)?;
-            Inbound::Command(Command { event_type, correlation_id, body: text.trim_matches(scan::SPACE), object })
+            Inbound::Command(Command { event_type, correlation_id, body: text.trim_ascii(), object })
         }
     })
 }

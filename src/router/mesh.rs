@@ -384,7 +384,7 @@ pub const NODES_MAX: usize = 128;
 /// runs, and few enough that the others hardly wait.
 const QUANTUM: usize = 16;
 
-const _: () = assert!(limits::SHARDS_MAX + 2 <= NODES_MAX);
+const _: () = assert!(limits::SHARDS_MAX + 3 <= NODES_MAX);
 
 #[cfg(all(test, not(ringgate_loom)))]
 mod tests;

@@ -27,9 +27,9 @@ pub fn start_log(log: &Log) {
 }
 
 /// One line that says what runs, with its parts in words; in dev mode tokens and commands to paste.
-pub fn ready(config: &Config, keys: &Keys, address: SocketAddr, admin: SocketAddr, parts: &str) {
+pub fn ready(config: &Config, keys: &Keys, api_keys: &[String], address: SocketAddr, admin: SocketAddr, parts: &str) {
     let mut text = format!(
-        "ringgate {} listens on ws://{address}/ws/frames\n{parts}, health http://{admin}/health\n",
+        "ringgate {} listens on ws://{address}/ws (JSON) and /ws/frames (binary)\n{parts}, health http://{admin}/health\n",
         env!("CARGO_PKG_VERSION"),
     );
     if let (true, Some(signer)) = (config.server.dev, &keys.signer) {
@@ -38,11 +38,18 @@ pub fn ready(config: &Config, keys: &Keys, address: SocketAddr, admin: SocketAdd
         let program = program();
         text += &format!(
             "warning: dev mode: the key is made up and gone at the next start; set JWT_SECRET or JWT_PUBLIC_KEY_PATH\n\
+             open in a browser:    http://{address}/#token={player}\n\
              token of a player:    {player}\n\
              token of a publisher: {publisher}\n\
              try in a second terminal:\n  \
              {program} connect ws://{address} --token {publisher} --publisher --room demo\n  \
              {program} load fanout --url ws://{address} --token {player} --publisher-token {publisher} --connections 100 --duration 5\n"
+        );
+    }
+    if let (true, [key]) = (config.admin.api_keys.is_empty(), api_keys) {
+        text += &format!(
+            "server API, key {key}:\n  \
+             curl -N -H 'Authorization: apikey {key}' 'http://{admin}/api/log/games.commands?from=0'\n"
         );
     }
     // A closed stdout leaves nobody to tell; the log has stderr.

@@ -9,7 +9,7 @@ use crate::bus::{DiskBus, DiskConfig, EmbeddedBus, TopicBounds};
 use crate::config::Config;
 use crate::log::Retention;
 use crate::message::Event;
-use crate::ports::{Bus, Durability};
+use crate::ports::{Bus, Durability, LogView};
 use crate::router::Wake;
 use crate::shard::driver::syscall::{self, Entropy};
 
@@ -56,6 +56,22 @@ impl NodeBus {
         match self {
             Self::Memory(bus) => Self::Memory(bus.handle()),
             Self::Disk(bus) => Self::Disk(bus.handle()),
+        }
+    }
+
+    /// The numbering of a topic.
+    pub fn epoch(&self, topic: &str) -> u64 {
+        match self {
+            Self::Memory(bus) => Bus::epoch(bus, topic),
+            Self::Disk(bus) => Bus::epoch(bus, topic),
+        }
+    }
+
+    /// The topics, to be looked at.
+    pub fn view(&self) -> Arc<dyn LogView> {
+        match self {
+            Self::Memory(bus) => Arc::new(bus.handle()),
+            Self::Disk(bus) => Arc::new(bus.handle()),
         }
     }
 

@@ -1,5 +1,5 @@
 //! SIGHUP: reads the configuration again and hands the type table and the keys that tokens are checked with to the bus
-//! and the shards. Connections notice nothing; sessions stay, whatever key their token was checked with.
+//! and the shards, the table and its own keys to the server API. Connections notice nothing; sessions stay, whatever key their token was checked with.
 //!
 //! A configuration with errors changes nothing. What only a start can change is named in a warning and left alone.
 
@@ -22,13 +22,20 @@ pub struct Reloader {
     running: Config,
     settings: Latest<Settings>,
     rules: Latest<Arc<Routes>>,
+    api_keys: Latest<Vec<String>>,
 }
 
 impl Reloader {
     /// Of a node that runs `config` and reads these.
     #[must_use]
-    pub fn new(read: Read, running: Config, settings: Latest<Settings>, rules: Latest<Arc<Routes>>) -> Self {
-        Self { read, running, settings, rules }
+    pub fn new(
+        read: Read,
+        running: Config,
+        settings: Latest<Settings>,
+        rules: Latest<Arc<Routes>>,
+        api_keys: Latest<Vec<String>>,
+    ) -> Self {
+        Self { read, running, settings, rules, api_keys }
     }
 
     /// Carries out a SIGHUP and logs what became of it; whether the nodes must be woken to see something new.
@@ -54,13 +61,19 @@ impl Reloader {
         for warning in warnings {
             tracing::warn!("SIGHUP: {warning}");
         }
-        for key in config::differing(&self.running, &config).into_iter().filter(|key| !key.starts_with("auth.")) {
+        let reloaded = |key: &str| ["auth.jwt", "admin."].iter().any(|section| key.starts_with(section));
+        for key in config::differing(&self.running, &config).into_iter().filter(|key| !reloaded(key)) {
             tracing::warn!("SIGHUP: {key} differs from what runs; it takes effect at the next start");
         }
         let mut said = table_changes(&self.running.routes, &config.routes);
         let new_key = verifier.filter(|verifier| !verifier.is_same(&self.settings.verifier));
         if new_key.is_some() {
             said.push("the token key".to_owned());
+        }
+        if self.running.admin != config.admin {
+            said.push(format!("{} API keys", config.admin.api_keys.len()));
+            self.api_keys.publish(config.admin.api_keys.clone());
+            self.running.admin = config.admin;
         }
         if said.is_empty() {
             return Ok(None);

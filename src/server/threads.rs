@@ -2,9 +2,10 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,13 +13,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Chosen;
 use super::bus::NodeBus;
 use super::reload::Reloader;
-use crate::admin::AdminState;
+use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits;
 use crate::message::Event;
-use crate::presence::{EmbeddedPresence, PresencePeer};
+use crate::ports::Bus;
+use crate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::shard::driver::Driver;
@@ -26,8 +28,9 @@ use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
 use crate::shard::driver::uring::{UringConfig, UringDriver};
 use crate::shard::{NodeState, Shard, ShardConfig};
+use crate::store::{SqliteStore, StoreSettings};
 use crate::time::{Monotonic, WallMillis};
-use crate::workers::{self, COMMAND_TOPICS, ServiceWorker};
+use crate::workers::{self, COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings};
 
 /// The shard threads.
 pub struct Shards {
@@ -206,33 +209,60 @@ impl Life {
     }
 }
 
-/// The threads that are no shards: presence, bus, services.
+/// The threads that are no shards: presence, bus, the server API's node, services.
 pub struct Peers {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     wakes: Vec<Sender<Vec<Arc<dyn Wake>>>>,
 }
 
+/// The peers' ends of the mesh, by node.
+pub struct PeerPorts {
+    /// Behind the shards.
+    pub presence: Port,
+    /// Behind presence.
+    pub bus: Port,
+    /// Behind the bus.
+    pub api: ApiPeer,
+}
+
+/// Nodes of the mesh that are no shards.
+pub const PEERS: usize = 3;
+/// Which of them the server API is.
+const API: usize = 2;
+
 impl Peers {
     /// Starts them; they wait for [`Peers::connect`] before they touch the mesh. `events` are the ways to the shards'
     /// homes, by which histories are rebuilt.
+    ///
+    /// # Errors
+    /// One line: why the store cannot be used.
     pub fn start(
         config: &Config,
         shards: u16,
-        ports: [Port; 2],
+        ports: PeerPorts,
         log: NodeBus,
         events: Vec<Sender<Event>>,
         rules: Latest<Arc<Routes>>,
-        seed: u64,
-    ) -> Self {
-        let [presence, bus] = ports;
+        names: Names,
+    ) -> Result<Self, String> {
+        let PeerPorts { presence, bus, mut api } = ports;
+        let Names { gateway_id, nonce, secret, incarnation, seed } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
+        let store = open_store(config)?;
+        let embedded = open_presence(config, seed)?;
+        let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
-            let embedded = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed);
-            let mut peer = PresencePeer::new(presence, embedded);
+            // Handles of its own, so that it is woken when the bus has taken or refused what it says.
+            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+            let says = presence_log.reader(&[], Arc::clone(&wake));
+            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake));
+            drop(presence_log);
+            let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
+            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
             if let Ok(wakes) = presence_gate.recv() {
                 let wakes: Vec<Arc<dyn Wake>> = wakes;
                 peer::run(&mut peer, &wakes, clock, stop);
@@ -254,18 +284,37 @@ impl Peers {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
-        let services_thread = spawn("services", &stop, move |stop| {
-            let reader = log.reader(&COMMAND_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-            drop(log);
-            workers::run(&mut ServiceWorker::new(reader, seed).recover(syscall::wall(), seed), clock, stop);
+        let (api_wakes, api_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
+        let api_thread = spawn("api", &stop, move |stop| {
+            if let Ok(wakes) = api_gate.recv() {
+                peer::run(&mut api, &wakes, clock, stop);
+            }
         });
-        let threads = vec![presence_thread, bus_thread, services_thread];
-        Self { threads, stop, wakes: vec![presence_wakes, bus_wakes] }
+        let services_thread = spawn("services", &stop, move |stop| {
+            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+            let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
+            drop(log);
+            let settings = WorkerSettings { resume_window: window, seed, secret, restarted: Some(syscall::wall()) };
+            match services(reader, store, &wake, &settings) {
+                Ok(mut worker) => workers::run(&mut worker, clock, stop),
+                Err(error) => {
+                    tracing::error!("the services cannot start: {error}");
+                    std::process::exit(1);
+                }
+            }
+        });
+        let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
+        Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] })
     }
 
-    /// The doorbells of the mesh's peers, presence first.
+    /// The thread of the server API's node.
+    pub fn api_thread(&self) -> Thread {
+        self.threads[API].thread().clone()
+    }
+
+    /// The doorbells of the mesh's peers, by node.
     fn wakers(&self) -> impl Iterator<Item = Arc<dyn Wake>> {
-        let mesh_nodes = self.threads.iter().take(2);
+        let mesh_nodes = self.threads.iter().take(PEERS);
         mesh_nodes.map(|thread| Arc::new(ThreadWaker::new(thread.thread().clone())) as Arc<dyn Wake>)
     }
 
@@ -288,6 +337,51 @@ impl Peers {
             }
         }
     }
+}
+
+/// What a node is called by itself and others, and the entropy of its peers.
+pub struct Names {
+    /// Names this life of the gateway.
+    pub incarnation: u64,
+    /// Of all hashes.
+    pub seed: u64,
+    /// Of the dice, where the store has none.
+    pub secret: [u8; 16],
+    /// Names connections.
+    pub nonce: u64,
+    /// Names the gateway.
+    pub gateway_id: String,
+}
+
+type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
+
+/// The store: a file below `data_dir`, or memory.
+fn open_store(config: &Config) -> Result<SqliteStore, String> {
+    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
+    let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
+    SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+}
+
+/// Presence in memory; with `data_dir` it keeps its hubs in the store.
+fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {
+    let window = config.delivery.resume_window;
+    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
+    if config.server.data_dir.is_none() {
+        return Ok(presence);
+    }
+    let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
+    hubs.map_err(|error| error.to_string())
+}
+
+/// The services of this node, on the calling thread.
+fn services(
+    bus: Box<dyn Bus>,
+    store: SqliteStore,
+    wake: &Arc<dyn Wake>,
+    settings: &WorkerSettings,
+) -> Result<Services, String> {
+    let passwords = PasswordPool::start(1, wake).map_err(|error| format!("password thread: {error}"))?;
+    ServiceWorker::open(bus, store, passwords, settings).map_err(|error| error.to_string())
 }
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {

@@ -6,17 +6,18 @@
 //! start; who comes late gets what is due, at most `budget` events per call, shared fairly among the battles.
 //! Ids are derived from the command's id and `n`. It never reads a clock and keeps nothing of a battle that has ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use foldhash::quality::FixedState;
+use serde::{Deserialize, Serialize};
 
-use super::{Sender, ServiceEvent};
+use super::{NEVER, Sender, ServiceEvent, as_text, record};
 use crate::id::{EventId, Scope, is_room_id};
 use crate::limits;
 use crate::message::ErrorCode;
-use crate::time::Monotonic;
+use crate::ports::Write;
+use crate::time::WallMillis;
 
 /// All battles that run. See the module.
 #[derive(Debug)]
@@ -24,9 +25,11 @@ pub struct Battles {
     by_room: HashMap<Arc<str>, Battle, FixedState>,
     /// The battles in the order of their turns: by when the next event is due, and those that are late by who was
     /// served longest ago.
-    due: BTreeMap<(Monotonic, u64), Arc<str>>,
+    due: BTreeMap<(WallMillis, u64), Arc<str>>,
     /// Orders what has the same time: who was served last comes last.
     turn: u64,
+    /// Rooms whose record is behind.
+    changed: BTreeSet<Arc<str>>,
 }
 
 /// `battle.command.start` as it came: the JSON texts of its fields.
@@ -42,23 +45,53 @@ pub struct Start<'a> {
     pub interval_ms: Option<&'a str>,
 }
 
-#[derive(Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 struct Battle {
     /// The command that started it; the namespace of its events' ids.
+    #[serde(with = "as_text")]
     command: EventId,
+    #[serde(with = "as_text")]
     id: EventId,
     events: u64,
     /// The number of its next event.
     next: u64,
-    due: Monotonic,
-    interval: Duration,
+    due: WallMillis,
+    interval_ms: u64,
+    /// Its key in `due`.
+    turn: (WallMillis, u64),
 }
 
 impl Battles {
     /// None; `seed` is that of the hashes.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { by_room: HashMap::with_hasher(FixedState::with_seed(seed)), due: BTreeMap::new(), turn: 0 }
+        let by_room = HashMap::with_hasher(FixedState::with_seed(seed));
+        Self { by_room, due: BTreeMap::new(), turn: 0, changed: BTreeSet::new() }
+    }
+
+    /// Takes a battle back from its record; `false` if it is none.
+    pub fn restore(&mut self, room: &str, value: &mut [u8]) -> bool {
+        let Ok(battle) = simd_json::from_slice::<Battle>(value) else { return false };
+        self.turn = self.turn.max(battle.turn.1);
+        self.due.insert(battle.turn, room.into());
+        self.by_room.insert(room.into(), battle);
+        true
+    }
+
+    /// The records of what has changed since it was asked last.
+    pub fn save(&mut self, out: &mut Vec<Write>) {
+        for room in std::mem::take(&mut self.changed) {
+            out.push(match self.by_room.get(&room) {
+                Some(battle) => record(SERVICE, &room, battle),
+                None => Write::Remove { service: SERVICE, key: (*room).into() },
+            });
+        }
+    }
+
+    /// When the next event is due.
+    #[must_use]
+    pub fn next(&self) -> WallMillis {
+        self.due.first_key_value().map_or(NEVER, |(key, _)| key.0)
     }
 
     /// Battles that run.
@@ -68,21 +101,24 @@ impl Battles {
     }
 
     /// Starts a battle, whose first event is due at once, or tells the sender why not.
-    pub fn start(&mut self, now: Monotonic, start: &Start<'_>, out: &mut Vec<ServiceEvent>) {
+    pub fn start(&mut self, now: WallMillis, start: &Start<'_>, out: &mut Vec<ServiceEvent>) {
         match self.admit(start) {
-            Ok((room, events, interval)) => {
+            Ok((room, events, interval_ms)) => {
                 let command = start.sender.command;
                 let id = EventId::v5(&command.0, &[b"battle"]);
-                self.by_room.insert(room.clone(), Battle { command, id, events, next: 1, due: now, interval });
+                self.by_room.insert(
+                    room.clone(),
+                    Battle { command, id, events, next: 1, due: now, interval_ms, turn: (now, 0) },
+                );
                 self.schedule(now, room);
             }
-            Err((code, message)) => out.extend(start.sender.error(start.room, code, &message)),
+            Err((code, message)) => out.extend(start.sender.error(now, start.room, code, &message)),
         }
     }
 
     /// Makes at most `budget` events of what is due; returns when the next is, which is in the past if the budget was
     /// used up.
-    pub fn poll(&mut self, now: Monotonic, budget: usize, out: &mut Vec<ServiceEvent>) -> Monotonic {
+    pub fn poll(&mut self, now: WallMillis, budget: usize, out: &mut Vec<ServiceEvent>) -> WallMillis {
         let mut left = budget;
         while let Some(first) = self.due.first_entry() {
             let at = first.key().0;
@@ -100,17 +136,21 @@ impl Battles {
                 self.schedule(at, room);
             } else {
                 self.by_room.remove(&room);
+                self.changed.insert(room);
             }
         }
-        Monotonic::NEVER
+        NEVER
     }
 
-    fn schedule(&mut self, at: Monotonic, room: Arc<str>) {
+    fn schedule(&mut self, at: WallMillis, room: Arc<str>) {
         self.turn += 1;
-        self.due.insert((at, self.turn), room);
+        let turn = (at, self.turn);
+        self.by_room.get_mut(&room).expect("what is scheduled is a battle that runs").turn = turn;
+        self.changed.insert(Arc::clone(&room));
+        self.due.insert(turn, room);
     }
 
-    fn admit(&self, start: &Start<'_>) -> Result<(Arc<str>, u64, Duration), (ErrorCode, String)> {
+    fn admit(&self, start: &Start<'_>) -> Result<(Arc<str>, u64, u64), (ErrorCode, String)> {
         let bad = |text: String| (ErrorCode::BadRequest, text);
         let room = start.room.filter(|room| is_room_id(room)).ok_or_else(|| {
             bad(format!("room_id is {}; name a room with 1–64 of A-Z a-z 0-9 . _ -", shown(start.room)))
@@ -126,13 +166,13 @@ impl Battles {
             let text = format!("{} battles run, the most there may be; try again when one has ended", limits::BATTLES);
             return Err((ErrorCode::Unavailable, text));
         }
-        Ok((room.into(), events, Duration::from_millis(interval_ms)))
+        Ok((room.into(), events, interval_ms))
     }
 }
 
 impl Battle {
     /// Makes at most `budget` events of those that are due; returns whether more will follow.
-    fn run(&mut self, room: &Arc<str>, now: Monotonic, budget: usize, out: &mut Vec<ServiceEvent>) -> bool {
+    fn run(&mut self, room: &Arc<str>, now: WallMillis, budget: usize, out: &mut Vec<ServiceEvent>) -> bool {
         for _ in 0..budget {
             if self.due > now {
                 break;
@@ -145,7 +185,7 @@ impl Battle {
             self.next += 1;
             // The end is due with the last event.
             if self.next <= self.events {
-                self.due += self.interval;
+                self.due.0 = self.due.0.saturating_add(self.interval_ms);
             }
         }
         true
@@ -165,7 +205,7 @@ impl Battle {
 
     fn event(&self, room: &Arc<str>, event_type: &'static str, name: &[u8], payload: String) -> ServiceEvent {
         let (id, target) = (EventId::v5(&self.command.0, &[name]), Scope::Room(room.clone()));
-        ServiceEvent { id, event_type, target, key: (**room).into(), payload }
+        ServiceEvent { id, event_type, at: self.due, target, key: (**room).into(), payload }
     }
 }
 
@@ -180,6 +220,8 @@ fn shown(value: Option<&str>) -> String {
     value.map_or_else(|| "missing".to_owned(), |text| text.chars().take(64).collect())
 }
 
+/// Whose records these are in the store.
+pub const SERVICE: &str = "battle";
 /// Events one battle may have before the next one's turn.
 const BURST: usize = 64;
 
@@ -195,8 +237,8 @@ mod tests {
         Start { sender, room: Some(room), events: Some(events), interval_ms: Some(interval_ms) }
     }
 
-    fn at(ms: u64) -> Monotonic {
-        Monotonic::ZERO + Duration::from_millis(ms)
+    fn at(ms: u64) -> WallMillis {
+        WallMillis(ms)
     }
 
     fn number(event: &ServiceEvent) -> Option<u64> {
@@ -211,7 +253,7 @@ mod tests {
         assert_eq!(battles.poll(at(5), 10, &mut out), at(105));
         assert_eq!(battles.poll(at(104), 10, &mut out), at(105));
         assert_eq!(out.len(), 1);
-        assert_eq!(battles.poll(at(206), 10, &mut out), Monotonic::NEVER);
+        assert_eq!(battles.poll(at(206), 10, &mut out), NEVER);
         let id = EventId::v5(&[1; 16], &[b"battle"]);
         let payloads: Vec<_> = out.iter().map(|event| (event.event_type, event.payload.clone())).collect();
         let timeline = |n| {

@@ -10,18 +10,26 @@ use crate::close::CloseReason;
 use crate::id::Scope;
 use crate::message::{ErrorCode, Introduction, LostReason, StreamStart};
 use crate::protocol::frames::{json, write};
-use crate::protocol::gateway;
+use crate::protocol::{gateway, rooms};
 
 impl Connection {
     /// An error; `correlation` is the client's number, or a ticket, which is used up.
     pub(super) fn error(&mut self, cx: &mut Cx<'_>, code: ErrorCode, correlation: u64, text: &str) {
         match self.dialect {
-            Dialect::Gateway => {
+            Dialect::Gateway | Dialect::Rooms => {
                 let id = self.take_ticket(correlation).and_then(|ticket| ticket.correlation_id);
-                self.answer(cx, |out| gateway::write::error(out, code, text, id.as_deref()));
+                self.text_error(cx, code, text, id.as_deref());
             }
             Dialect::Frames | Dialect::Echo => self.answer(cx, |out| write::error(out, code, correlation, text)),
         }
+    }
+
+    /// An error in a dialect of JSON, to be known by the client's correlation id.
+    pub(super) fn text_error(&mut self, cx: &mut Cx<'_>, code: ErrorCode, text: &str, correlation_id: Option<&str>) {
+        if self.dialect == Dialect::Rooms {
+            return self.answer(cx, |out| rooms::write::error(out, code, text, correlation_id));
+        }
+        self.answer(cx, |out| gateway::write::error(out, code, text, correlation_id));
     }
 
     /// A publish or a command was accepted or refused.
@@ -42,6 +50,8 @@ impl Connection {
                     self.answer(cx, |out| gateway::write::ack(out, &id));
                 }
             }
+            // In dialect B the event is the answer.
+            Ok(()) if self.dialect == Dialect::Rooms => _ = self.take_ticket(correlation),
             Ok(()) => self.answer(cx, |out| write::ack(out, correlation)),
         }
     }
@@ -68,7 +78,8 @@ impl Connection {
     ) {
         let introductions = streams.iter().map(|start| &*start.introduction);
         match (self.dialect, scope) {
-            (Dialect::Gateway, _) if streams.is_empty() => {}
+            (Dialect::Gateway | Dialect::Rooms, _) if streams.is_empty() => {}
+            (Dialect::Rooms, _) => self.answer(cx, |out| rooms::write::position(out, introductions)),
             (Dialect::Gateway, _) => self.answer(cx, |out| gateway::write::position(out, introductions, lost)),
             (_, Scope::Room(room)) => self.answer(cx, |out| write::joined(out, correlation, room, introductions, lost)),
             (_, Scope::User(_) | Scope::Session(_) | Scope::Everyone) => {
@@ -111,7 +122,8 @@ impl Connection {
                 };
                 gateway::write::authenticated(&mut frame, &answer);
             }
-            Dialect::Frames | Dialect::Echo => {
+            // B's first message is its `state`, which is not written here.
+            Dialect::Frames | Dialect::Rooms | Dialect::Echo => {
                 let welcome = json::Welcome {
                     connection_id: &cx.settings.connection_id(cx.me).to_string(),
                     session_id: &session.id.to_string(),
@@ -134,11 +146,12 @@ impl Connection {
     fn position(&mut self, cx: &mut Cx<'_>, introduction: &Introduction) {
         match self.dialect {
             Dialect::Gateway => self.answer(cx, |out| gateway::write::position(out, [introduction], None)),
+            Dialect::Rooms => self.answer(cx, |out| rooms::write::position(out, [introduction])),
             Dialect::Frames | Dialect::Echo => self.answer(cx, |out| write::position(out, introduction)),
         }
     }
 
-    fn take_ticket(&mut self, number: u64) -> Option<Ticket> {
+    pub(super) fn take_ticket(&mut self, number: u64) -> Option<Ticket> {
         let Phase::Open(session) = &mut self.phase else { return None };
         let tickets = &mut session.seldom.as_mut()?.tickets;
         let at = tickets.iter().position(|ticket| ticket.number == number)?;
@@ -164,14 +177,9 @@ impl super::authenticate::Joining {
         self.step == JoinStep::Service
     }
 
-    /// Whether the home of the room is asked.
-    pub(super) fn at_home(&self) -> bool {
-        matches!(self.step, JoinStep::Home { .. } | JoinStep::Admitted)
-    }
-
-    /// Whether it is a client's JOIN that nobody has let in.
-    pub(super) fn is_asked(&self) -> bool {
-        matches!(self.step, JoinStep::Home { .. } | JoinStep::Service)
+    /// Whether its home's answer comes to nothing.
+    pub(super) fn is_undone(&self) -> bool {
+        self.step == JoinStep::Undone
     }
 }
 

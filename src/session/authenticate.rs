@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::answers::{Welcome, refusal_text};
 use super::connection::{Connection, Phase, closes_at};
 use super::frames::room_name;
+use super::lookups::RoomLook;
 use super::{Cx, Output};
 use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
 use crate::close::CloseReason;
-use crate::id::{Scope, SessionId, StreamHandle, TokenHash};
+use crate::id::{RoomCode, Scope, SessionId, StreamHandle, TokenHash};
 use crate::limits;
 use crate::message::{
     ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom,
@@ -16,6 +17,8 @@ use crate::message::{
 };
 use crate::packed::Packed;
 use crate::protocol::frames::json;
+use crate::protocol::gateway;
+use crate::protocol::rooms::Op;
 use crate::protocol::routes::RowId;
 use crate::time::Monotonic;
 
@@ -47,8 +50,12 @@ pub struct Seldom {
     pub last_ticket: u64,
     /// Numbers of JOINs that were passed on and that the bus has not answered for; a service may be faster.
     pub passed_on: Packed<u64>,
+    /// Questions about rooms' members; presence is looking for the first.
+    pub looks: Vec<RoomLook>,
     /// A token that is to take the place of the session's.
     pub refresh: Option<Box<Refresh>>,
+    /// Questions of dialect B that presence has not answered, in order.
+    pub asked: Vec<Asked>,
     /// When messages came that could not be read.
     pub faults: Vec<Monotonic>,
     /// Allowance of JOIN and LEAVE.
@@ -60,6 +67,12 @@ pub struct Seldom {
 /// See [`Seldom::refresh`].
 pub struct Refresh {
     pub token: Box<str>,
+    pub correlation_id: Option<Box<str>>,
+}
+
+/// See [`Seldom::asked`].
+pub struct Asked {
+    pub op: Op,
     pub correlation_id: Option<Box<str>>,
 }
 
@@ -81,8 +94,8 @@ pub enum JoinStep {
     Service,
     /// The home's answer, behind a backend's admission.
     Admitted,
-    /// The home's answer, which is declined: a backend decided otherwise. Another join may be under way behind it.
-    Cancelled,
+    /// The home's answer, which is declined: an event let the session in anew, or took it out.
+    Undone,
 }
 
 /// What an answer to a command of dialect A will be known by.
@@ -108,27 +121,43 @@ pub enum Pending {
     Looking { hello: Hello, claims: Option<Claims>, token: Box<str>, attempts: u8, kicked: Vec<Arc<str>> },
     /// Presence keeps the new session.
     Opening { session: Box<Session>, token: ResumeToken, expired: bool },
-    /// The homes say where the session's streams go on.
+    /// Presence gives the session of a hub's player; this one if it is new.
+    Attaching { session: Box<Session>, visit: Visit },
+    /// The homes say where the session's streams go on; of a hub, presence then says who is there.
     Resuming(Box<Resuming>),
+}
+
+/// A hub that a player connects to.
+pub struct Visit {
+    pub room: Arc<str>,
+    pub code: RoomCode,
+    pub max_players: u32,
+    /// Epoch and offset that the room's stream goes on from.
+    pub position: Option<(u64, u64)>,
 }
 
 /// A resume whose homes have not all answered.
 pub struct Resuming {
-    session: Box<Session>,
-    token: Box<str>,
-    last_close: Option<CloseReason>,
+    pub session: Box<Session>,
+    pub token: Box<str>,
+    pub last_close: Option<CloseReason>,
     /// The scopes that were asked for.
-    scopes: Vec<Scope>,
+    pub scopes: Vec<Scope>,
     /// Those of them that a backend let the session into.
-    admitted: Vec<Scope>,
-    answers: Vec<Joined>,
+    pub admitted: Vec<Scope>,
+    pub answers: Vec<Joined>,
+    /// Dialect B: the hub.
+    pub visit: Option<Box<Visit>>,
 }
 
 /// A HELLO, read.
+#[derive(Default)]
 pub struct Hello {
     pub token: Option<Box<str>>,
     pub resume: Option<Box<str>>,
     pub positions: Vec<Position>,
+    /// Dialect A's, for the error.
+    pub correlation_id: Option<Box<str>>,
 }
 
 impl Pending {
@@ -147,7 +176,7 @@ impl Pending {
     pub fn abandon(&mut self, cx: &mut Cx<'_>) -> Option<SessionId> {
         match self {
             Self::Verifying { .. } | Self::Looking { .. } => None,
-            Self::Opening { session, .. } => Some(session.id),
+            Self::Opening { session, .. } | Self::Attaching { session, .. } => Some(session.id),
             Self::Resuming(resuming) => {
                 for answer in resuming.answers.drain(..) {
                     cx.out.push(Output::Decline { scope: answer.scope });
@@ -168,7 +197,7 @@ impl Connection {
         };
         let window = hello.delta_window;
         let (token, resume) = (hello.token.map(Box::from), hello.resume.map(Box::from));
-        self.begin(cx, Hello { token, resume, positions: hello.positions }, window);
+        self.begin(cx, Hello { token, resume, positions: hello.positions, correlation_id: None }, window);
     }
 
     /// Begins to authenticate, in whatever dialect it was asked for.
@@ -184,7 +213,7 @@ impl Connection {
         } else if hello.resume.is_some() {
             self.look_up(cx, hello, None, attempts);
         } else {
-            self.auth_failed(cx, attempts, "a token is needed, or a resume token");
+            self.auth_failed(cx, &hello, attempts, "a token is needed, or a resume token");
         }
     }
 
@@ -202,7 +231,7 @@ impl Connection {
         };
         let token = hello.token.as_deref().unwrap_or_default();
         match cx.settings.verifier.verify(token, cx.wall) {
-            Err(error) => self.auth_failed(cx, attempts, &error.to_string()),
+            Err(error) => self.auth_failed(cx, &hello, attempts, &error.to_string()),
             Ok(claims) if hello.resume.is_some() => self.look_up(cx, hello, Some(claims), attempts),
             Ok(claims) => self.open(cx, claims, false),
         }
@@ -216,15 +245,15 @@ impl Connection {
                     Phase::Busy(Box::new(Pending::Looking { hello, claims, token, attempts, kicked: Vec::new() }));
                 self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, token: hash });
             }
-            None => self.not_found(cx, claims, attempts),
+            None => self.not_found(cx, &hello, claims, attempts),
         }
     }
 
     /// Presence has no session under the resume token.
-    fn not_found(&mut self, cx: &mut Cx<'_>, claims: Option<Claims>, attempts: u8) {
+    fn not_found(&mut self, cx: &mut Cx<'_>, hello: &Hello, claims: Option<Claims>, attempts: u8) {
         match claims {
             Some(claims) => self.open(cx, claims, true),
-            None => self.auth_failed(cx, attempts, "the session has expired; send a token"),
+            None => self.auth_failed(cx, hello, attempts, "the session has expired; send a token"),
         }
     }
 
@@ -251,7 +280,8 @@ impl Connection {
     /// An answer of the presence peer.
     pub fn presence(&mut self, cx: &mut Cx<'_>, reply: PresenceReply) {
         if let PresenceReply::Stop { session, .. } = reply {
-            let waits = matches!(&self.phase, Phase::Busy(pending) if matches!(**pending, Pending::Looking { .. }));
+            let waits = |pending: &Pending| matches!(pending, Pending::Looking { .. } | Pending::Attaching { .. });
+            let waits = matches!(&self.phase, Phase::Busy(pending) if waits(pending));
             if waits || self.session_id() == Some(session) {
                 self.close(cx, CloseReason::Replaced);
             } else {
@@ -259,6 +289,13 @@ impl Connection {
             }
             return;
         }
+        let reply = match reply {
+            PresenceReply::Members { members, next, .. } => return self.members_found(cx, members, next),
+            PresenceReply::Enrolled { outcome, .. } => return self.enrolled(cx, outcome),
+            PresenceReply::Hub { hub, .. } => return self.hub_found(cx, hub),
+            PresenceReply::HubState { state, .. } if self.is_open() => return self.hub_answer(cx, &state),
+            reply => reply,
+        };
         let pending = match std::mem::replace(&mut self.phase, Phase::hello(0)) {
             Phase::Busy(pending) => *pending,
             other => {
@@ -274,8 +311,8 @@ impl Connection {
                 session.roles = roles;
                 self.opened(cx, session, &token, expired);
             }
-            (Pending::Looking { claims, attempts, .. }, PresenceReply::Expired { .. }) => {
-                self.not_found(cx, claims, attempts);
+            (Pending::Looking { hello, claims, attempts, .. }, PresenceReply::Expired { .. }) => {
+                self.not_found(cx, &hello, claims, attempts);
             }
             (Pending::Looking { kicked, .. }, PresenceReply::Resumed { record, .. })
                 if kicked.contains(&record.user) =>
@@ -284,6 +321,15 @@ impl Connection {
             }
             (Pending::Looking { hello, claims, token, attempts, .. }, PresenceReply::Resumed { record, .. }) => {
                 self.resumed(cx, *record, &hello, claims, token, attempts);
+            }
+            (
+                Pending::Attaching { session, visit },
+                reply @ (PresenceReply::Opened { .. } | PresenceReply::Resumed { .. } | PresenceReply::Expired { .. }),
+            ) => self.attached(cx, session, visit, reply),
+            (Pending::Resuming(mut resuming), PresenceReply::HubState { state, .. }) if resuming.visit.is_some() => {
+                if let Some(visit) = resuming.visit.take() {
+                    self.enter_hub(cx, *resuming, &visit, &state);
+                }
             }
             (pending, _) => self.phase = Phase::Busy(Box::new(pending)),
         }
@@ -332,10 +378,13 @@ impl Connection {
         };
         if let Some(text) = refused {
             self.disown(cx, record.session);
-            return self.auth_failed(cx, attempts, text);
+            return self.auth_failed(cx, hello, attempts, text);
         }
-        if let Some(claims) = claims {
+        let renews = |claims: &Claims| claims.roles != record.roles || claims.expires_at != record.expires_at;
+        if let Some(claims) = claims.filter(renews) {
             (record.roles, record.expires_at) = (claims.roles, claims.expires_at);
+            let (session, roles, expires_at) = (record.session, Arc::clone(&record.roles), record.expires_at);
+            self.ask_presence(cx, PresenceRequest::Refreshed { session, roles, expires_at });
         }
         let session = Box::new(Session::new(cx, record.session, &record));
         self.identify(cx, &session);
@@ -366,6 +415,7 @@ impl Connection {
             answers: Vec::with_capacity(asked.len()),
             scopes: asked,
             admitted: asked_admitted,
+            visit: None,
         };
         self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
     }
@@ -377,7 +427,10 @@ impl Connection {
                 if let Pending::Resuming(resuming) = &mut **pending {
                     resuming.answers.push(joined);
                     if resuming.answers.len() == resuming.scopes.len() {
-                        self.finish_resume(cx);
+                        match resuming.visit.as_deref().map(|visit| visit.room.clone()) {
+                            Some(room) => self.ask_state(cx, room),
+                            None => self.finish_resume(cx),
+                        }
                     }
                 } else {
                     cx.out.push(Output::Decline { scope: joined.scope });
@@ -444,7 +497,7 @@ impl Connection {
         let room = matches!(scope, Scope::Room(_));
         let again = session.rooms.iter().any(|seat| seat.scope == scope);
         match (joined.outcome, asked) {
-            (_, Some(Joining { step: JoinStep::Cancelled, .. })) => cx.out.push(Output::Decline { scope }),
+            (_, Some(Joining { step: JoinStep::Undone, .. })) => cx.out.push(Output::Decline { scope }),
             (Ok(mut streams), asked) if !room || asked.is_some() => {
                 let correlation = asked.as_ref().map_or(0, |asked| asked.correlation);
                 let admitted = asked.is_some_and(|asked| asked.step == JoinStep::Admitted);
@@ -474,15 +527,18 @@ impl Connection {
         }
     }
 
-    fn auth_failed(&mut self, cx: &mut Cx<'_>, attempts: u8, text: &str) {
+    fn auth_failed(&mut self, cx: &mut Cx<'_>, hello: &Hello, attempts: u8, text: &str) {
         self.phase = Phase::hello(attempts + 1);
-        self.error(cx, ErrorCode::AuthFailed, 0, text);
+        match hello.correlation_id.as_deref() {
+            Some(id) => self.answer(cx, |out| gateway::write::error(out, ErrorCode::AuthFailed, text, Some(id))),
+            None => self.error(cx, ErrorCode::AuthFailed, 0, text),
+        }
         if attempts + 1 >= limits::AUTHENTICATION_ATTEMPTS {
             self.close(cx, CloseReason::Unauthorized);
         }
     }
 
-    fn identify(&mut self, cx: &mut Cx<'_>, session: &Session) {
+    pub(super) fn identify(&mut self, cx: &mut Cx<'_>, session: &Session) {
         let user = Arc::clone(&session.user);
         cx.out.push(Output::Identify { user, session: session.id, publisher: session.publisher });
     }
@@ -497,7 +553,7 @@ impl Connection {
             Phase::Busy(pending) => match &**pending {
                 Pending::Opening { session, .. } => Some(session.id),
                 Pending::Resuming(resuming) => Some(resuming.session.id),
-                Pending::Verifying { .. } | Pending::Looking { .. } => None,
+                Pending::Verifying { .. } | Pending::Looking { .. } | Pending::Attaching { .. } => None,
             },
             _ => None,
         }
@@ -505,7 +561,7 @@ impl Connection {
 }
 
 impl Session {
-    fn new(cx: &Cx<'_>, id: SessionId, record: &SessionRecord) -> Self {
+    pub(super) fn new(cx: &Cx<'_>, id: SessionId, record: &SessionRecord) -> Self {
         Self {
             id,
             user: Arc::clone(&record.user),
@@ -533,7 +589,7 @@ impl Session {
         }
     }
 
-    fn own_scopes(&self) -> [Scope; 3] {
+    pub(super) fn own_scopes(&self) -> [Scope; 3] {
         [Scope::User(Arc::clone(&self.user)), Scope::Session(self.id), Scope::Everyone]
     }
 }
@@ -546,7 +602,7 @@ impl Session {
 }
 
 impl RoomSeat {
-    fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
+    pub(super) fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
         let relay = streams.iter().find(|start| start.introduction.position.stream.starts_with("relay/"));
         let relay = relay.map_or(StreamHandle::NONE, |start| start.introduction.handle);
         let handles = streams.iter().map(|start| start.introduction.handle);
@@ -594,7 +650,7 @@ fn heads(streams: &[StreamStart]) -> Vec<Position> {
     streams.iter().map(|start| start.introduction.position.clone()).collect()
 }
 
-fn random_bytes(cx: &mut Cx<'_>) -> [u8; 16] {
+pub(super) fn random_bytes(cx: &mut Cx<'_>) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&(cx.random)().to_be_bytes());
     bytes[8..].copy_from_slice(&(cx.random)().to_be_bytes());

@@ -29,8 +29,10 @@ pub(super) struct Sent<'a> {
     pub correlation_id: Option<&'a str>,
     /// What the bus's answer is known by; 0 = nobody waits for one.
     pub ticket: u64,
-    /// What the client sent.
+    /// The client's fields.
     pub body: &'a [u8],
+    /// What the client sent, as a whole: with the correlation id it names the command.
+    pub named_by: &'a [u8],
 }
 
 impl Connection {
@@ -44,7 +46,7 @@ impl Connection {
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, sent: Sent<'_>) -> Result<Append, (ErrorCode, String)> {
-        let Sent { row, route, event_type, room_id, key, correlation_id, ticket, body } = sent;
+        let Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by } = sent;
         let (Destination::Topic(topic), Phase::Open(session)) = (&route.destination, &mut self.phase) else {
             return Err((ErrorCode::UnknownType, format!("type: {event_type} is not for backends")));
         };
@@ -53,7 +55,7 @@ impl Connection {
             return Err((ErrorCode::RateLimited, format!("{}: at most {}", route.pattern, route.rate)));
         }
         let event_id = match correlation_id {
-            Some(correlation) => command_id(session.id, correlation, body),
+            Some(correlation) => command_id(session.id, correlation, named_by),
             None => EventId::v7(cx.wall, cx.entropy()),
         };
         let command = ClientCommand {
@@ -98,7 +100,8 @@ impl Connection {
         let key = session.user.as_bytes().into();
         let number = (correlation != 0).then(|| correlation.to_string());
         let (correlation_id, ticket) = (number.as_deref(), correlation);
-        let sent = Sent { row, route, event_type: JOIN_ROOM, room_id: None, key, correlation_id, ticket, body: &body };
+        let (event_type, body) = (JOIN_ROOM, &*body);
+        let sent = Sent { row, route, event_type, room_id: None, key, correlation_id, ticket, body, named_by: body };
         match self.append(cx, sent) {
             Ok(append) => {
                 cx.out.push(Output::Request(cx.settings.bus, Request::Append(Box::new(append))));
@@ -114,7 +117,7 @@ impl Connection {
 }
 
 impl Session {
-    fn may(&self, route: &CommandRoute) -> Result<(), (ErrorCode, String)> {
+    pub(super) fn may(&self, route: &CommandRoute) -> Result<(), (ErrorCode, String)> {
         match &route.require {
             Require::Role(role) if !self.roles.contains(role) => {
                 Err((ErrorCode::Forbidden, format!("{} needs the role {role}", route.pattern)))

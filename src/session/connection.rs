@@ -1,8 +1,10 @@
 //! The connection: phases, input with pauses, queue, timers, close.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::authenticate::{Pending, Session};
+use super::lobby::Asking;
 use super::{Cx, Output, Settings};
 use crate::class::Class;
 use crate::close::CloseReason;
@@ -10,11 +12,11 @@ use crate::delivery::{Context, EncodeSkipped, Pool, Verdict, WriteQueue};
 use crate::frame::{Form, Handles, Run};
 use crate::id::{ConnAddr, NodeId, StreamHandle};
 use crate::limits;
-use crate::message::{Page, PageNext, PresenceRequest, Pull, Request};
+use crate::message::{ConnectionInfo, Page, PageNext, PresenceRequest, Pull, Request};
 use crate::packed::Packed;
 use crate::protocol::Forms;
 use crate::protocol::frames::write;
-use crate::protocol::gateway;
+use crate::protocol::{gateway, rooms};
 use crate::stats::{Ledger, ShardStats};
 use crate::streams::Cursor;
 use crate::time::Monotonic;
@@ -27,6 +29,8 @@ pub enum Dialect {
     Frames,
     /// Gateway JSON, `/ws`.
     Gateway,
+    /// Room hub JSON, `/ws/rooms/{code}`.
+    Rooms,
     /// `/echo`, dev mode.
     Echo,
 }
@@ -84,6 +88,8 @@ impl Stash {
 pub(super) enum Phase {
     /// Reading the upgrade request.
     Handshake,
+    /// Presence is asked before it is answered.
+    Asking(Box<Asking>),
     /// Upgraded; `attempts` HELLOs failed.
     Hello { attempts: u8, prepared: Option<Box<Prepared>> },
     /// A HELLO is being verified, looked up or resumed; input waits in the stash.
@@ -192,7 +198,7 @@ impl Connection {
     pub fn lost(&mut self, cx: &mut Cx<'_>) {
         let reason = match &self.phase {
             Phase::Closing(closing) => closing.reason,
-            Phase::Handshake => CloseReason::HandshakeTimeout,
+            Phase::Handshake | Phase::Asking(_) => CloseReason::HandshakeTimeout,
             _ => CloseReason::ConnectionLost,
         };
         if !self.is_closing() {
@@ -213,7 +219,7 @@ impl Connection {
         if self.is_closing() {
             return;
         }
-        let upgraded = !matches!(self.phase, Phase::Handshake);
+        let upgraded = !matches!(self.phase, Phase::Handshake | Phase::Asking(_));
         self.detach(cx, reason);
         cx.stats.closes_total[reason as usize].add(1);
         let frame = (upgraded && reason.code() != 0).then(|| {
@@ -262,10 +268,10 @@ impl Connection {
         match &self.phase {
             Phase::Closing(closing) if closing.until <= now => self.lost(cx),
             Phase::Closing { .. } => {}
-            Phase::Handshake if self.began_at + clocks.handshake <= now => {
+            Phase::Handshake | Phase::Asking(_) if self.began_at + clocks.handshake <= now => {
                 self.close(cx, CloseReason::HandshakeTimeout);
             }
-            Phase::Handshake => {}
+            Phase::Handshake | Phase::Asking(_) => {}
             Phase::Hello { .. } | Phase::Busy(_) if self.began_at + clocks.authentication <= now => {
                 self.close(cx, CloseReason::AuthenticationTimeout);
             }
@@ -301,7 +307,7 @@ impl Connection {
     pub fn next_deadline(&self, settings: &Settings) -> Monotonic {
         let clocks = &settings.clocks;
         match &self.phase {
-            Phase::Handshake => self.began_at + clocks.handshake,
+            Phase::Handshake | Phase::Asking(_) => self.began_at + clocks.handshake,
             Phase::Hello { .. } | Phase::Busy(_) => self.began_at + clocks.authentication,
             Phase::Closing(closing) => closing.until,
             Phase::Open(_) | Phase::Echo => {
@@ -363,7 +369,9 @@ impl Connection {
             Some(Pause { held: Some(_), target: Some(node), .. }) => may_request(*node),
             Some(Pause { held: Some(_), .. }) => (0..=settings.shards).all(|node| may_request(NodeId(node))),
             Some(_) => self.queue.answers_drained(&settings.queue),
-            None => !self.stash.is_empty() && !matches!(self.phase, Phase::Busy(_) | Phase::Handshake),
+            None => {
+                !self.stash.is_empty() && !matches!(self.phase, Phase::Busy(_) | Phase::Asking(_) | Phase::Handshake)
+            }
         };
         let (frames, bytes) = self.page_room(settings);
         let home = |cursor: &Cursor| cursor.stream().home(settings.shards);
@@ -424,7 +432,7 @@ impl Connection {
     /// Whether it is on its way to a session, so that it counts against its client's address.
     #[must_use]
     pub fn is_newcomer(&self) -> bool {
-        matches!(self.phase, Phase::Handshake | Phase::Hello { .. } | Phase::Busy(_))
+        matches!(self.phase, Phase::Handshake | Phase::Asking(_) | Phase::Hello { .. } | Phase::Busy(_))
     }
 
     /// What it is doing, for messages of tests and simulations.
@@ -432,6 +440,33 @@ impl Connection {
     pub fn describe(&self) -> String {
         let (reading, pause) = (self.wants_reads(), self.pause.is_some());
         format!("cursors {:?}, reading {reading}, paused {pause}, stash {}", self.cursors, self.stash.len())
+    }
+
+    /// What operators see of it.
+    #[must_use]
+    pub fn info(&self, addr: ConnAddr, now: Monotonic) -> ConnectionInfo {
+        let session = match &self.phase {
+            Phase::Open(session) => Some(session),
+            _ => None,
+        };
+        ConnectionInfo {
+            addr,
+            dialect: match (&self.phase, self.dialect) {
+                (Phase::Handshake | Phase::Asking(_), _) => "handshake",
+                (_, Dialect::Frames) => "frames",
+                (_, Dialect::Gateway) => "gateway",
+                (_, Dialect::Rooms) => "rooms",
+                (_, Dialect::Echo) => "echo",
+            },
+            session: session.map(|session| session.id),
+            user: session.map(|session| Arc::clone(&session.user)),
+            rooms: session.map_or(0, |session| session.rooms.len()),
+            queued_bytes: self.queue.pending_bytes(),
+            queued_reliable: self.queue.pending(Class::Reliable),
+            queued_deltas: self.queue.pending(Class::Delta),
+            slow: self.queue.is_slow(),
+            silence: now.since(self.last_input),
+        }
     }
 
     /// What the client speaks.
@@ -446,7 +481,14 @@ impl Connection {
         match self.dialect {
             Dialect::Frames | Dialect::Echo => Form::Frames,
             Dialect::Gateway => Form::Gateway,
+            Dialect::Rooms => Form::Rooms,
         }
+    }
+
+    /// Whether answers of homes are parked, so that a stream that appears meanwhile is added to them.
+    #[must_use]
+    pub fn is_resuming(&self) -> bool {
+        matches!(&self.phase, Phase::Busy(pending) if matches!(**pending, Pending::Resuming(_)))
     }
 
     /// Whether a session is attached.
@@ -497,13 +539,13 @@ impl Connection {
         let Some(at) = self.cursors.iter().position(|cursor| cursor.stream() == stream) else { return false };
         let live = self.cursors[at].advance(&page);
         for run in page.runs {
-            if !self.is_open() {
+            // A frame of the run before may have taken the session out of the room.
+            if !self.is_open() || !self.cursors.iter().any(|cursor| cursor.stream() == stream) {
                 return false;
             }
             let forms = Forms { routes: &cx.settings.routes };
             self.deliver_marked(cx, &mut Handles::new(run.batch, &forms), run.from, run.to);
         }
-        // A frame of the page may have taken the session out of the room.
         let at = self.cursors.iter().position(|cursor| cursor.stream() == stream);
         let Some(at) = at.filter(|_| live && self.is_open()) else { return false };
         self.cursors.remove(at);
@@ -583,13 +625,17 @@ impl Connection {
     fn websocket_message(&mut self, cx: &mut Cx<'_>, message: Message<'_>) {
         cx.stats.frames_in_total.add(1);
         match message {
-            Message::Binary(_) if self.dialect == Dialect::Gateway => self.close(cx, CloseReason::UnsupportedData),
+            Message::Binary(_) if matches!(self.dialect, Dialect::Gateway | Dialect::Rooms) => {
+                self.close(cx, CloseReason::UnsupportedData);
+            }
             Message::Binary(payload) => self.data(cx, payload),
             Message::Text(payload) if self.dialect == Dialect::Echo => {
                 let text = std::str::from_utf8(payload).unwrap_or_default();
                 self.answer(cx, |out| websocket::put_text(out, text));
             }
-            Message::Text(payload) if self.dialect == Dialect::Gateway => self.data(cx, payload),
+            Message::Text(payload) if matches!(self.dialect, Dialect::Gateway | Dialect::Rooms) => {
+                self.data(cx, payload)
+            }
             Message::Text(_) => self.close(cx, CloseReason::UnsupportedData),
             Message::Ping(payload) => {
                 let mut pong = Vec::new();
@@ -617,13 +663,14 @@ impl Connection {
     fn message_of_dialect(&mut self, cx: &mut Cx<'_>, payload: &mut [u8]) -> Flow {
         match self.dialect {
             Dialect::Gateway => self.gateway_message(cx, payload),
+            Dialect::Rooms => self.hub_message(cx, payload),
             Dialect::Frames | Dialect::Echo => self.message(cx, payload),
         }
     }
 
     /// Whether input must wait: a HELLO is under way, a message is held, or answers must drain first.
     fn must_wait(&self) -> bool {
-        matches!(self.phase, Phase::Busy(_)) || self.pause.is_some()
+        matches!(self.phase, Phase::Busy(_) | Phase::Asking(_)) || self.pause.is_some()
     }
 
     /// Keeps input that came behind a pause. Beyond its bound it draws on the shard's reserve, unless the pause is the
@@ -631,7 +678,7 @@ impl Connection {
     fn stash(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
         let before = beyond_bound(self.stash.len(), cx.settings);
         let more = beyond_bound(self.stash.len() + bytes.len(), cx.settings) - before;
-        let entitled = !matches!(self.phase, Phase::Busy(_)) && !self.queue.is_blocked();
+        let entitled = !matches!(self.phase, Phase::Busy(_) | Phase::Asking(_)) && !self.queue.is_blocked();
         if more > 0 && !(entitled && more <= *cx.stash_reserve) {
             return self.close(cx, CloseReason::TryAgainLater);
         }
@@ -681,6 +728,7 @@ pub fn queue_context<'a>(
 ) -> Context<'a> {
     let skipped: &dyn EncodeSkipped = match dialect {
         Dialect::Gateway => &SkippedText,
+        Dialect::Rooms => &SkippedRooms,
         Dialect::Frames | Dialect::Echo => &SkippedFrames,
     };
     Context { now, limits: &settings.queue, ledger, pool, skipped, delta_age: &stats.delta_age_ns }
@@ -701,6 +749,15 @@ struct SkippedText;
 impl EncodeSkipped for SkippedText {
     fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
         gateway::write::skipped(out, stream, count);
+    }
+}
+
+/// Dialect B's.
+struct SkippedRooms;
+
+impl EncodeSkipped for SkippedRooms {
+    fn encode_skipped(&self, stream: StreamHandle, count: u64, out: &mut Vec<u8>) {
+        rooms::write::skipped(out, stream, count);
     }
 }
 

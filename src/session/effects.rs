@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::authenticate::{JoinStep, Joining, Session};
+use super::authenticate::{JoinStep, Joining};
 use super::connection::{Connection, Phase};
 use super::{Cx, Output};
 use crate::frame::{Act, Form, Handles, Run, View};
@@ -29,14 +29,14 @@ impl Connection {
     /// Frames `from..to` of a batch, of which some are marked: what this member may not see becomes an advance, what
     /// frames do is done. `from < to <= batch.len()`.
     pub fn deliver_marked(&mut self, cx: &mut Cx<'_>, handles: &mut Handles<'_>, from: u32, to: u32) {
-        let Phase::Open(session) = &self.phase else { return };
-        let user = Arc::clone(&session.user);
-        let marks = handles.batch().marks();
+        // Every member walks over the marks, so nothing is allocated or counted atomically for it.
+        let batch = handles.of(self.form(), View::Whole).clone();
+        let marks = batch.marks();
         let first = marks.partition_point(|mark| mark.index < from);
-        let marks: Vec<_> = marks[first..].iter().take_while(|mark| mark.index < to).cloned().collect();
         let mut at = from;
-        for mark in marks {
-            let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&user));
+        for mark in marks[first..].iter().take_while(|mark| mark.index < to) {
+            let Phase::Open(session) = &self.phase else { return };
+            let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&session.user));
             if hidden && !mutant!(cx, IgnoredAudience) {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
                 if !mutant!(cx, NoAdvance) {
@@ -105,7 +105,8 @@ impl Connection {
         if session.joining.iter().any(admitted) || session.rooms.iter().any(|seat| seat.scope == scope) {
             return;
         }
-        let correlation = session.take_asked(&scope);
+        // A JOIN on its way is answered by this one.
+        let correlation = session.undo_join(&scope).unwrap_or(0);
         if !session.has_room_for_one(cx.settings.rooms_max) {
             let text = format!("room {}: a session has at most {} rooms", act.room, cx.settings.rooms_max);
             return self.error(cx, ErrorCode::Forbidden, correlation, &text);
@@ -118,21 +119,5 @@ impl Connection {
         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry: kept });
         let (admitted, entry) = (true, Some(entry));
         cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });
-    }
-}
-
-impl Session {
-    /// The number of a JOIN of the room that is answered by an admission; 0 = none. What its home says of it comes first
-    /// and no longer counts.
-    fn take_asked(&mut self, scope: &Scope) -> u64 {
-        let Some(at) = self.joining.iter().position(|joining| joining.scope == *scope && joining.is_asked()) else {
-            return 0;
-        };
-        if self.joining[at].at_service() {
-            return self.joining.remove(at).correlation;
-        }
-        let joining = &mut self.joining[at];
-        joining.step = JoinStep::Cancelled;
-        std::mem::take(&mut joining.correlation)
     }
 }

@@ -138,23 +138,22 @@ impl Connection {
         let Phase::Open(session) = &mut self.phase else { return false };
         let id = session.id;
         let Some(at) = session.rooms.iter().position(|seat| seat.scope == *scope) else {
-            if correlation.is_none() {
-                self.cancel_admission(cx, scope);
+            let undone = if correlation.is_none() { session.undo_join(scope) } else { None };
+            let Some(asked) = undone else { return false };
+            if asked != 0 {
+                self.error(cx, ErrorCode::NotInRoom, asked, "room: an event took this session out of it");
             }
-            return false;
+            self.publisher_left(cx, scope);
+            self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
+            return true;
         };
         let seat = session.rooms.remove(at);
-        let publisher = session.publisher;
         self.cursors.retain(|cursor| !seat.has(cursor.stream()));
         for stream in seat.streams() {
             self.with_queue(cx, |queue, context| queue.leave_stream(stream, context));
         }
         let scope = seat.scope;
-        if publisher {
-            let home = scope.home(cx.settings.shards);
-            let scope = scope.clone();
-            cx.out.push(Output::Request(home, Request::PublisherGone { scope, from: cx.me, gone: true }));
-        }
+        self.publisher_left(cx, &scope);
         self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
         if let Some(room) = room_name(&scope) {
             self.left(cx, correlation.unwrap_or(0), room);
@@ -163,16 +162,11 @@ impl Connection {
         true
     }
 
-    /// A backend thought better of an admission whose room has not answered; when it does, that is declined.
-    fn cancel_admission(&mut self, cx: &mut Cx<'_>, scope: &Scope) {
-        let Phase::Open(session) = &mut self.phase else { return };
-        let admitted = |joining: &&mut Joining| joining.scope == *scope && joining.step == JoinStep::Admitted;
-        let Some(joining) = session.joining.iter_mut().find(admitted) else { return };
-        joining.step = JoinStep::Cancelled;
-        let (id, correlation) = (session.id, std::mem::take(&mut joining.correlation));
-        self.ask_presence(cx, PresenceRequest::Left { session: id, scope: scope.clone() });
-        if correlation != 0 {
-            self.error(cx, ErrorCode::NotInRoom, correlation, "room: the session was let in and taken out again");
+    /// Tells the home that this session publishes to the room no longer.
+    fn publisher_left(&mut self, cx: &mut Cx<'_>, scope: &Scope) {
+        if matches!(&self.phase, Phase::Open(session) if session.publisher) {
+            let gone = Request::PublisherGone { scope: scope.clone(), from: cx.me, gone: true };
+            cx.out.push(Output::Request(scope.home(cx.settings.shards), gone));
         }
     }
 
@@ -256,9 +250,9 @@ impl Connection {
         let number = (correlation != 0).then(|| correlation.to_string());
         let key = room.as_deref().unwrap_or(&session.user).as_bytes().into();
         let event_type = &route.pattern;
-        let (correlation_id, body) = (number.as_deref(), payload);
-        let sent =
-            Sent { row, route, event_type, room_id: room.as_deref(), key, correlation_id, ticket: correlation, body };
+        let (correlation_id, ticket, body) = (number.as_deref(), correlation, payload);
+        let room_id = room.as_deref();
+        let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by: body };
         self.send_command(cx, sent);
         Flow::Next
     }
@@ -267,8 +261,10 @@ impl Connection {
     /// nobody sees, so it is closed and may resume (DELIVERY §5).
     pub(super) fn give_up_held(&mut self, cx: &mut Cx<'_>) {
         let Some(mut held) = self.pause.take().and_then(|pause| pause.held) else { return };
-        if self.dialect == Dialect::Gateway {
-            return self.give_up_text(cx, &held);
+        match self.dialect {
+            Dialect::Gateway => return self.give_up_text(cx, &held),
+            Dialect::Rooms => return self.give_up_hub(cx, &held),
+            Dialect::Frames | Dialect::Echo => {}
         }
         match frames::parse(&mut held) {
             Ok(Inbound::Command { correlation, .. } | Inbound::Join { correlation, .. }) => {
@@ -291,8 +287,19 @@ impl Connection {
 impl Session {
     /// Whether the room is asked for, and nothing but time is needed for an answer.
     pub(super) fn is_joining(&self, scope: &Scope) -> bool {
-        let waits = |joining: &Joining| joining.at_home() || joining.at_service() && !self.may_make_way(joining);
+        let waits = |joining: &Joining| !joining.is_undone() && !self.may_make_way(joining);
         self.joining.iter().any(|joining| joining.scope == *scope && waits(joining))
+    }
+
+    /// Ends a join on its way, whose number it returns; `None` if there is none.
+    pub(super) fn undo_join(&mut self, scope: &Scope) -> Option<u64> {
+        let at = self.joining.iter().position(|joining| joining.scope == *scope && !joining.is_undone())?;
+        if self.joining[at].at_service() {
+            return Some(self.joining.remove(at).correlation);
+        }
+        let joining = &mut self.joining[at];
+        joining.step = JoinStep::Undone;
+        Some(std::mem::take(&mut joining.correlation))
     }
 
     /// Whether nothing but the rooms service will say anything more of it.
@@ -310,8 +317,7 @@ impl Session {
 
     /// Whether one more room fits; what a service never answered makes way.
     pub(super) fn has_room_for_one(&mut self, rooms_max: usize) -> bool {
-        let joining = self.joining.iter().filter(|joining| joining.step != JoinStep::Cancelled).count();
-        let taken = self.rooms.len() + joining;
+        let taken = self.rooms.len() + self.joining.iter().filter(|joining| !joining.is_undone()).count();
         if taken >= rooms_max
             && let Some(at) = self.joining.iter().position(|joining| self.may_make_way(joining))
         {

@@ -46,19 +46,21 @@ impl Connection {
                     self.close(cx, CloseReason::BadRequest);
                 }
             }
-            (Inbound::Command(command), _) => {
-                let id = command.correlation_id.as_deref();
-                let text = "send system.authenticate first";
-                self.answer(cx, |out| write::error(out, ErrorCode::NotAuthenticated, text, id));
-            }
-            (Inbound::DeltaAck { .. } | Inbound::Authenticate(_), _) => {}
+            (Inbound::Command(command), _) => self.not_authenticated(cx, command.correlation_id.as_deref()),
+            (Inbound::DeltaAck { .. }, _) => self.not_authenticated(cx, None),
+            (Inbound::Authenticate(_), _) => {}
         }
         Flow::Next
     }
 
+    fn not_authenticated(&mut self, cx: &mut Cx<'_>, correlation_id: Option<&str>) {
+        let text = "send system.authenticate first";
+        self.answer(cx, |out| write::error(out, ErrorCode::NotAuthenticated, text, correlation_id));
+    }
+
     /// What cannot be read is answered; the third within a while is one too many.
-    fn malformed(&mut self, cx: &mut Cx<'_>, text: &str) {
-        self.answer(cx, |out| write::error(out, ErrorCode::BadRequest, text, None));
+    pub(super) fn malformed(&mut self, cx: &mut Cx<'_>, text: &str) {
+        self.text_error(cx, ErrorCode::BadRequest, text, None);
         if self.is_one_fault_too_many(cx) {
             self.close(cx, CloseReason::BadRequest);
         }
@@ -85,6 +87,7 @@ impl Connection {
             token: message.token.map(|token| Box::from(&*token)).or(token),
             resume: message.resume.map(|resume| Box::from(&*resume)).or(resume),
             positions: message.positions,
+            correlation_id: message.correlation_id.map(|id| Box::from(&*id)),
         };
         self.begin(cx, hello, message.delta_window);
     }
@@ -94,6 +97,11 @@ impl Connection {
         let Phase::Open(session) = &mut self.phase else { return };
         let seldom = session.seldom();
         let correlation_id = message.correlation_id.map(|id| Box::from(&*id));
+        // A good token costs the shard a signature's check and presence a record, each time.
+        if !seldom.moves.allow(cx.now, cx.settings.moves) {
+            let text = format!("system.authenticate: at most {}", cx.settings.moves);
+            return self.answer(cx, |out| write::error(out, ErrorCode::RateLimited, &text, correlation_id.as_deref()));
+        }
         match message.token {
             Some(token) if seldom.refresh.is_none() => {
                 seldom.refresh = Some(Box::new(Refresh { token: Box::from(&*token), correlation_id }));
@@ -175,7 +183,8 @@ impl Connection {
                 };
                 let room_id = room.as_ref().filter(|(field, _)| *field == "room_id").map(|(_, room)| &**room);
                 let (event_type, body) = (&*command.event_type, command.body.as_bytes());
-                let sent = Sent { row, route, event_type, room_id, key, correlation_id: id, ticket, body };
+                let (correlation_id, named_by) = (id, body);
+                let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by };
                 self.send_command(cx, sent);
             }
             Destination::Relay => match (routes.relayed(&command.event_type), room) {
@@ -188,7 +197,20 @@ impl Connection {
                 }
                 _ => return refuse(self, cx, ErrorCode::UnknownType, "type: no room to relay it to"),
             },
-            Destination::Gateway => return refuse(self, cx, ErrorCode::UnknownType, "type: not known to the gateway"),
+            Destination::Gateway if !is_question(&command.event_type) => {
+                let text = format!("type: the gateway has no answer to {}", command.event_type);
+                return refuse(self, cx, ErrorCode::UnknownType, &text);
+            }
+            Destination::Gateway => {
+                if let Err((code, text)) = session.may(route) {
+                    return refuse(self, cx, code, &text);
+                }
+                if !session.allows(cx.now, row, route.rate) {
+                    let text = format!("{}: at most {}", route.pattern, route.rate);
+                    return refuse(self, cx, ErrorCode::RateLimited, &text);
+                }
+                return self.look_at_room(cx, command);
+            }
         }
         Flow::Next
     }
@@ -248,9 +270,14 @@ impl Connection {
     }
 }
 
+/// Whether the gateway itself answers commands of this type.
+fn is_question(event_type: &str) -> bool {
+    matches!(event_type, "rooms.command.members" | "rooms.command.history")
+}
+
 impl Session {
     /// A number for the answer to a command; `None` while too many wait.
-    fn ticket(&mut self, correlation_id: Option<&str>) -> Option<u64> {
+    pub(super) fn ticket(&mut self, correlation_id: Option<&str>) -> Option<u64> {
         let seldom = self.seldom();
         if seldom.tickets.len() >= limits::COMMANDS_UNANSWERED {
             return None;

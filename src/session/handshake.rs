@@ -4,11 +4,12 @@
 use super::Cx;
 use super::authenticate::Hello;
 use super::connection::{Connection, Dialect, Phase, Prepared};
+use super::lobby::{Place, Taken};
 use crate::auth;
 use crate::close::CloseReason;
 use crate::limits;
 use crate::protocol::gateway;
-use crate::websocket::{self, Refusal, Request};
+use crate::websocket::{self, Method, Refusal, Request};
 
 /// A token and a resume token.
 type Credentials = (Option<Box<str>>, Option<Box<str>>);
@@ -16,13 +17,9 @@ type Credentials = (Option<Box<str>>, Option<Box<str>>);
 /// What the upgrade request brings: `Authorization: Bearer`, `?token=`, `?resume=`.
 fn credentials(request: &Request<'_>) -> Result<Credentials, Refusal> {
     const LONG: Refusal = Refusal::Malformed("token is longer than 8192 bytes");
-    let bearer = request.authorization.and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-    });
     let query = |name| websocket::query_parameter(request.query, name).map(|value| value.map(|text| text.into_owned()));
-    let token = match bearer {
-        Some(token) => Some(token),
+    let token = match bearer(request) {
+        Some(token) => Some(token.to_owned()),
         None => query("token")?,
     };
     let resume = query("resume")?;
@@ -30,6 +27,12 @@ fn credentials(request: &Request<'_>) -> Result<Credentials, Refusal> {
         return Err(LONG);
     }
     Ok((token.map(Into::into), resume.map(Into::into)))
+}
+
+/// The token of `Authorization: Bearer`.
+pub(super) fn bearer<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let (scheme, token) = request.authorization?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Subprotocol of `/ws/frames`.
@@ -43,8 +46,17 @@ impl Connection {
             Ok(None) => self.stash.put(head),
             Err(refusal) => self.refuse(cx, &refusal.response()),
             Ok(Some(request)) => {
-                let rest = request.consumed;
-                self.upgrade(cx, &request);
+                let mut rest = request.consumed;
+                match Place::of(request.path) {
+                    Some(place) => match self.lobby(cx, place, &request, &head[rest..]) {
+                        Taken::NeedsMore => return self.stash.put(head),
+                        // What stands behind a call's body is nobody's.
+                        Taken::Yes if request.method == Method::Post => rest = head.len(),
+                        Taken::Yes => {}
+                    },
+                    None if matches!(request.method, Method::Get | Method::Head) => self.upgrade(cx, &request),
+                    None => self.refuse(cx, &Refusal::MethodNotAllowed.response()),
+                }
                 if !self.is_closing() && rest < head.len() {
                     let mut rest = head[rest..].to_vec();
                     self.take_in(cx, &mut rest);
@@ -54,14 +66,16 @@ impl Connection {
     }
 
     fn upgrade(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
+        if self.serve_page(cx, request) {
+            return;
+        }
+        if request.head_only() {
+            return self.refuse(cx, &Refusal::MethodNotAllowed.response());
+        }
         let dialect = match request.path {
             "/ws/frames" => Dialect::Frames,
             "/ws" => Dialect::Gateway,
             "/echo" if cx.settings.dev => Dialect::Echo,
-            "/" if cx.settings.dev && !cx.settings.page.is_empty() && request.upgrade.is_none() => {
-                return self
-                    .refuse(cx, &websocket::page_response("text/html; charset=utf-8", cx.settings.page.as_bytes()));
-            }
             _ => return self.refuse(cx, &Refusal::NotFound.response()),
         };
         let Some(upgrade) = &request.upgrade else {
@@ -80,12 +94,12 @@ impl Connection {
                 Ok(credentials) => Some(credentials),
                 Err(refusal) => return self.refuse(cx, &refusal.response()),
             },
-            Dialect::Frames | Dialect::Echo => None,
+            Dialect::Frames | Dialect::Rooms | Dialect::Echo => None,
         };
         self.dialect = dialect;
         self.began_at = cx.now;
         self.phase = match dialect {
-            Dialect::Frames | Dialect::Gateway => Phase::hello(0),
+            Dialect::Frames | Dialect::Gateway | Dialect::Rooms => Phase::hello(0),
             Dialect::Echo => Phase::Echo,
         };
         self.answer(cx, |out| out.extend_from_slice(&response));
@@ -99,7 +113,7 @@ impl Connection {
         let (connection, now, durability) = (cx.settings.connection_id(cx.me), cx.wall, cx.settings.durability);
         self.answer(cx, |out| gateway::write::welcome(out, connection, now, durability));
         if token.is_some() && resume.is_none() {
-            return self.begin(cx, Hello { token, resume, positions: Vec::new() }, None);
+            return self.begin(cx, Hello { token, ..Hello::default() }, None);
         }
         // The positions are in the first message; a token beside it is not needed unless the session's has expired.
         if let Phase::Hello { prepared, .. } = &mut self.phase
@@ -110,7 +124,7 @@ impl Connection {
     }
 
     /// Answers in HTTP and ends the connection.
-    fn refuse(&mut self, cx: &mut Cx<'_>, response: &[u8]) {
+    pub(super) fn refuse(&mut self, cx: &mut Cx<'_>, response: &[u8]) {
         cx.stats.refused_total.add(1);
         self.answer(cx, |out| out.extend_from_slice(response));
         self.finish(cx, CloseReason::Refused);

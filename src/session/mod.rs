@@ -15,11 +15,16 @@ mod effects;
 mod frames;
 mod gateway;
 mod handshake;
+mod hub;
+mod lobby;
+mod lookups;
+mod page;
 mod settings;
 
 use std::sync::Arc;
 
 pub use connection::{Connection, Dialect, queue_context};
+pub use page::Asset;
 pub use settings::{Clocks, Settings};
 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId};
@@ -43,6 +48,8 @@ pub struct Cx<'a> {
     pub pool: &'a mut crate::delivery::Pool,
     /// The shard's connections that have not authenticated, by address.
     pub newcomers: &'a mut crate::auth::Newcomers,
+    /// Calls of the rooms API, by address.
+    pub visits: &'a mut crate::auth::Visits,
     /// What the shard shows.
     pub stats: &'a ShardStats,
     /// Where dialect A's fields are found; scratch.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Cidr, Verifier};
+use super::Asset;
+use crate::auth::{Cidr, RoomKey, Signer, Verifier};
 use crate::delivery;
 use crate::id::{ConnAddr, ConnectionId, NodeId};
 use crate::limits;
@@ -16,6 +17,12 @@ use crate::time::Rate;
 pub struct Settings {
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
+    /// Signs and checks room tokens.
+    pub room_key: RoomKey,
+    /// The numbering of the topic `rooms.events`.
+    pub rooms_epoch: u64,
+    /// How often one address may call the rooms API.
+    pub rooms_calls: Rate,
     /// The type table.
     pub routes: Arc<Routes>,
     /// Allowed origins beside the same host and localhost.
@@ -26,8 +33,10 @@ pub struct Settings {
     pub newcomers_max: u32,
     /// Echo and demo page are on.
     pub dev: bool,
-    /// The demo page, served at `/` in dev mode.
-    pub page: &'static str,
+    /// The demo page, served in dev mode.
+    pub page: &'static [Asset],
+    /// Makes tokens for guests of the demo page; `None` unless the key was made up for dev mode.
+    pub guests: Option<Signer>,
     /// Name of this gateway in envelopes.
     pub gateway_id: String,
     /// Random per process: makes connection ids unguessable and unique across restarts.
@@ -91,10 +100,6 @@ impl Settings {
     /// The connection's name on the wire.
     #[must_use]
     pub fn connection_id(&self, addr: ConnAddr) -> ConnectionId {
-        let place = u64::from(addr.shard.0) << 56 | u64::from(addr.conn.generation) << 32 | u64::from(addr.conn.slot);
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.nonce.to_be_bytes());
-        bytes[8..].copy_from_slice(&place.to_be_bytes());
-        ConnectionId(bytes)
+        ConnectionId::of(self.nonce, addr)
     }
 }

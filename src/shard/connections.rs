@@ -92,6 +92,13 @@ impl Slots {
         self.slots.iter().filter_map(|slot| slot.connection.as_deref())
     }
 
+    /// [`Slots::connections`] with their keys.
+    pub fn entries(&self) -> impl Iterator<Item = (ConnKey, &Connection)> {
+        let entry = |(index, slot): (usize, &Slot)| ConnKey { slot: index as u32, generation: slot.generation };
+        let live = self.slots.iter().enumerate();
+        live.filter_map(move |(index, slot)| Some((entry((index, slot)), slot.connection.as_deref()?)))
+    }
+
     /// [`Slots::connections`], to call into without a context.
     pub fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())
@@ -129,6 +136,7 @@ impl<D: Driver> Shard<D> {
                 ledger,
                 pool,
                 newcomers,
+                visits,
                 stats,
                 random,
                 json,
@@ -144,6 +152,7 @@ impl<D: Driver> Shard<D> {
                 ledger,
                 pool,
                 newcomers,
+                visits,
                 stats,
                 json,
                 fields,
@@ -171,7 +180,8 @@ impl<D: Driver> Shard<D> {
                 self.members.identify(key.slot, user, session, publisher);
             }
             Output::Join { scope, session, publisher, admitted, entry, resume } => {
-                if resume.is_some() && self.resuming.last() != Some(&key) {
+                let resumes = self.slots.connection(key).is_some_and(Connection::is_resuming);
+                if resumes && self.resuming.last() != Some(&key) {
                     self.resuming.push(key);
                 }
                 self.members.expect_join(&scope);

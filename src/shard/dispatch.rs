@@ -11,7 +11,7 @@ use crate::close::CloseReason;
 use crate::delivery::Verdict;
 use crate::frame::{Batch, Handles, Run, View};
 use crate::id::{ConnAddr, ConnKey, Scope};
-use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Request};
+use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Recall, Recalled, Request};
 use crate::protocol::Forms;
 use crate::protocol::frames::write::FramesEncoder;
 use crate::session::{Connection, Dialect};
@@ -111,6 +111,9 @@ impl<D: Driver> Shard<D> {
             }
             Deliver::Joined(joined) => self.joined(*joined),
             Deliver::Page(page) => self.page(*page),
+            Deliver::Recalled(recalled) => {
+                self.with(recalled.to, |connection, cx| connection.recalled(cx, &recalled));
+            }
             Deliver::Answered { to, correlation, outcome } => {
                 self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
             }
@@ -123,6 +126,7 @@ impl<D: Driver> Shard<D> {
                     self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
                 }
             }
+            Deliver::Api(_) => debug_assert!(false, "a shard asks the API nothing"),
         }
     }
 
@@ -216,7 +220,12 @@ impl<D: Driver> Shard<D> {
         let session = match &reply {
             PresenceReply::Resumed { record, .. } => Some(record.session),
             PresenceReply::Stop { session, .. } => Some(*session),
-            PresenceReply::Opened { .. } | PresenceReply::Expired { .. } => None,
+            PresenceReply::Opened { .. }
+            | PresenceReply::Expired { .. }
+            | PresenceReply::Members { .. }
+            | PresenceReply::Enrolled { .. }
+            | PresenceReply::Hub { .. }
+            | PresenceReply::HubState { .. } => None,
         };
         let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
         if let (None, Some(session)) = (called, session) {
@@ -254,9 +263,12 @@ impl<D: Driver> Shard<D> {
                     tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
                 }
             }
-            Request::Join(_) | Request::Leave { .. } | Request::Pull(_) | Request::PublisherGone { .. } => {
-                self.deferred.push(request);
-            }
+            Request::Join(_)
+            | Request::Leave { .. }
+            | Request::Pull(_)
+            | Request::Recall(_)
+            | Request::PublisherGone { .. } => self.deferred.push(request),
+            Request::Api(request) => self.api(*request),
             Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
         }
     }
@@ -288,7 +300,14 @@ impl<D: Driver> Shard<D> {
                     let page = self.homes.page(&pull);
                     self.port.deliver(pull.from.shard, Deliver::Page(Box::new(page)));
                 }
-                _ => debug_assert!(false, "only joins, leaves and pulls are deferred"),
+                Request::Recall(recall) => {
+                    let runs = self.homes.recall(&recall);
+                    let Recall { from, number, scope, .. } = *recall;
+                    let recalled = Recalled { to: from.conn, number, scope, runs };
+                    self.port.deliver(from.shard, Deliver::Recalled(Box::new(recalled)));
+                }
+                Request::Api(request) => self.history(&request),
+                _ => debug_assert!(false, "what looks at no stream is not deferred"),
             }
         }
         self.deferred = deferred;

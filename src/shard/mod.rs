@@ -7,6 +7,7 @@
 
 pub mod driver;
 
+mod api;
 mod connections;
 mod dispatch;
 mod flush;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::auth::Newcomers;
+use crate::auth::{Newcomers, Visits};
 use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
@@ -72,6 +73,7 @@ pub struct Shard<D: Driver> {
     homes: Homes,
     members: Members,
     newcomers: Newcomers,
+    visits: Visits,
     slots: Slots,
     settings: Latest<Settings>,
     stats: Arc<ShardStats>,
@@ -88,7 +90,7 @@ pub struct Shard<D: Driver> {
     /// Connections whose input waits.
     waiting: Vec<u32>,
     verify: VecDeque<ConnKey>,
-    /// Joins, leaves and pulls of this turn, answered on sealed streams.
+    /// Joins, leaves, pulls and looks at histories of this turn, answered on sealed streams.
     deferred: Vec<Request>,
     batch: SendBatch,
     outputs: Vec<Output>,
@@ -133,6 +135,7 @@ impl<D: Driver> Shard<D> {
                 let settings = &config.settings;
                 Newcomers::new(settings.newcomers_max, settings.trusted_proxies.clone(), config.seed)
             },
+            visits: Visits::new(limits::ROOMS_CALLERS, config.seed),
             slots: Slots::default(),
             pool: Pool::new(config.seed),
             timers: Wheel::new(now, TIMER_GRANULARITY),

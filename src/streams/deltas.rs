@@ -1,6 +1,7 @@
 //! The newest value of each delta key of one stream, in the order of their last change.
 //!
-//! Invariant: `order` and `slots` hold the same keys; sequences ascend along the order; at most `limit` keys.
+//! Invariant: `order` and `slots` hold the same keys; sequences ascend along the order; `bytes` is the sum of what the
+//! slots' buffers take.
 //! A slot's buffer is written again in place, so an update allocates nothing once the key exists.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ pub struct DeltaValues {
     slots: HashMap<u64, Slot, FixedState>,
     order: BTreeMap<u64, u64>,
     sequence: u64,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl DeltaValues {
     /// No value yet; `seed` makes the hash unpredictable for clients.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { slots: HashMap::with_hasher(FixedState::with_seed(seed)), order: BTreeMap::new(), sequence: 0 }
+        Self { slots: HashMap::with_hasher(FixedState::with_seed(seed)), order: BTreeMap::new(), sequence: 0, bytes: 0 }
     }
 
     /// Whether there is no value.
@@ -43,9 +45,8 @@ impl DeltaValues {
         self.slots.is_empty()
     }
 
-    /// Sets a key's newest value: its wire frame and the place it follows. Beyond `limit` keys the one that changed
-    /// longest ago goes.
-    pub fn set(&mut self, now: Monotonic, key: u64, place: u64, wire: &[u8], limit: usize) {
+    /// Sets a key's newest value: its wire frame and the place it follows.
+    pub fn set(&mut self, now: Monotonic, key: u64, place: u64, wire: &[u8]) {
         self.sequence += 1;
         let sequence = self.sequence;
         let slot = self.slots.entry(key).or_insert_with(|| Slot { sequence: 0, place, at: now, bytes: Vec::new() });
@@ -53,13 +54,19 @@ impl DeltaValues {
             self.order.remove(&slot.sequence);
         }
         (slot.sequence, slot.place, slot.at) = (sequence, place, now);
+        self.bytes -= slot.bytes.capacity();
         slot.bytes.clear();
         slot.bytes.extend_from_slice(wire);
+        self.bytes += slot.bytes.capacity();
         self.order.insert(sequence, key);
-        if self.order.len() > limit
-            && let Some((_, oldest)) = self.order.pop_first()
+    }
+
+    /// Removes the values that changed longest ago until the others are at most so many keys and bytes.
+    pub fn bound(&mut self, keys: usize, bytes: usize) {
+        while (self.order.len() > keys || self.bytes > bytes)
+            && let Some((_, &oldest)) = self.order.first_key_value()
         {
-            self.slots.remove(&oldest);
+            self.forget(oldest);
         }
     }
 
@@ -67,17 +74,17 @@ impl DeltaValues {
     pub fn forget(&mut self, key: u64) {
         if let Some(slot) = self.slots.remove(&key) {
             self.order.remove(&slot.sequence);
+            self.bytes -= slot.bytes.capacity();
         }
     }
 
     /// Removes values that have not changed for `age`.
     pub fn trim(&mut self, now: Monotonic, age: Duration) {
-        while let Some((&sequence, &key)) = self.order.first_key_value() {
+        while let Some((_, &key)) = self.order.first_key_value() {
             if self.slots.get(&key).is_some_and(|slot| now.since(slot.at) <= age) {
                 break;
             }
-            self.order.remove(&sequence);
-            self.slots.remove(&key);
+            self.forget(key);
         }
         if self.slots.is_empty() {
             self.slots.shrink_to_fit();

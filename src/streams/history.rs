@@ -32,6 +32,14 @@ impl Kept {
     fn byte_len(&self) -> usize {
         self.batch.byte_len(self.index as usize, self.index as usize + 1)
     }
+
+    /// Appends the frame to runs of earlier ones.
+    fn join(&self, runs: &mut Vec<SentRun>) {
+        match runs.last_mut() {
+            Some(run) if Arc::ptr_eq(&run.batch, &self.batch) && run.to == self.index => run.to += 1,
+            _ => runs.push(SentRun { batch: Arc::clone(&self.batch), from: self.index, to: self.index + 1 }),
+        }
+    }
 }
 
 impl History {
@@ -83,6 +91,12 @@ impl History {
         }
     }
 
+    /// The place behind which the frames kept begin; the `head` if none is.
+    #[must_use]
+    pub fn beginning(&self, head: u64) -> u64 {
+        self.frames.front().map_or(head, |kept| kept.item().prev)
+    }
+
     /// The frames behind `place`, at most `frames` of them and about `bytes` (at least one frame), as few runs as
     /// possible. Returns the runs and the place of the last frame.
     #[must_use]
@@ -95,12 +109,23 @@ impl History {
             }
             taken += kept.byte_len();
             last = kept.item().place;
-            match runs.last_mut() {
-                Some(run) if Arc::ptr_eq(&run.batch, &kept.batch) && run.to == kept.index => run.to += 1,
-                _ => runs.push(SentRun { batch: Arc::clone(&kept.batch), from: kept.index, to: kept.index + 1 }),
-            }
+            kept.join(&mut runs);
         }
         (runs, last)
+    }
+
+    /// The newest frames, at most so many and so many bytes, oldest first, as few runs as possible.
+    #[must_use]
+    pub fn newest(&self, frames: usize, bytes: usize) -> Vec<SentRun> {
+        let mut taken = 0;
+        let fits = |kept: &&Kept| {
+            taken += kept.byte_len();
+            taken <= bytes
+        };
+        let count = self.frames.iter().rev().take(frames).take_while(fits).count();
+        let mut runs = Vec::new();
+        self.frames.range(self.frames.len() - count..).for_each(|kept| kept.join(&mut runs));
+        runs
     }
 
     fn first_behind(&self, place: u64) -> usize {

@@ -13,12 +13,12 @@ use foldhash::fast::FixedState;
 use super::deltas::DeltaValues;
 use super::history::History;
 use crate::class::Class;
-use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin};
+use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin, SentRun};
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
-    Effect, ErrorCode, Event, Introduction, JoinRequest, LostReason, Page, PageNext, Position, Publish, PublishTo,
-    Pull, ResumeFrom, Start, StreamStart,
+    Effect, ErrorCode, Event, HistoryAsk, HistoryPage, HistoryRefusal, Introduction, JoinRequest, LostReason, Page,
+    PageNext, Position, Publish, PublishTo, Pull, Recall, ResumeFrom, Start, StreamStart,
 };
 use crate::time::{Monotonic, Wheel};
 
@@ -256,6 +256,11 @@ impl Homes {
         debug_assert!(self.dirty.is_empty(), "joins are answered on sealed streams");
         let scope = &join.scope;
         if let Scope::Room(_) = scope {
+            // Before a publisher opens it: a room that a backend lets into is not open.
+            if join.admitted {
+                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+                home.admits |= !home.open;
+            }
             if join.publisher {
                 self.open_room(now, scope)?;
             }
@@ -263,9 +268,9 @@ impl Homes {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
             }
-            if join.admitted {
-                let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
-                home.admits |= !home.open;
+            // What members relay needs the handle of one of the room's streams, and so does the check that ends the room.
+            if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
+                self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
             }
             let entitled = join.admitted || join.publisher;
             let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
@@ -349,6 +354,41 @@ impl Homes {
         page.runs.extend(run);
         page.after_delta = sequence;
         page
+    }
+
+    /// A page of a stream that is named. Call on sealed streams.
+    ///
+    /// # Errors
+    /// If there is no such stream, or its history does not begin where the page is to.
+    pub fn history(&self, ask: &HistoryAsk) -> Result<HistoryPage, HistoryRefusal> {
+        let scope = ask.stream.split_once('/').and_then(|(_, scope)| Scope::parse(scope));
+        let home = scope.and_then(|scope| self.scopes.get(&scope));
+        let mut streams = home.iter().flat_map(|home| &home.streams).filter_map(|index| self.streams.get(index));
+        let named = |stream: &&HomeStream| stream.introduction.position.stream == ask.stream;
+        let stream = streams.find(named).ok_or(HistoryRefusal::NoStream)?;
+        let known = &stream.introduction.position;
+        if ask.epoch.is_some_and(|epoch| epoch != known.epoch) {
+            return Err(HistoryRefusal::Lost(LostReason::EpochChanged));
+        }
+        let after = ask.after.unwrap_or_else(|| stream.history.beginning(stream.head));
+        if !stream.history.reaches_back_to(after, stream.head) {
+            return Err(HistoryRefusal::Lost(LostReason::HistoryEvicted));
+        }
+        let (runs, after) = stream.history.page(after, ask.frames as usize, ask.bytes as usize);
+        let position = Position { place: stream.head, ..known.clone() };
+        Ok(HistoryPage { introduction: Arc::new(Introduction { position, ..*stream.introduction }), runs, after })
+    }
+
+    /// The newest frames of the room's streams that its members receive, in the order in which they were sealed. Call on
+    /// sealed streams.
+    #[must_use]
+    pub fn recall(&self, recall: &Recall) -> Vec<SentRun> {
+        let home = self.scopes.get(&recall.scope);
+        let streams = home.iter().flat_map(|home| &home.streams).filter_map(|index| self.streams.get(index));
+        let shown = streams.filter(|stream| !stream.introduction.publishers_only);
+        let mut runs: Vec<_> = shown.flat_map(|stream| stream.history.newest(recall.frames, recall.bytes)).collect();
+        runs.sort_by_key(|run| run.batch.born());
+        runs
     }
 
     /// Whether frames wait to be sealed.
@@ -477,7 +517,8 @@ impl Homes {
         }
         if item.class == Class::Delta {
             let wire = &stream.pending.bytes()[from..];
-            stream.deltas.set(now, item.key, item.place, wire, limits::HOME_DELTA_KEYS);
+            stream.deltas.set(now, item.key, item.place, wire);
+            stream.deltas.bound(limits::HOME_DELTA_KEYS, limits::HOME_DELTA_BYTES);
         } else if item.forgets {
             stream.deltas.forget(item.key);
         }
@@ -583,7 +624,7 @@ impl HomeStream {
     /// Where a member starts (DELIVERY §6 "Recovered").
     fn start(&self, join: &JoinRequest, entry: Option<&Position>) -> StreamStart {
         let known = &self.introduction.position;
-        let entry = entry.filter(|entry| entry.stream == known.stream);
+        let entry = entry.filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
         // What was said to a session from its first moment on is for it, however late it asks.
         let beginning = Position { place: 0, ..known.clone() };
         let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);

@@ -7,6 +7,7 @@ use super::{Cursor, Members};
 use crate::class::Class;
 use crate::frame::{Audience, Encode, FrameKind, Item};
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, StreamHandle};
+use crate::limits;
 use crate::message::{
     Effect, ErrorCode, Event, JoinRequest, LostReason, PageNext, Position, Publish, PublishTo, ResumeFrom, Start,
     StreamStart,
@@ -383,4 +384,55 @@ fn a_rooms_name_is_kept_once() {
     assert_eq!(text(&first), text(&second));
     let unknown = Scope::Room("elsewhere".into());
     assert_eq!(text(&homes.own_name(unknown.clone())), text(&unknown));
+}
+
+/// A publisher whom a backend let in does not open the room to everybody, as if its JOIN had come first.
+#[test]
+fn a_publisher_that_is_let_in_opens_nothing() {
+    let mut homes = homes();
+    let session = SessionId([1; 16]);
+    let admitted =
+        JoinRequest { from: ME, session, scope: scope(), publisher: true, admitted: true, entry: None, resume: None };
+    assert_eq!(homes.join(at(1), &admitted).unwrap().len(), 2, "it gets its streams");
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+}
+
+/// A session that comes back to a room of which the home has nothing can relay in it, and such a room ends like others.
+#[test]
+fn a_room_without_events_has_a_relay_stream_and_ends() {
+    let mut homes = homes();
+    let session = SessionId([1; 16]);
+    let resume = Some(ResumeFrom::default());
+    let back = JoinRequest { from: ME, session, scope: scope(), publisher: false, admitted: true, entry: None, resume };
+    let streams = homes.join(at(1), &back).unwrap();
+    assert_eq!(&*streams[0].introduction.position.stream, "relay/room:arena");
+    while homes.output().is_some() {}
+    homes.leave(at(2), &scope(), NodeId(0));
+    let own = |homes: &Homes| match homes.own_name(scope()) {
+        Scope::Room(name) => name,
+        other => panic!("{other}"),
+    };
+    let kept = own(&homes);
+    assert!(Arc::ptr_eq(&kept, &own(&homes)));
+    for second in (20..600).step_by(20) {
+        homes.expire(at(second));
+    }
+    assert!(!Arc::ptr_eq(&own(&homes), &own(&homes)), "the home forgets it");
+}
+
+/// The newest values of a stream are bounded in bytes, whatever their number: those that changed longest ago go.
+#[test]
+fn newest_values_are_bounded_in_bytes() {
+    let mut homes = homes();
+    let relay = open(&mut homes);
+    let large = vec![7; 1 << 16];
+    for key in 0..200 {
+        publish(&mut homes, relay, Class::Delta, key, &large);
+    }
+    publish(&mut homes, relay, Class::Delta, 0, b"newest");
+    homes.seal(at(1));
+    let values = caught_up(&homes, relay, u64::MAX, 8).unwrap();
+    let bytes: usize = values.iter().map(Vec::len).sum();
+    assert!((1..=limits::HOME_DELTA_BYTES).contains(&bytes), "{bytes}");
+    assert_eq!(values.last().unwrap(), b"newest");
 }

@@ -114,8 +114,8 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Milliseconds since the Unix epoch: token expiry and timestamps on the wire, never intervals.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+/// Milliseconds since the Unix epoch: token expiry, timestamps on the wire and what services date, never intervals.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, serde::Serialize, serde::Deserialize)]
 pub struct WallMillis(pub u64);
 
 impl WallMillis {

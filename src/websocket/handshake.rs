@@ -11,9 +11,11 @@ use sha1::{Digest, Sha1};
 use crate::limits;
 use crate::websocket::Refusal;
 
-/// A GET with a whole head. Texts are as sent, not percent-decoded.
+/// A request with a whole head. Texts are as sent, not percent-decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
+    /// What is to be done with the path.
+    pub method: Method,
     /// Begins with `/`.
     pub path: &'a str,
     /// Behind the `?`; empty if there is none.
@@ -30,8 +32,31 @@ pub struct Request<'a> {
     pub forwarded_for: Vec<&'a str>,
     /// The WebSocket part; `None` = an ordinary GET.
     pub upgrade: Option<Upgrade<'a>>,
-    /// Bytes of the head; what follows belongs to the frames' decoder.
+    /// Bytes of the head; what follows is the body, or belongs to the frames' decoder.
     pub consumed: usize,
+    /// `Content-Length` of a POST, not bounded; `None` if it has none. Nothing else has a body.
+    pub body_bytes: Option<u64>,
+}
+
+impl Request<'_> {
+    /// Whether only the head of the response is asked for.
+    #[must_use]
+    pub fn head_only(&self) -> bool {
+        self.method == Method::Head
+    }
+}
+
+/// The methods that are served somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// An upgrade, or a page.
+    Get,
+    /// The head of what a GET gets (RFC 9110 §9.3.2).
+    Head,
+    /// A call with a body.
+    Post,
+    /// What a browser asks before it calls from a page of another origin.
+    Options,
 }
 
 /// A valid wish to speak WebSocket version 13.
@@ -61,11 +86,19 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
     if head.version != Some(1) {
         return Err(Refusal::Malformed("HTTP/1.1 is required"));
     }
-    if head.method != Some("GET") {
+    let method = match head.method {
+        Some("GET") => Method::Get,
+        Some("HEAD") => Method::Head,
+        Some("POST") => Method::Post,
+        Some("OPTIONS") => Method::Options,
+        _ => return Err(Refusal::MethodNotAllowed),
+    };
+    let target = head.path.expect("a complete head has a target");
+    let request = read_head(method, target, Fields(head.headers), consumed)?;
+    if request.head_only() && request.upgrade.is_some() {
         return Err(Refusal::MethodNotAllowed);
     }
-    let target = head.path.expect("a complete head has a target");
-    read_head(target, Fields(head.headers), consumed).map(Some)
+    Ok(Some(request))
 }
 
 /// The response that begins the WebSocket connection (§4.2.2). `key` is the request's, `protocol` one that it offered.
@@ -83,16 +116,44 @@ pub fn accept_response(key: &str, protocol: Option<&str>) -> Vec<u8> {
     out
 }
 
-/// A 200 response for an ordinary GET, e.g. the demo page. The connection closes behind it.
+/// What an ordinary GET is answered with, e.g. a file of the demo page.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Its media type.
+    pub content_type: &'a str,
+    /// How long it may be kept (RFC 9111 §5.2.2).
+    pub cache_control: &'a str,
+    /// Its bytes.
+    pub body: &'a [u8],
+}
+
+/// A 200 response with the page, or with its head only. The connection closes behind it.
+///
+/// A page may load from its own origin alone, be framed by none, and speak WebSocket to anybody.
 #[must_use]
-pub fn page_response(content_type: &str, body: &[u8]) -> Vec<u8> {
+pub fn page_response(page: &Page<'_>, head_only: bool) -> Vec<u8> {
+    let Page { content_type, cache_control, body } = page;
     let mut out = format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+         Cache-Control: {cache_control}\r\nContent-Security-Policy: {PAGE_POLICY}\r\n\
+         X-Content-Type-Options: nosniff\r\n\r\n",
         body.len()
     )
     .into_bytes();
-    out.extend_from_slice(body);
+    if !head_only {
+        out.extend_from_slice(body);
+    }
     out
+}
+
+/// A response with a JSON body. `name` is the status's name, `fields` are whole header lines of its own. The connection
+/// closes behind it.
+#[must_use]
+pub fn json_response(status: u16, name: &str, fields: &str, body: &str) -> Vec<u8> {
+    let content = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    // RFC 9110 §8.6: a 204 has no length.
+    let length = if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    format!("HTTP/1.1 {status} {name}\r\nConnection: close\r\n{fields}{content}{length}\r\n{body}").into_bytes()
 }
 
 /// `Sec-WebSocket-Accept` for a key: base64 of the SHA-1 of key and GUID (§4.2.2).
@@ -101,14 +162,21 @@ pub(super) fn accept_value(key: &str) -> String {
     BASE64.encode(digest)
 }
 
-fn read_head<'a>(target: &'a str, fields: Fields<'_, 'a>, consumed: usize) -> Result<Request<'a>, Refusal> {
-    if fields.has_body()? {
-        return Err(Refusal::Malformed("a GET with a body is not served"));
+fn read_head<'a>(
+    method: Method,
+    target: &'a str,
+    fields: Fields<'_, 'a>,
+    consumed: usize,
+) -> Result<Request<'a>, Refusal> {
+    let body_bytes = fields.body_bytes()?;
+    if method != Method::Post && body_bytes.is_some_and(|bytes| bytes > 0) {
+        return Err(Refusal::Malformed("only a POST has a body"));
     }
     let host = fields.single("host", "Host is not one header of text")?;
     let host = host.ok_or(Refusal::Malformed("the Host header is missing"))?;
     let (authority, path, query) = split_target(target)?;
     Ok(Request {
+        method,
         path,
         query,
         host: authority.unwrap_or(host),
@@ -116,8 +184,9 @@ fn read_head<'a>(target: &'a str, fields: Fields<'_, 'a>, consumed: usize) -> Re
         authorization: fields.single("authorization", "Authorization is not one header of text")?,
         forwarded: fields.texts("forwarded")?,
         forwarded_for: fields.texts("x-forwarded-for")?,
-        upgrade: read_upgrade(fields)?,
+        upgrade: if matches!(method, Method::Get | Method::Head) { read_upgrade(fields)? } else { None },
         consumed,
+        body_bytes,
     })
 }
 
@@ -199,10 +268,15 @@ impl<'h, 'a> Fields<'h, 'a> {
         Ok(false)
     }
 
-    /// A body would be read as frames.
-    fn has_body(self) -> Result<bool, Refusal> {
-        let length = self.single("content-length", "Content-Length is not one header")?;
-        Ok(length.is_some_and(|length| length != "0") || self.all("transfer-encoding").next().is_some())
+    /// How long the body is, if there is one (RFC 9112 §6). One in chunks is not read: its end is the sender's word.
+    fn body_bytes(self) -> Result<Option<u64>, Refusal> {
+        const BAD: &str = "Content-Length is not one header with a number";
+        if self.all("transfer-encoding").next().is_some() {
+            return Err(Refusal::Malformed("a body in chunks is not read; send Content-Length"));
+        }
+        let Some(length) = self.single("content-length", BAD)? else { return Ok(None) };
+        let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| length.parse().unwrap_or(u64::MAX)).map(Some).ok_or(Refusal::Malformed(BAD))
     }
 }
 
@@ -211,6 +285,9 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// Content-Security-Policy of every page.
+const PAGE_POLICY: &str =
+    "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Base64 of 16 bytes.
@@ -265,6 +342,7 @@ mod tests {
         let read = parse_request(text.as_bytes()).unwrap().unwrap();
         let upgrade = Upgrade { key: "dGhlIHNhbXBsZSBub25jZQ==", protocols: vec!["chat", "superchat", "third"] };
         let expected = Request {
+            method: Method::Get,
             path: "/ws/rooms/a%20b",
             query: "token=t&x",
             host: "Server.example.com:8080",
@@ -274,6 +352,7 @@ mod tests {
             forwarded_for: vec!["10.0.0.1", "10.0.0.2"],
             upgrade: Some(upgrade),
             consumed: head,
+            body_bytes: None,
         };
         assert_eq!(read, expected);
     }
@@ -289,6 +368,20 @@ mod tests {
         ] {
             let read = parse_request(text.as_bytes()).unwrap().unwrap();
             assert_eq!((read.path, read.upgrade), ("/", None));
+        }
+    }
+
+    /// A POST says how long its body is, which is left alone; it is never an upgrade.
+    #[test]
+    fn a_post_has_a_body() {
+        for (length, expected) in
+            [("5", Some(5)), ("0", Some(0)), ("99999999999999999999", Some(u64::MAX)), ("<none>", None)]
+        {
+            let text = request("POST /api/rooms HTTP/1.1", &[("Content-Length", length)]);
+            let whole = text.clone() + "{\"a\":";
+            let read = parse_request(whole.as_bytes()).unwrap().unwrap();
+            assert_eq!((read.method, read.body_bytes, read.consumed), (Method::Post, expected, text.len()));
+            assert_eq!(read.upgrade, None);
         }
     }
 
@@ -315,8 +408,12 @@ mod tests {
             (400, get, &[("Sec-WebSocket-Key", "not base64, but 24 chars")]),
             (400, get, &[("Sec-WebSocket-Protocol", "a,,b")]),
             (400, get, &[("Sec-WebSocket-Protocol", "a b")]),
-            (405, "POST /ws HTTP/1.1", &[]),
+            (400, "POST /ws HTTP/1.1", &[("Transfer-Encoding", "chunked"), ("Content-Length", "5")]),
+            (400, "POST /ws HTTP/1.1", &[("Content-Length", "-5")]),
+            (400, "POST /ws HTTP/1.1", &[("Content-Length", "5"), ("content-length", "5")]),
+            (400, "OPTIONS /ws HTTP/1.1", &[("Content-Length", "5")]),
             (405, "HEAD /ws HTTP/1.1", &[]),
+            (405, "PUT /ws HTTP/1.1", &[]),
             (426, get, &[("Sec-WebSocket-Version", "<none>")]),
             (426, get, &[("Sec-WebSocket-Version", "8")]),
             (426, get, &[("Sec-WebSocket-Version", "13, 8")]),
@@ -367,11 +464,20 @@ mod tests {
         assert_eq!(accept_response(key, Some("chat")), chosen.as_bytes());
     }
 
-    /// A page has its type, its length and its bytes.
+    /// A page has its type, its length and its bytes; its head alone says the same of them.
     #[test]
     fn a_page_is_a_whole_response() {
-        let page = String::from_utf8(page_response("text/html; charset=utf-8", b"<p>")).unwrap();
-        assert!(page.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\n"));
-        assert!(page.ends_with("Content-Length: 3\r\n\r\n<p>"));
+        let page = Page { content_type: "text/html; charset=utf-8", cache_control: "no-cache", body: b"<p>" };
+        let text = String::from_utf8(page_response(&page, false)).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html; charset=utf-8\r\n"));
+        assert!(text.contains("\r\nContent-Length: 3\r\nCache-Control: no-cache\r\n"), "{text}");
+        assert_eq!(text.strip_suffix("<p>").unwrap().as_bytes(), page_response(&page, true));
+    }
+
+    /// A HEAD is read as a GET without a body to come; it cannot ask for an upgrade.
+    #[test]
+    fn a_head_is_told_from_a_get() {
+        let read = parse_request(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
+        assert_eq!((read.head_only(), read.upgrade), (true, None));
     }
 }

@@ -24,7 +24,7 @@ pub use decoder::{DecodeError, Decoder, Message, Role};
 pub use encoder::{
     CLOSE_TEXT_BYTES_MAX, put_binary, put_close, put_masked_close, put_masked_frame, put_ping, put_pong, put_text,
 };
-pub use handshake::{Request, Upgrade, accept_response, page_response, parse_request};
+pub use handshake::{Method, Page, Request, Upgrade, accept_response, json_response, page_response, parse_request};
 pub use mask::apply_mask;
 pub use opcode::Opcode;
 pub use query::{percent_decode, query_parameter};

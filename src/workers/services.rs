@@ -1,188 +1,301 @@
-//! The reference services over the bus: reads commands, dispatches them, appends the services' events.
+//! The reference services over the bus: reads commands, dispatches them, appends the services' events, keeps the records.
 //!
-//! Laws: events reach the bus in the order in which they were made; while one is refused nothing else is read or made,
-//! so that a full bus slows the services down and fills no memory. A command is done, as far as the bus is concerned,
-//! once its own events are accepted; one that comes again is not done again.
-//!
-//! After a restart the commands of the resume window before the log's end are carried out again, at the times at which
-//! they were accepted, and make the same events under the same ids; those that the log has are left out. So a command
-//! that was accepted is carried out, and a battle that was cut off goes on.
+//! Work goes in batches: a plan is written down together with the records of the batch before (one transaction), carried
+//! out, its events appended; only then the next one is made. Hence the laws:
+//! - events reach the bus in the order in which they were made; while one is refused nothing else is read or made, so
+//!   that a full bus slows the services down and fills no memory;
+//! - a worker that is started anew goes on from its records: it does the batch under way again, in the same order and at
+//!   the same times, so that the same events are made under the same ids, and appends those that are not on the bus yet;
+//! - records tell of an input only when its events are accepted, and the bus is told that it is done only then; a command
+//!   that comes again within the window is not done again.
+
+mod batch;
+mod dispatch;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use batch::{COMMAND_TOPICS, SERVICE_EVENT_TOPICS};
+
+use super::passwords::Passwords;
 use crate::id::{ConnAddr, EventId};
 use crate::limits;
 use crate::message::{Append, ErrorCode};
-use crate::ports::{Accepted, Bus, Completed, Record, Ticket};
+use crate::ports::{Accepted, Bus, Completed, Record, Store, StoreError, Ticket, Write};
 use crate::protocol::envelope::members::{member, text};
-use crate::protocol::envelope::{Json, ServiceCommand, parse_command, put_event};
-use crate::services::battle::{Battles, Start};
-use crate::services::{SeenCommands, Sender, ServiceEvent};
+use crate::protocol::envelope::{Json, parse_command, put_event};
+use crate::services::rooms::Outcome;
+use crate::services::{NEVER, Outbox, ServiceEvent};
 use crate::time::{Monotonic, WallMillis};
-
-/// The topics that a worker reads commands from, for which it must be the bus's registered reader.
-pub const COMMAND_TOPICS: [&str; 1] = [GAMES_COMMANDS];
+use batch::{Batch, Places, Plan, WORKER, id_of, ids_since, own_record, read_range};
+use dispatch::{GAMES, Input, Services};
 
 /// The services and their place on the bus. See the module.
 #[derive(Debug)]
-pub struct ServiceWorker<B> {
+pub struct ServiceWorker<B, S, P> {
     bus: B,
-    /// Where the next page begins.
-    next: u64,
-    /// Read and not yet carried out, the last first.
-    page: Vec<Record>,
-    battles: Battles,
-    seen: SeenCommands,
-    made: Vec<ServiceEvent>,
-    /// Made and not yet given to the bus; no more than a turn makes, and what the bus gave back.
+    store: S,
+    passwords: P,
+    services: Services,
+    /// By [`COMMAND_TOPICS`]: where the next page begins.
+    next: Vec<u64>,
+    /// Time does not go back behind that.
+    until: WallMillis,
+    /// Made, and not yet written down or begun.
+    planned: Option<Batch>,
+    /// Outcomes that no plan has yet.
+    lost: Vec<(u64, Outcome)>,
+    out: Outbox,
+    /// Made and not yet given to the bus; no more than a batch makes.
     pending: VecDeque<Append>,
     /// Given to the bus and not yet accepted, in order.
     unconfirmed: VecDeque<(Ticket, Append)>,
     completed: Vec<Completed>,
-    /// Events ever given to the bus, less those given back.
-    given: u64,
-    /// Offsets below which all commands are done once so many events are accepted.
-    checkpoints: VecDeque<(u64, u64)>,
-    recovery: Option<Recovery>,
-    events_topic: Arc<str>,
+    /// What the records tell of the batches whose events are accepted; not yet written.
+    writes: Vec<Write>,
+    /// Whether the places written down are not these.
+    behind: bool,
+    event_topics: [Arc<str>; 3],
     json: Json,
     poison_logged: bool,
+    store_logged: bool,
 }
 
-/// What a worker does again after a restart.
-#[derive(Debug)]
-struct Recovery {
-    /// Commands below this offset are done again.
-    until: u64,
-    /// Events that the log has of them.
-    made: HashSet<EventId, foldhash::quality::FixedState>,
-    /// When no command is left that may make one of them again.
-    ends: WallMillis,
+/// What a worker must be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkerSettings {
+    /// How long a seat is held for a session without connection.
+    pub resume_window: Duration,
+    /// Of all hashes.
+    pub seed: u64,
+    /// Seeds the dice of a store that has no secret yet; random.
+    pub secret: [u8; 16],
+    /// Set if the gateways whose presence this worker reads were started anew with it, and when: their former
+    /// connections are gone, though nobody has said so.
+    pub restarted: Option<WallMillis>,
 }
 
-impl<B: Bus> ServiceWorker<B> {
-    /// A worker that reads commands from the beginning; `seed` is that of all hashes.
-    #[must_use]
-    pub fn new(bus: B, seed: u64) -> Self {
-        Self {
+impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
+    /// A worker that goes on from the store's records, from the beginning if there are none.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn open(bus: B, mut store: S, passwords: P, settings: &WorkerSettings) -> Result<Self, StoreError> {
+        let own = store.load(WORKER)?;
+        let find = |key: &str| own.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+        let read_secret = |mut value: Vec<u8>| simd_json::from_slice::<[u8; 16]>(&mut value).ok();
+        let known = find(SECRET).and_then(read_secret);
+        let secret = known.unwrap_or(settings.secret);
+        let mut services = Services::new(settings.resume_window, secret, settings.seed);
+        for service in Services::names() {
+            for (key, mut value) in store.load(service)? {
+                if !services.restore(service, &key, &mut value) {
+                    tracing::error!(service, key, "a record of the store does not read; its room starts anew");
+                }
+            }
+        }
+        let places = find(PLACES).and_then(|mut value| simd_json::from_slice::<Places>(&mut value).ok());
+        let plan = find(PLAN).and_then(|mut value| simd_json::from_slice::<Plan>(&mut value).ok());
+        let places = places.unwrap_or_default();
+        let (next, same) = places.next(&bus);
+        let mut worker = Self {
             bus,
-            next: 0,
-            page: Vec::new(),
-            battles: Battles::new(seed),
-            seen: SeenCommands::new(limits::RESUME_WINDOW, limits::SEEN_COMMANDS, seed),
-            made: Vec::new(),
+            store,
+            passwords,
+            services,
+            next,
+            until: places.until,
+            planned: None,
+            lost: Vec::new(),
+            out: Outbox::default(),
             pending: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             completed: Vec::new(),
-            given: 0,
-            checkpoints: VecDeque::new(),
-            recovery: None,
-            events_topic: "games.events".into(),
+            writes: if known.is_none() { vec![own_record(SECRET, &secret)] } else { Vec::new() },
+            // A plan means nothing without the places it goes on from.
+            behind: !same,
+            event_topics: SERVICE_EVENT_TOPICS.map(Arc::from),
             json: Json::default(),
             poison_logged: false,
+            store_logged: false,
+        };
+        // A bus on disk counts its readers from its oldest record on, and a full topic would bring nothing to commit.
+        worker.tell_done();
+        worker.remember(settings.resume_window);
+        worker.recover(plan.filter(|_| same));
+        if let Some(at) = settings.restarted {
+            worker.services.restarted(at);
         }
+        Ok(worker)
     }
 
     /// Battles that run.
     #[must_use]
     pub fn battles(&self) -> usize {
-        self.battles.running()
+        self.services.battles.running()
     }
 
-    /// The worker does again what the log's commands of the last resume window say, and leaves out what it has of
-    /// that; call it before the first turn, with the wall clock's time.
+    /// Rooms of the rooms service.
     #[must_use]
-    pub fn recover(mut self, wall: WallMillis, seed: u64) -> Self {
-        let (_, until) = self.bus.range(GAMES_COMMANDS);
-        let Some(newest) = self.newest(GAMES_COMMANDS).max(self.newest(&Arc::clone(&self.events_topic))) else {
-            return self;
-        };
-        // Behind the log's end nothing was done, however long ago that is.
-        let since = WallMillis(newest.0.saturating_sub(limits::RESUME_WINDOW.as_millis() as u64));
-        self.next = self.bus.since(GAMES_COMMANDS, since);
-        let mut made = HashSet::with_hasher(foldhash::quality::FixedState::with_seed(seed));
-        let (mut at, (_, end)) = (self.bus.since(&self.events_topic, since), self.bus.range(&self.events_topic));
-        let mut page = Vec::new();
-        while at < end && made.len() < limits::BATTLE_EVENTS as usize {
-            at = self.bus.read(&self.events_topic, at, limits::BUS_READ_RECORDS, &mut page);
-            if page.is_empty() {
-                break;
-            }
-            made.extend(page.drain(..).filter_map(|record| event_id(&record.value, &mut self.json)));
-        }
-        let ends = WallMillis(wall.0 + limits::RESUME_WINDOW.as_millis() as u64);
-        self.recovery = Some(Recovery { until, made, ends });
-        self
+    pub fn rooms(&self) -> usize {
+        self.services.rooms.len()
     }
 
-    /// Does what there is to do, up to a budget, and never blocks; returns when to be called again at the latest, `now`
-    /// or earlier if there is more, `NEVER` if only the bus can bring something.
+    /// Does what there is to do, up to a budget; returns when to be called again at the latest, `now` or earlier if there
+    /// is more, `NEVER` if only the bus or a password can bring something. It waits for nothing but the store.
     pub fn turn(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
-        self.confirm();
         if !self.append_pending(wall) {
             return Monotonic::NEVER;
         }
-        let mut more = true;
-        for _ in 0..limits::BUS_READ_RECORDS {
-            let Some(record) = self.next_command() else {
-                more = false;
-                break;
+        if self.planned.is_none() {
+            self.planned = self.plan(wall);
+        }
+        if (self.planned.is_some() || self.behind || !self.writes.is_empty())
+            && let Err(error) = self.commit()
+        {
+            if !std::mem::replace(&mut self.store_logged, true) {
+                tracing::error!(%error, "the services wait until their records can be written");
+            }
+            return now + STORE_RETRY;
+        }
+        self.store_logged = false;
+        let Some(batch) = self.planned.take() else { return self.next_call(now, wall) };
+        self.carry_out(&batch, &HashSet::new());
+        if self.append_pending(wall) { now } else { Monotonic::NEVER }
+    }
+
+    /// The next batch, if there is anything to do.
+    fn plan(&mut self, wall: WallMillis) -> Option<Batch> {
+        let until = self.until.max(wall);
+        let mut outcomes = std::mem::take(&mut self.lost);
+        outcomes.extend(std::iter::from_fn(|| self.passwords.finished()).take(limits::SERVICE_BATCH_RECORDS));
+        let (mut to, mut records) = (self.next.clone(), Vec::with_capacity(COMMAND_TOPICS.len()));
+        for (at, topic) in COMMAND_TOPICS.iter().enumerate() {
+            let mut page = Vec::new();
+            to[at] = self.bus.read(topic, self.next[at], limits::SERVICE_BATCH_RECORDS, &mut page);
+            records.push(page);
+        }
+        let idle = outcomes.is_empty() && to == self.next && self.services.next() > until;
+        (!idle).then_some(Batch { plan: Plan { until, outcomes, to }, records })
+    }
+
+    /// Writes down what was done, and what is to be done next.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let before = self.writes.len();
+        self.services.save(&mut self.writes);
+        self.writes.append(&mut self.out.writes);
+        let done = self.behind || self.writes.len() > before;
+        if done {
+            self.writes.push(own_record(PLACES, &Places::at(&self.bus, self.until, &self.next)));
+        }
+        let mut batch = std::mem::take(&mut self.writes);
+        let own = batch.len();
+        match &self.planned {
+            Some(Batch { plan, .. }) => batch.push(own_record(PLAN, plan)),
+            None => batch.push(Write::Remove { service: WORKER, key: PLAN.into() }),
+        }
+        let outcome = self.store.write(&batch);
+        if outcome.is_err() {
+            batch.truncate(own);
+            self.writes = batch;
+            return outcome;
+        }
+        self.behind = false;
+        self.tell_done();
+        Ok(())
+    }
+
+    /// Tells the bus what it may forget: what the records that are written down tell of.
+    fn tell_done(&mut self) {
+        let waiting = self.services.rooms.tickets().min().unwrap_or(u64::MAX);
+        for (topic, next) in COMMAND_TOPICS.iter().zip(&self.next) {
+            // What waits for its password is read again after a restart.
+            self.bus.done(topic, if *topic == GAMES { waiting.min(*next) } else { *next });
+        }
+    }
+
+    /// Carries a batch out; events that are `known` are on the bus already.
+    fn carry_out(&mut self, batch: &Batch, known: &HashSet<EventId>) {
+        let Plan { until, outcomes, to } = &batch.plan;
+        let mut timers = TIMERS_PER_BATCH;
+        for (ticket, outcome) in outcomes {
+            self.services.finish(*until, *ticket, outcome.clone(), &mut self.out);
+        }
+        for (topic, records) in COMMAND_TOPICS.iter().zip(&batch.records) {
+            for record in records {
+                self.services.timers(record.timestamp.min(*until), &mut timers, &mut self.out);
+                self.input(topic, record);
+            }
+        }
+        self.services.timers(*until, &mut timers, &mut self.out);
+        self.services.battles.poll(*until, EVENTS_PER_BATCH, &mut self.out.events);
+        self.until = *until;
+        self.next.clone_from(to);
+        self.behind = true;
+        for work in std::mem::take(&mut self.out.work) {
+            let ticket = work.ticket;
+            if self.passwords.submit(work).is_err() {
+                self.lost.push((ticket, Outcome::Failed));
+            }
+        }
+        for event in std::mem::take(&mut self.out.events) {
+            if !known.contains(&event.id) {
+                let append = self.envelope(&event);
+                self.pending.push_back(append);
+            }
+        }
+    }
+
+    fn input(&mut self, topic: &'static str, record: &Record) {
+        let input = Input { topic, offset: record.offset, at: record.timestamp, value: &record.value };
+        if let Err(error) = self.services.input(&input, &mut self.json, &mut self.out)
+            && !std::mem::replace(&mut self.poison_logged, true)
+        {
+            let reason = error.to_string();
+            tracing::warn!(topic, offset = record.offset, reason, "a command that no service can read is left alone");
+        }
+    }
+
+    fn envelope(&self, event: &ServiceEvent) -> Append {
+        let mut value = Vec::with_capacity(256 + event.payload.len());
+        put_event(&mut value, event.id, event.event_type, event.at, &event.target, &event.payload);
+        let topic = match event.event_type.split_once('.') {
+            Some(("chat", _)) => 1,
+            Some(("rooms", _)) => 2,
+            _ => 0,
+        };
+        Append {
+            from: ConnAddr::NOBODY,
+            correlation: 0,
+            topic: Arc::clone(&self.event_topics[topic]),
+            key: event.key.as_bytes().into(),
+            value: value.into(),
+        }
+    }
+
+    /// Whether the bus accepted everything; if not, it calls when there is news.
+    fn append_pending(&mut self, wall: WallMillis) -> bool {
+        self.confirm();
+        while let Some(append) = self.pending.pop_front() {
+            let outcome = match self.unconfirmed.len() < limits::BUS_PENDING {
+                true => self.bus.append(wall, &append),
+                false => Err(ErrorCode::Unavailable),
             };
-            let at = self.time_of(&record, now, wall);
-            if at < now && self.battles.poll(at, EVENTS_PER_TURN, &mut self.made) <= at {
-                // What was due before this command comes first.
-                self.page.push(record);
-            } else {
-                self.carry_out(at, &record);
+            match outcome {
+                Ok(Accepted::Now) => {}
+                Ok(Accepted::Pending(ticket)) => self.unconfirmed.push_back((ticket, append)),
+                Err(ErrorCode::Unavailable) => {
+                    self.pending.push_front(append);
+                    return false;
+                }
+                // Never with our own events, whose size is bounded; trying again would not help.
+                Err(code) => {
+                    tracing::error!(topic = &*append.topic, code = code.name(), "the bus refused an event for good")
+                }
             }
-            if !self.append_made(wall) {
-                return Monotonic::NEVER;
-            }
         }
-        self.recovery.take_if(|recovery| recovery.ends < wall);
-        let next = self.battles.poll(now, EVENTS_PER_TURN, &mut self.made);
-        if !self.append_made(wall) {
-            return Monotonic::NEVER;
-        }
-        if more { now } else { next }
-    }
-
-    /// A command that is done again is done at its own time, so that what followed from it follows again.
-    fn time_of(&self, record: &Record, now: Monotonic, wall: WallMillis) -> Monotonic {
-        match &self.recovery {
-            Some(recovery) if record.offset < recovery.until => {
-                let age = wall.0.saturating_sub(record.timestamp.0).saturating_mul(1_000_000);
-                Monotonic::from_nanos(now.as_nanos().saturating_sub(age))
-            }
-            _ => now,
-        }
-    }
-
-    /// The next record.
-    fn next_command(&mut self) -> Option<Record> {
-        if self.page.is_empty() {
-            // The events of all before it were given to the bus.
-            if self.checkpoints.back().is_none_or(|(next, _)| *next != self.next) {
-                self.checkpoints.push_back((self.next, self.given));
-            }
-            self.pass_checkpoints();
-            self.next = self.bus.read(GAMES_COMMANDS, self.next, limits::BUS_READ_RECORDS, &mut self.page);
-            self.page.reverse();
-        }
-        self.page.pop()
-    }
-
-    /// Tells the bus of commands whose events are accepted.
-    fn pass_checkpoints(&mut self) {
-        let accepted = self.given - self.unconfirmed.len() as u64;
-        let mut done = None;
-        while let Some((next, _)) = self.checkpoints.pop_front_if(|(_, given)| *given <= accepted) {
-            done = Some(next);
-        }
-        if let Some(next) = done {
-            self.bus.done(GAMES_COMMANDS, next);
-        }
+        self.unconfirmed.is_empty()
     }
 
     /// Takes note of what the bus has accepted. What it has not is to be given again, in order, before anything else.
@@ -198,101 +311,76 @@ impl<B: Bus> ServiceWorker<B> {
             debug_assert!(confirmed.is_some_and(|(expected, _)| expected == ticket), "completed in order");
         }
         if refused {
-            self.given -= self.unconfirmed.len() as u64;
             for (_, append) in self.unconfirmed.drain(..).rev() {
                 self.pending.push_front(append);
             }
         }
-        self.pass_checkpoints();
     }
 
-    fn newest(&mut self, topic: &str) -> Option<WallMillis> {
-        let mut last = Vec::new();
-        let (_, next) = self.bus.range(topic);
-        self.bus.read(topic, next.saturating_sub(1), 1, &mut last);
-        last.first().map(|record| record.timestamp)
-    }
-
-    fn carry_out(&mut self, now: Monotonic, record: &Record) {
-        let Self { battles, seen, made, json, .. } = self;
-        let command = match parse_command(&record.value, json) {
-            Ok(command) => command,
-            Err(error) => {
-                if !std::mem::replace(&mut self.poison_logged, true) {
-                    let (topic, offset, reason) = (GAMES_COMMANDS, record.offset, error.to_string());
-                    tracing::warn!(topic, offset, reason, "a command that no service can read is left alone");
-                }
-                return;
-            }
-        };
-        // Verbs of other games are other backends'.
-        if command.event_type == "battle.command.start" && seen.first(now, command.event_id) {
-            start_battle(battles, now, &command, made);
+    fn next_call(&self, now: Monotonic, wall: WallMillis) -> Monotonic {
+        match self.services.next() {
+            NEVER => Monotonic::NEVER,
+            next => now + Duration::from_millis(next.0.saturating_sub(wall.0).max(1)),
         }
     }
 
-    fn append_made(&mut self, wall: WallMillis) -> bool {
-        for event in self.made.drain(..) {
-            if self.recovery.as_mut().is_some_and(|recovery| recovery.made.remove(&event.id)) {
-                continue;
-            }
-            let mut value = Vec::with_capacity(256 + event.payload.len());
-            put_event(&mut value, event.id, event.event_type, wall, &event.target, &event.payload);
-            self.pending.push_back(Append {
-                from: ConnAddr::NOBODY,
-                correlation: 0,
-                topic: Arc::clone(&self.events_topic),
-                key: event.key.as_bytes().into(),
-                value: value.into(),
-            });
-        }
-        self.append_pending(wall)
-    }
-
-    /// Whether the bus took everything; if not, it calls when it may be tried again.
-    fn append_pending(&mut self, wall: WallMillis) -> bool {
-        while let Some(append) = self.pending.pop_front() {
-            let outcome = match self.unconfirmed.len() < limits::BUS_PENDING {
-                true => self.bus.append(wall, &append),
-                false => Err(ErrorCode::Unavailable),
-            };
-            match outcome {
-                Ok(Accepted::Now) => self.given += 1,
-                Ok(Accepted::Pending(ticket)) => {
-                    self.given += 1;
-                    self.unconfirmed.push_back((ticket, append));
-                }
-                Err(ErrorCode::Unavailable) => {
-                    self.pending.push_front(append);
-                    return false;
-                }
-                // Never with our own events, whose size is bounded; trying again would not help.
-                Err(code) => {
-                    tracing::error!(topic = &*append.topic, code = code.name(), "the bus refused an event for good")
+    /// Learns the commands of the window from the bus, to do none of them again.
+    fn remember(&mut self, window: Duration) {
+        let since = WallMillis(self.until.0.saturating_sub(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)));
+        for (topic, next) in COMMAND_TOPICS.iter().zip(&self.next).skip(1).filter(|(_, next)| **next > 0) {
+            let from = self.bus.since(topic, since);
+            for record in read_range(&mut self.bus, topic, from, *next) {
+                if let Some(id) = id_of(&record) {
+                    self.services.seen.first(record.timestamp, id);
                 }
             }
         }
-        true
+    }
+
+    /// Begins the batch under way again, and the passwords that were.
+    fn recover(&mut self, plan: Option<Plan>) {
+        let planned: HashSet<u64> = plan.iter().flat_map(|plan| &plan.outcomes).map(|(ticket, _)| *ticket).collect();
+        let tickets: Vec<u64> = self.services.rooms.tickets().filter(|ticket| !planned.contains(ticket)).collect();
+        for ticket in tickets {
+            let again = self.password(ticket).and_then(|password| self.services.rooms.work_again(ticket, &password));
+            if again.is_none_or(|work| self.passwords.submit(work).is_err()) {
+                self.lost.push((ticket, Outcome::Failed));
+            }
+        }
+        let Some(plan) = plan.filter(|plan| plan.to.len() == COMMAND_TOPICS.len()) else { return };
+        let mut known = HashSet::new();
+        for topic in SERVICE_EVENT_TOPICS {
+            // The clock may have been corrected since the plan was made.
+            let since = WallMillis(plan.until.0.saturating_sub(CLOCK_SLACK_MS));
+            ids_since(&mut self.bus, topic, since, &mut known);
+        }
+        let mut records = Vec::new();
+        for (at, topic) in COMMAND_TOPICS.iter().enumerate() {
+            records.push(read_range(&mut self.bus, topic, self.next[at], plan.to[at]));
+        }
+        self.carry_out(&Batch { plan, records }, &known);
+    }
+
+    /// The password of a command that waits for it.
+    fn password(&mut self, ticket: u64) -> Option<Box<str>> {
+        let record = read_range(&mut self.bus, GAMES, ticket, ticket + 1).pop()?;
+        let command = parse_command(&record.value, &mut self.json).ok()?;
+        member(command.payload, "password").and_then(text).map(Into::into)
     }
 }
 
-/// The id of an event's envelope.
-fn event_id(value: &[u8], json: &mut Json) -> Option<EventId> {
-    let id = member(json.check_object(value)?, "event_id").and_then(text)?;
-    EventId::parse(&id)
-}
-
-fn start_battle(battles: &mut Battles, now: Monotonic, command: &ServiceCommand<'_>, made: &mut Vec<ServiceEvent>) {
-    let room = member(command.payload, "room_id").and_then(text);
-    let sender =
-        Sender { command: command.event_id, session: command.session, correlation: command.correlation.as_deref() };
-    let (events, interval_ms) = (member(command.payload, "events"), member(command.payload, "interval_ms"));
-    battles.start(now, &Start { sender, room: room.as_deref(), events, interval_ms }, made);
-}
-
-const GAMES_COMMANDS: &str = "games.commands";
-/// Events of battles per turn, so that commands and the stop flag are looked at between.
-const EVENTS_PER_TURN: usize = 256;
+/// Own records: what seeds the dice, where the worker stands, what it is about to do.
+const SECRET: &str = "secret";
+const PLACES: &str = "places";
+const PLAN: &str = "plan";
+/// Events of battles per batch, so that commands and the stop flag are looked at between.
+const EVENTS_PER_BATCH: usize = 256;
+/// Deadlines of rooms per batch; each makes an event or a few.
+const TIMERS_PER_BATCH: usize = 256;
+/// How long a store that fails is left alone.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How far the clock may have been set back between a plan and its events.
+const CLOCK_SLACK_MS: u64 = 60_000;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! A tungstenite client of dialect D. It knows the law of its streams: every reliable frame names the one before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -39,6 +39,9 @@ pub struct Client {
     /// By handle: name, epoch, place. A resumed stream of which the client knew nothing goes on from its entry, so its
     /// place is not known before its first frame.
     streams: BTreeMap<u32, (String, u64, Option<u64>)>,
+    /// Streams that were introduced and had no frame: a room that an event let the session into starts behind that
+    /// event's place, which is not one of its own.
+    fresh: BTreeSet<u32>,
     /// Where the session stopped on a former connection.
     before: Vec<Position>,
     /// Reliable frames received.
@@ -62,6 +65,7 @@ impl Client {
             reason: None,
             last_close: None,
             streams: BTreeMap::new(),
+            fresh: BTreeSet::new(),
             before: Vec::new(),
             reliable: 0,
         }
@@ -213,11 +217,15 @@ impl Client {
                 let name: json::StreamName<'_> = json::read(&mut payload).unwrap();
                 self.introduce(header.stream.0, name.stream, name.epoch, header.number);
             }
-            types::ADVANCE | types::PLAYER_COMMAND | types::BATTLE_TIMELINE..=types::EVENT => {
+            // A service's refusal is an event of the session's stream.
+            types::ERROR if header.stream == StreamHandle::NONE => {}
+            types::ERROR | types::ADVANCE | types::PLAYER_COMMAND | types::BATTLE_TIMELINE..=types::EVENT => {
                 let (name, _, place) = self.streams.get_mut(&header.stream.0).expect("introduced before");
                 let prev = place.unwrap_or(header.prev);
-                assert_eq!(header.prev, prev, "{name}: a frame is missing or doubled before {header:?}");
+                let follows = header.prev == prev || self.fresh.contains(&header.stream.0) && header.prev < prev;
+                assert!(follows, "{name}: a frame is missing or doubled before {header:?}, which follows {prev}");
                 assert!(header.number > prev, "{name}: {header:?}");
+                self.fresh.remove(&header.stream.0);
                 *place = Some(header.number);
                 self.reliable += 1;
             }
@@ -236,6 +244,7 @@ impl Client {
         let stopped = self.before.iter().find(|position| &*position.stream == name && position.epoch == epoch);
         let place = if self.recovered { stopped.map(|position| position.place) } else { Some(head) };
         self.streams.insert(handle, (name.to_owned(), epoch, place));
+        self.fresh.insert(handle);
     }
 }
 

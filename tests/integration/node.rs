@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ pub const DRIVERS: [&str; 2] = ["uring", "monoio"];
 /// A condition that has not come true after this time will not.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Opens the server API.
+pub const API_KEY: &str = "an-integration-tests-api-key";
 const SECRET: &str = "an integration test's secret, 32 bytes and more";
 
 /// Runs a test against a fresh gateway of each driver; what it counted must be equal.
@@ -37,6 +39,7 @@ pub struct Gateway {
     pub health: SocketAddr,
     /// The first two lines of stdout.
     pub banner: String,
+    stdout: BufReader<ChildStdout>,
     stderr: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
 }
@@ -44,7 +47,7 @@ pub struct Gateway {
 /// The binary with its key and two free ports on loopback, two shards; flags given later win nothing back.
 pub fn command(flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
-    command.env_clear().env("JWT_SECRET", SECRET).stdin(Stdio::null());
+    command.env_clear().env("JWT_SECRET", SECRET).env("API_KEY", API_KEY).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     for (flag, value) in [("--host", "127.0.0.1"), ("--port", "0"), ("--health-port", "0"), ("--shards", "2")] {
         if !flags.contains(&flag) {
@@ -57,8 +60,12 @@ pub fn command(flags: &[&str]) -> Command {
 
 /// A token of `sub` with these roles.
 pub fn token(sub: &str, roles: &[&str]) -> String {
-    let signer = Signer::from_secret(SECRET.as_bytes()).unwrap();
-    signer.mint(&Grant { sub, roles, ..Grant::default() })
+    signer().mint(&Grant { sub, roles, ..Grant::default() })
+}
+
+/// Mints what the gateways of the tests take.
+pub fn signer() -> Signer {
+    Signer::from_secret(SECRET.as_bytes()).unwrap()
 }
 
 impl Gateway {
@@ -90,7 +97,17 @@ impl Gateway {
             rest.split_once('/').unwrap().0.parse().unwrap()
         };
         let (address, health) = (between("ws://"), between("http://"));
-        Self { child, address, health, banner, stderr, listener: Some(listener) }
+        Self { child, address, health, banner, stdout, stderr, listener: Some(listener) }
+    }
+
+    /// The next line of stdout with this text.
+    pub fn line_with(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the output ended without {text:?}");
+        }
+        line.trim_end().to_owned()
     }
 
     /// What it has logged so far.

@@ -105,6 +105,12 @@ impl Raw {
         }
     }
 
+    /// What else the server sends before it ends the stream, in order.
+    pub fn rest(mut self) -> Vec<u8> {
+        while self.fill() {}
+        self.input
+    }
+
     /// Reads until the server ends the stream; whether it did so in order, without a reset.
     pub fn ended(&mut self) -> bool {
         let mut rest = Vec::new();

@@ -8,7 +8,7 @@ use ringgate::protocol::frames::{client, types};
 use rustix::process::Signal;
 
 use crate::client::{BATTLE, Client};
-use crate::node::{DRIVERS, Gateway, command, until};
+use crate::node::{API_KEY, DRIVERS, Gateway, command, until};
 
 /// The kind that the file gives to a command of its own.
 const MOVE: u16 = 300;
@@ -101,6 +101,33 @@ fn a_reload_changes_the_table_under_living_connections() {
         assert_eq!(player.expect(types::PONG).payload, b"here");
         assert_eq!(gateway.metric("ringgate_connections_accepted_total").iter().sum::<u64>(), 2);
     }
+}
+
+/// The server API takes the types and follows the topics of a new table, and opens to new keys alone.
+#[test]
+fn a_reload_changes_the_server_api() {
+    const NEW_KEY: &str = "the-next-key-of-the-server-api";
+    let with = |key: &str, rows: &str| format!("[admin]\napi_keys = [\"{key}\"]\n{rows}");
+    let file = ConfigFile::new("api.toml", &with(API_KEY, ""));
+    let mut start = command(&["--config", file.path()]);
+    start.env_remove("API_KEY");
+    let gateway = Gateway::spawn(start);
+    let publish = || {
+        let event = r#"{"event_type":"chess.moved","payload":{"room_id":"a"}}"#;
+        gateway.post("/api/events", "application/json", event).status
+    };
+    assert_eq!((publish(), gateway.get("/api/log/chess.commands?from=9").status), (400, 404));
+    let rows = "[[event]]\ntype = \"chess.moved\"\nto = \"room\"\nkind = 300\n\
+                [[command]]\ntype = \"chess.move\"\ntopic = \"chess.commands\"\nkind = 300\n";
+    file.write(&with(API_KEY, rows));
+    reload(&gateway, "SIGHUP: reloaded");
+    assert_eq!((publish(), gateway.get("/api/log/chess.commands?from=9").status), (200, 409));
+    file.write(&with(NEW_KEY, rows));
+    let said = reload(&gateway, "SIGHUP: reloaded");
+    assert!(said.contains("1 API keys") && !said.contains(NEW_KEY), "{said}");
+    assert_eq!(publish(), 401);
+    let head = format!("GET /api/connections HTTP/1.1\r\nHost: a\r\nAuthorization: apikey {NEW_KEY}\r\n\r\n");
+    assert_eq!(gateway.ask(&head, b"").status, 200);
 }
 
 /// What a connection has used of a row's rate stays used when other rows come before it, and a new row's is its own.

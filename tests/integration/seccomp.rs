@@ -6,6 +6,7 @@ use std::process::Command;
 use ringgate::shard::driver::syscall::deny_io_uring;
 
 use crate::client::Client;
+use crate::disk::DataDir;
 use crate::node::{Gateway, command};
 
 /// Where io_uring is denied, `auto` serves with monoio and its banner says why.
@@ -37,6 +38,23 @@ fn uring_by_name_fails_with_its_remedy() {
     for word in ["--driver uring", "io_uring", "seccomp", "--driver auto"] {
         assert!(stderr.contains(word), "no {word:?} in {stderr}");
     }
+}
+
+/// The log on disk is written by tokio-uring where it works; where it is denied `auto` falls back and says why, and by
+/// name it fails with the remedy.
+#[test]
+fn the_log_falls_back_to_its_thread() {
+    let dir = DataDir::new();
+    let path = dir.0.to_str().unwrap();
+    let gateway = Gateway::start(&["--data-dir", path]);
+    assert!(gateway.banner.contains("written by tokio-uring (a trial"), "{}", gateway.banner);
+    drop(gateway);
+    let gateway = Gateway::spawn(denied(command(&["--data-dir", path])));
+    assert!(gateway.banner.contains("written by thread (tokio-uring: "), "{}", gateway.banner);
+    drop(gateway);
+    let output = denied(command(&["--data-dir", path, "--bus-writer", "tokio-uring"])).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && stderr.contains("--bus-writer auto"), "{stderr}");
 }
 
 /// The command, run under a filter that answers EPERM to io_uring's system calls.

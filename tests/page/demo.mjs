@@ -93,6 +93,13 @@ async function whoseTurn(pages) {
   throw new Error("nobody may roll");
 }
 
+/** In a page: whether, behind the first `told`, somebody rolled and it is another one's turn, or nobody's. */
+function rolledBehind(told) {
+  const types = globalThis.told.slice(told).map(([, , type]) => type);
+  const rolled = types.indexOf("games.event.bigger_dice.rolled");
+  return rolled >= 0 && types.slice(rolled).some((type) => /\.(turn_changed|game_ended)$/.test(type));
+}
+
 async function play(ann, bob) {
   const said = [];
   let [rolls, cuts] = [0, 0];
@@ -113,7 +120,7 @@ async function play(ann, bob) {
     }
     const before = await page.evaluate(() => globalThis.told.length);
     await rollButton(page).click();
-    await page.waitForFunction((n) => globalThis.told.length > n, before);
+    await page.waitForFunction(rolledBehind, before);
     if (rolls === 14) await Promise.all([shot(ann, "desktop-game"), shot(bob, "phone-game", true)]);
   }
   assert.ok(cuts >= 2, `only ${cuts} cuts`);

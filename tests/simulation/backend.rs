@@ -106,7 +106,7 @@ impl Backend {
     }
 
     fn answer(&mut self, network: &Network, oracle: &mut Oracle, command: &ServiceCommand<'_>) {
-        let ServiceCommand { event_id, event_type, session: Some(session), correlation, payload } = command else {
+        let ServiceCommand { event_id, event_type, session: Some(session), correlation, payload, .. } = command else {
             return;
         };
         let sender = Sender { command: *event_id, session: Some(*session), correlation: correlation.as_deref() };
@@ -118,8 +118,9 @@ impl Backend {
             }
             "games.command.leave_room" => self.take_out(network, oracle, *session, &room, number),
             _ => {
-                let event =
-                    sender.error(None, ErrorCode::RoomNotFound, "nobody has made it").expect("it has a session");
+                let event = sender
+                    .error(network.driver(NodeId(0)).wall(), None, ErrorCode::RoomNotFound, "nobody has made it")
+                    .expect("it has a session");
                 let place = self.append(network, EVENTS, event.event_type, &event.target, &None, |_| event.payload);
                 oracle
                     .event(format!("{EVENTS}.0/{}", event.target), Told { place, refuses: number, ..Told::default() });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use ringgate::auth::{Grant, Signer, Verifier};
+use ringgate::auth::{Grant, RoomKey, Signer, Verifier};
 use ringgate::class::Class;
 use ringgate::delivery;
 use ringgate::id::{NodeId, SessionId};
@@ -564,13 +564,17 @@ pub const ENOUGH_HISTORY: usize = 4096;
 
 fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
+        room_key: RoomKey::new(b"a simulation's"),
+        rooms_epoch: 1,
+        rooms_calls: Rate::per_minute(60),
         verifier: Arc::new(verifier),
         routes: Arc::new(Routes::default()),
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
         newcomers_max: 1 << 20,
         dev: false,
-        page: "",
+        page: &[],
+        guests: None,
         gateway_id: "sim".into(),
         nonce: 1,
         shards: plan.shards,

@@ -16,7 +16,7 @@ const L3: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("keys", &["auth"]),
     ("workers", &["protocol", "services", "world"]),
-    ("admin", &[]),
+    ("admin", &["protocol"]),
 ];
 /// Assembly: may use everything.
 const L4: &[&str] = &["config", "server", "cli", "page", "main", "lib"];

@@ -34,7 +34,9 @@ pub(super) fn choose(choice: WriterChoice, data_dir: &Path) -> Make {
         (WriterChoice::Thread, _) => Ok((Box::new(ThreadSink), "thread (asked for)".into())),
         (_, Ok(sink)) => Ok((Box::new(sink), "tokio-uring (a trial write and fdatasync worked)".into())),
         (WriterChoice::Auto, Err(error)) => Ok((Box::new(ThreadSink), format!("thread (tokio-uring: {error})"))),
-        (WriterChoice::Uring, Err(error)) => Err(format!("the log's writer tokio-uring: {error}; use auto")),
+        (WriterChoice::Uring, Err(error)) => {
+            Err(format!("--bus-writer tokio-uring: {error}; or use --bus-writer auto"))
+        }
     })
 }
 

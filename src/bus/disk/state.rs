@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::no_wakes;
 use crate::bus::topic::{ReaderId, Topic, TopicBounds, Wakes};
@@ -172,6 +173,13 @@ impl State {
         Err(Block { file, number: segment, mark, topic: number, offset, at, end, limit })
     }
 
+    /// See [`Topic::watch`]. A topic beyond the bound never gets a record.
+    pub fn watch(&mut self, topic: &str, waker: &Waker) {
+        if let Some(number) = self.number_or_new(topic) {
+            self.topics[usize::from(number)].watch(waker);
+        }
+    }
+
     /// Returns whom to wake.
     pub fn done(&mut self, reader: ReaderId, topic: &str, offset: u64) -> Wakes {
         let Some(number) = self.number(topic) else { return no_wakes() };
@@ -202,10 +210,11 @@ impl State {
         self.segments.push(segment);
     }
 
-    /// The batch is durable at these places of the last segment, which has so many bytes now. Returns whom to wake.
-    pub fn finish(&mut self, batch: Batch<Tag>, places: &[u32], bytes: u64) -> Vec<Arc<dyn Wake>> {
+    /// The batch is durable at these places of the last segment, which has so many bytes now. Returns whom to wake:
+    /// handles, and those who watch a topic.
+    pub fn finish(&mut self, batch: Batch<Tag>, places: &[u32], bytes: u64) -> (Vec<Arc<dyn Wake>>, Vec<Waker>) {
         let held = self.held.last_mut().expect("a segment is written");
-        let mut wakes = Vec::new();
+        let (mut wakes, mut watchers) = (Vec::new(), Vec::new());
         let (items, number) = (self.commit.finish(batch), held.number);
         held.bytes = bytes;
         let mut touched = 0u64;
@@ -220,13 +229,14 @@ impl State {
             topic.evict_to_disk(self.bounds);
             self.handles[tag.0.0].as_mut().into_iter().for_each(|handle| handle.complete(Ok(()), &mut wakes));
         }
-        for (_, topic) in self.topics.iter().enumerate().filter(|(number, _)| touched >> number & 1 == 1) {
+        for (_, topic) in self.topics.iter_mut().enumerate().filter(|(number, _)| touched >> number & 1 == 1) {
             topic.wakes().iter().for_each(|wake| add(&mut wakes, wake));
+            watchers.append(&mut topic.take_watchers());
         }
         if std::mem::take(&mut self.full) {
             self.everyone().iter().for_each(|wake| add(&mut wakes, wake));
         }
-        wakes
+        (wakes, watchers)
     }
 
     /// The disk refused the batch: it and all that waits has failed, and nothing is taken until [`State::resume`].

@@ -154,6 +154,24 @@ fn retention_keeps_what_is_unread() {
     assert_eq!(values(&mut open(&config), "t"), [(103, b"x".to_vec())]);
 }
 
+/// A reader of a log that was there before counts as far behind, so that appends are refused, until it says how far it is.
+#[test]
+fn a_reader_that_comes_back_says_how_far_it_is() {
+    let scratch = Scratch::new();
+    let config = DiskConfig {
+        bounds: TopicBounds { records: 8, bytes: 1 << 20 },
+        ..disk_config(&scratch, WriterChoice::Thread)
+    };
+    let mut bus = open(&config);
+    (0..20).for_each(|_| put(&mut bus, "t", b"x").unwrap());
+    drop(bus);
+    let mut bus = open(&config);
+    let mut reader = bus.reader(&["t"], Arc::new(Count::default()));
+    assert_eq!(put(&mut bus, "t", b"x"), Err(ErrorCode::Unavailable));
+    reader.done("t", 20);
+    assert_eq!(put(&mut bus, "t", b"x"), Ok(()));
+}
+
 /// A disk that is full, and then is not. It writes a part before it refuses.
 struct Full {
     inner: ThreadSink,
@@ -262,6 +280,29 @@ fn a_failure_comes_before_the_next_append() {
     slow.completed(&mut ends);
     assert_eq!(ends.len(), 1);
     assert_eq!(put(&mut slow, "t", b"later"), Ok(()));
+}
+
+/// A view is told that a place cannot be read, sees what is behind it, and is not told so at the end of a topic.
+#[test]
+fn a_view_is_told_what_cannot_be_read() {
+    let scratch = Scratch::new();
+    let config =
+        DiskConfig { bounds: TopicBounds { records: 8, bytes: 1000 }, ..disk_config(&scratch, WriterChoice::Thread) };
+    let mut bus = open(&config);
+    for n in 0..10u8 {
+        put(&mut bus, "t", &[n]).unwrap();
+    }
+    let view: &dyn crate::ports::LogView = &bus;
+    let mut out = Vec::new();
+    view.look("t", 0, 1, &mut out).unwrap();
+    let path = segments(&scratch).pop().unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&vec![0; fs::metadata(&path).unwrap().len() as usize], 0).unwrap();
+    assert_eq!(view.look("t", 0, 1, &mut out), Err(crate::ports::Unreadable));
+    view.look("t", 2, 9, &mut out).unwrap();
+    view.look("t", 10, 9, &mut out).unwrap();
+    let seen: Vec<_> = out.iter().map(|record| record.offset).collect();
+    assert_eq!(seen, [0, 2, 3, 4, 5, 6, 7, 8, 9], "the newest are in memory");
 }
 
 /// The last handle's end writes what waits.

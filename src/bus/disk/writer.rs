@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::task::Waker;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -76,8 +77,10 @@ impl Writer {
                     if std::mem::take(&mut self.failing) {
                         tracing::info!(segment = self.segment.number, "the log is written again");
                     }
-                    let wakes = self.shared.lock().finish(job.batch, &self.places, u64::from(tail.bytes));
+                    let finished = self.shared.lock().finish(job.batch, &self.places, u64::from(tail.bytes));
+                    let (wakes, watchers) = finished;
                     wake(&wakes);
+                    watchers.into_iter().for_each(Waker::wake);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {

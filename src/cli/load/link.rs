@@ -24,8 +24,8 @@ pub struct Link {
 /// What a read brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
-    /// The buffer's first bytes, and whether the socket is drained.
-    Bytes(usize, bool),
+    /// The buffer's first bytes, how many of them are new, and whether the socket is drained.
+    Bytes(usize, usize, bool),
     /// Nothing for now.
     Nothing,
     /// The end.
@@ -111,7 +111,7 @@ impl Link {
                 Ok(n) => {
                     buffer[..kept].copy_from_slice(&self.carry);
                     self.carry.clear();
-                    return Ok(Received::Bytes(kept + n, kept + n < end));
+                    return Ok(Received::Bytes(kept + n, n, kept + n < end));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

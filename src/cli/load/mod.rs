@@ -341,6 +341,7 @@ fn fill(report: &mut Report, shared: &Shared, measured: &Measured) {
     report.latency = Percentiles::of(&measured.reliable_ns);
     report.delta_latency = Percentiles::of(&measured.delta_ns);
     report.stalled_latency = Percentiles::of(&measured.stalled_ns);
+    report.stalled_delta_latency = Percentiles::of(&measured.stalled_delta_ns);
     report.connect_latency = Percentiles::of(&measured.connect_ns);
     report.resumed = measured.resumed;
     report.unacknowledged = measured.unacknowledged;

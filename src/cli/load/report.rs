@@ -24,6 +24,8 @@ pub struct Report {
     pub latency: Option<Percentiles>,
     pub delta_latency: Option<Percentiles>,
     pub stalled_latency: Option<Percentiles>,
+    /// Age of a delta when a stalled member reads it.
+    pub stalled_delta_latency: Option<Percentiles>,
     pub connect_latency: Option<Percentiles>,
     pub connects_per_s: Option<f64>,
     pub resumes_per_s: Option<f64>,
@@ -144,6 +146,7 @@ impl Report {
             ("latency", &self.latency),
             ("deltas", &self.delta_latency),
             ("stalled", &self.stalled_latency),
+            ("slow deltas", &self.stalled_delta_latency),
             ("connect", &self.connect_latency),
         ] {
             if let Some(t) = times {
@@ -172,7 +175,13 @@ impl Report {
             }
         }
         if let Some(bytes) = self.server_rss_bytes {
-            writeln!(out, "  server RSS   {:>12.1} MB", bytes as f64 / 1e6)?;
+            let before = self.server_rss_samples.last().map_or(bytes, |(_, before)| *before);
+            writeln!(
+                out,
+                "  server RSS   {:>12.1} MB, {:.1} MB once all were live",
+                bytes as f64 / 1e6,
+                before as f64 / 1e6
+            )?;
         }
         if let Some(slope) = self.server_rss_bytes_per_connection {
             writeln!(out, "  per connection {slope:>10.0} B resident")?;

@@ -238,8 +238,8 @@ impl Client {
         loop {
             let limit = self.read_limit(step);
             let Some(link) = self.link.as_mut().filter(|_| limit > 0) else { return Ok(()) };
-            let (len, drained) = match link.receive(buffer, limit) {
-                Ok(Received::Bytes(len, drained)) => (len, drained),
+            let (len, new, drained) = match link.receive(buffer, limit) {
+                Ok(Received::Bytes(len, new, drained)) => (len, new, drained),
                 Ok(Received::Nothing) => return Ok(()),
                 Ok(Received::End) => return Err(Ended(LOST)),
                 Err(error) => {
@@ -248,7 +248,7 @@ impl Client {
                 }
             };
             step.now = step.shared.now();
-            self.allowance -= len as f64;
+            self.allowance -= new as f64;
             let used = self.feed(&buffer[..len], step)?;
             if let Some(link) = &mut self.link {
                 link.keep(&buffer[used..len]);
@@ -391,7 +391,7 @@ impl Client {
         let Some(stamp) = stamp.filter(|stamp| (from..to).contains(&stamp.sent_ns)) else { return };
         let histogram = match (stalled, delta) {
             (true, false) => &mut step.measured.stalled_ns,
-            (true, true) => return,
+            (true, true) => &mut step.measured.stalled_delta_ns,
             (false, false) => &mut step.measured.reliable_ns,
             (false, true) => &mut step.measured.delta_ns,
         };

@@ -141,6 +141,8 @@ pub struct Measured {
     pub delta_ns: Histogram<u64>,
     /// Reliable frames of stalled members.
     pub stalled_ns: Histogram<u64>,
+    /// Deltas of stalled members.
+    pub stalled_delta_ns: Histogram<u64>,
     /// From connect to live.
     pub connect_ns: Histogram<u64>,
     /// Messages received in the window.
@@ -167,6 +169,7 @@ impl Measured {
             reliable_ns: histogram(),
             delta_ns: histogram(),
             stalled_ns: histogram(),
+            stalled_delta_ns: histogram(),
             connect_ns: histogram(),
             deliveries: 0,
             bytes: 0,
@@ -183,6 +186,7 @@ impl Measured {
             (&mut self.reliable_ns, &other.reliable_ns),
             (&mut self.delta_ns, &other.delta_ns),
             (&mut self.stalled_ns, &other.stalled_ns),
+            (&mut self.stalled_delta_ns, &other.stalled_delta_ns),
             (&mut self.connect_ns, &other.connect_ns),
         ] {
             mine.add(theirs).expect("all histograms have the same bounds");

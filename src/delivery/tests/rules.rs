@@ -327,13 +327,25 @@ fn leaving_takes_the_streams_deltas() {
     assert_eq!(received(&after(Limits::default(), &ops)), "D4 A5");
 }
 
-/// The age of a delta is measured when the kernel took its last byte.
+/// The age of a delta is measured once, when the kernel took its first byte: from then on it cannot be replaced. That
+/// holds for a frame cut in a fast queue's run and for one cut in the ring of a slow queue.
 #[test]
 fn delta_age_is_recorded() {
+    let seconds = |harness: &Harness| harness.delta_age.read().1 / 1_000_000_000;
     let mut harness = after(Limits::default(), &[push(&[delta(1), delta(2), reliable(0)])]);
     harness.step(&Op::Advance { seconds: 3 }).unwrap();
+    harness.step(&Op::Flush { room: 3 }).unwrap();
+    assert_eq!(seconds(&harness), 3, "the first delta has begun");
+    harness.step(&Op::Advance { seconds: 1 }).unwrap();
     harness.step(&ALL).unwrap();
-    assert_eq!(harness.delta_age.read().1, 2 * 3_000_000_000);
+    assert_eq!(seconds(&harness), 3 + 4);
+    let mut harness = after(Limits::default(), &[push(&[reliable(0)]), NOTHING, push(&[delta(1)])]);
+    let reliable = harness.queue.pending_bytes() / 2;
+    harness.step(&Op::Flush { room: reliable + 3 }).unwrap();
+    harness.step(&Op::Advance { seconds: 5 }).unwrap();
+    harness.step(&ALL).unwrap();
+    let (buckets, sum) = harness.delta_age.read();
+    assert_eq!((buckets.iter().map(|(_, count)| count).sum::<u64>(), sum), (1, 0), "{sum}");
 }
 
 /// A slow queue keeps alive the frames that wait, not the batch they came in.

@@ -53,7 +53,26 @@ fn said(reply: PresenceReply) -> Said {
         PresenceReply::Opened { .. } => Said::Opened(to),
         PresenceReply::Resumed { record, .. } => Said::Resumed(to, *record),
         PresenceReply::Expired { .. } => Said::Expired(to),
+        other @ (PresenceReply::Members { .. }
+        | PresenceReply::Enrolled { .. }
+        | PresenceReply::Hub { .. }
+        | PresenceReply::HubState { .. }) => unreachable!("nobody asks for that here: {other:?}"),
         PresenceReply::Stop { session, .. } => Said::Stop(to, session),
+    }
+}
+
+/// A connection that was closed as kicked ends its session, and who waits for it is told; another reason leaves it.
+#[test]
+fn a_kicked_connection_ends_its_session() {
+    for (last_close, sessions) in [(CloseReason::Kicked, 0), (CloseReason::Policy, 1)] {
+        let mut rig = Rig::opened();
+        let mut replies = Vec::new();
+        let detached = PresenceRequest::Detached { from: conn(1), session: SessionId([1; 16]), last_close };
+        rig.0.handle(at(1), PresenceRequest::Resume { from: conn(2), token: TokenHash([1; 16]) }, &mut replies);
+        rig.0.handle(at(1), detached, &mut replies);
+        assert_eq!(rig.0.sessions(), sessions);
+        let told = said(replies.pop().unwrap());
+        assert_eq!(matches!(told, Said::Expired(2)), sessions == 0, "{told:?}");
     }
 }
 
@@ -110,6 +129,41 @@ fn a_session_outlives_its_connection_by_the_window() {
     rig.detached(at(320), 2, CloseReason::GoingAway);
     assert_eq!(rig.resume(at(620), 3), [Said::Expired(3)]);
     assert_eq!(rig.0.sessions(), 0);
+}
+
+/// What others are told alternates: each connection comes and goes once, a takeover tells of the former's end first, a kick
+/// of its reason, and rooms only of what has changed.
+#[test]
+fn others_are_told_who_comes_and_goes() {
+    let mut rig = Rig(EmbeddedPresence::new(WINDOW, 100, 1).announcing());
+    rig.open(1, 1, "u");
+    for place in [1, 2] {
+        rig.does(at(1), PresenceRequest::Entered { session: SESSION, entry: entry(1, place) });
+    }
+    for _ in 0..2 {
+        rig.does(at(1), PresenceRequest::Left { session: SESSION, scope: entry(1, 1).scope });
+    }
+    rig.resume(at(2), 2);
+    rig.detached(at(2), 1, CloseReason::Replaced);
+    rig.resume(at(3), 3);
+    rig.poll(at(4));
+    rig.does(at(5), PresenceRequest::Kick { user: "u".into() });
+    rig.detached(at(5), 3, CloseReason::Kicked);
+    let mut changes = Vec::new();
+    rig.0.changes(&mut changes);
+    let told: Vec<_> = changes.iter().map(|change| (change.connection.conn.slot, change.kind.clone())).collect();
+    let expected = [
+        (1, PresenceKind::Connected),
+        (1, PresenceKind::Joined("1".into())),
+        (1, PresenceKind::Left("1".into())),
+        (1, PresenceKind::Disconnected(CloseReason::Replaced)),
+        (2, PresenceKind::Connected),
+        (2, PresenceKind::Disconnected(CloseReason::Replaced)),
+        (3, PresenceKind::Connected),
+        (3, PresenceKind::Disconnected(CloseReason::Kicked)),
+    ];
+    assert_eq!(told, expected);
+    assert!(changes.iter().all(|change| change.session == SESSION && &*change.user == "u"));
 }
 
 /// A living owner is stopped first; the new one starts when it has said so.

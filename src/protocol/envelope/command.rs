@@ -56,6 +56,15 @@ pub fn command_id(session: SessionId, correlation: &str, bytes: &[u8]) -> EventI
     EventId::v5(&session.0, &[&len, correlation.as_bytes(), bytes])
 }
 
+/// The payload's fields that are the sender's own, as an object's text.
+#[must_use]
+pub fn own_fields(payload: &str, ours: &[&str]) -> String {
+    let mut out = vec![b'{'];
+    put_others(&mut out, payload, ours);
+    out.push(b'}');
+    String::from_utf8(out).expect("the fields of a text are text")
+}
+
 /// Appends the command's envelope.
 pub fn put_command(out: &mut Vec<u8>, command: &ClientCommand<'_>, json: &mut Json) {
     out.reserve(ENVELOPE_BYTES + command.body.len());
@@ -130,6 +139,10 @@ pub struct ServiceCommand<'a> {
     pub event_type: Cow<'a, str>,
     /// Who sent it.
     pub session: Option<SessionId>,
+    /// The user, as the gateway vouches for it.
+    pub user_id: Option<Cow<'a, str>>,
+    /// The user's name; the id if there is none.
+    pub username: Option<Cow<'a, str>>,
     /// The sender's correlation id, to be echoed in answers.
     pub correlation: Option<Cow<'a, str>>,
     /// The payload's text; `{}` if there is none.
@@ -152,8 +165,11 @@ pub fn parse_command<'a>(bytes: &'a [u8], json: &mut Json) -> Result<ServiceComm
             Some(SessionId::parse(&id).ok_or_else(|| EnvelopeError::invalid("session_id", &id, "a session's UUID"))?)
         }
     };
-    let payload = member(envelope, "payload").unwrap_or("{}");
-    Ok(ServiceCommand { event_id, event_type, session, correlation: field("correlation_id"), payload })
+    let user = member(envelope, "user").unwrap_or("{}");
+    let user_id = member(user, "user_id").and_then(text);
+    let username = member(user, "username").and_then(text).or_else(|| user_id.clone());
+    let (correlation, payload) = (field("correlation_id"), member(envelope, "payload").unwrap_or("{}"));
+    Ok(ServiceCommand { event_id, event_type, session, user_id, username, correlation, payload })
 }
 
 /// An envelope's own bytes, about.

@@ -109,9 +109,13 @@ pub fn parse_event(
         None => scope_of_rule(&rule, fields)?,
     };
     let audience = target.map_or(Ok(None), audience)?;
-    if audience.is_some() && rule.class == Class::Delta {
-        let remedy = "left out: a delta goes to everybody in its room";
-        return Err(EnvelopeError::invalid("target.only, target.except", &event_type, remedy));
+    if let Some(audience) = audience.as_ref().filter(|_| rule.class == Class::Delta) {
+        let field = match audience {
+            frame::Audience::Only(_) => "target.only",
+            frame::Audience::Except(_) => "target.except",
+        };
+        let given = target.and_then(|target| member(target, &field["target.".len()..])).unwrap_or_default();
+        return Err(EnvelopeError::invalid(field, given, "left out: a delta goes to everybody in its room"));
     }
     let scope = scope.ok_or_else(|| EnvelopeError::NoTarget { event_type: super::cut(&event_type) })?;
     let (key, forgets) = key(&rule, fields)?;

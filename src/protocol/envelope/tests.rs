@@ -261,7 +261,7 @@ fn poison_is_refused() {
         ),
         (
             r#"{"event_type":"world.delta","target":{"room_id":"a","only":["1"]},"payload":{"entity_id":1}}"#,
-            "target.only, target.except is \"world.delta\"; it must be left out: a delta goes to everybody in its room",
+            "target.only is \"[\\\"1\\\"]\"; it must be left out: a delta goes to everybody in its room",
         ),
         (
             r#"{"event_type":"world.delta","target":{"room_id":"a"},"payload":{"entity_id":null}}"#,

@@ -92,11 +92,11 @@ fn golden_frames_of_the_gateway() {
         r#"{"type":"system.skipped","stream":3,"count":10}"#,
     );
     assert_eq!(
-        written(|out| write::members(out, "a", [("123", "player1"), ("ж\"", "")], Some("c"))),
-        r#"{"type":"rooms.event.members","room_id":"a","members":[{"user_id":"123","username":"player1"},{"user_id":"ж\"","username":""}],"correlation_id":"c"}"#,
+        written(|out| write::members(out, "a", [("123", "player1"), ("ж\"", "")], true, Some("c"))),
+        r#"{"type":"rooms.event.members","room_id":"a","members":[{"user_id":"123","username":"player1"},{"user_id":"ж\"","username":""}],"truncated":true,"correlation_id":"c"}"#,
     );
     assert_eq!(
-        written(|out| write::members(out, "a", [], None)),
+        written(|out| write::members(out, "a", [], false, None)),
         r#"{"type":"rooms.event.members","room_id":"a","members":[]}"#,
     );
 }

@@ -15,8 +15,6 @@ pub const FIELDS_MAX: usize = 64;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of a number; a double's shortest form has at most 24.
 pub const NUMBER_BYTES_MAX: usize = 64;
-/// JSON's white space (RFC 8259 §2).
-pub(super) const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Scratch space of [`parse`](super::parse): the fields of the message read last.
 #[derive(Clone, Default, Debug)]
@@ -448,6 +446,7 @@ impl Scanner<'_> {
 }
 
 /// Bytes before the first quote, backslash or control character.
+#[inline]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk() {

@@ -19,7 +19,7 @@ use crate::protocol::routes::Routes;
 
 use super::TYPE_BYTES_MAX;
 use super::scan::{Span, scan_object, string_len, text};
-use super::write::{put_digits, text_frame, text_frame_of};
+use super::write::{digits, put_digits, text_frame, text_frame_of};
 
 /// The form in which a connection receives a stream's frames.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -284,12 +284,12 @@ impl At {
     fn of(header: &Header) -> Self {
         let mut at = Self { bytes: [0; AT_BYTES], len: 0 };
         at.put(b",\"at\":[");
-        at.put_digits(u64::from(header.stream.0));
+        at.put(digits(u64::from(header.stream.0), &mut [0; 20]));
         at.put(b",");
-        at.put_digits(header.number);
+        at.put(digits(header.number, &mut [0; 20]));
         if header.frame_type != types::WORLD_DELTA {
             at.put(b",");
-            at.put_digits(header.prev);
+            at.put(digits(header.prev, &mut [0; 20]));
         }
         at.put(b"]");
         at
@@ -302,18 +302,6 @@ impl At {
     fn put(&mut self, bytes: &[u8]) {
         self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
-    }
-
-    fn put_digits(&mut self, mut number: u64) {
-        let end = self.len + number.checked_ilog10().map_or(1, |log| log as usize + 1);
-        self.len = end;
-        for at in (0..end).rev() {
-            self.bytes[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
     }
 }
 

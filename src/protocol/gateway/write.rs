@@ -112,20 +112,23 @@ pub fn position<'a>(
 ) {
     object(out, "system.position", |out| {
         put_name(out, "streams");
-        put_array(out, introductions, |out, introduction| {
-            let position = &introduction.position;
-            out.push(b'{');
-            put_number(out, "handle", u64::from(introduction.handle.0));
-            put_field(out, "stream", &position.stream);
-            put_number(out, "epoch", position.epoch);
-            put_number(out, "offset", position.place);
-            out.push(b'}');
-        });
+        put_array(out, introductions, put_stream);
         if let Some(reason) = lost {
             out.extend_from_slice(b",\"recovered\":false");
             put_field(out, "reason", reason.name());
         }
     });
+}
+
+/// `{"handle", "stream", "epoch", "offset"}`.
+pub(in crate::protocol) fn put_stream(out: &mut Vec<u8>, introduction: &Introduction) {
+    let position = &introduction.position;
+    out.push(b'{');
+    put_number(out, "handle", u64::from(introduction.handle.0));
+    put_field(out, "stream", &position.stream);
+    put_number(out, "epoch", position.epoch);
+    put_number(out, "offset", position.place);
+    out.push(b'}');
 }
 
 /// The body of a client's relayed command: the client's fields under their own type, and who sent it.
@@ -145,11 +148,12 @@ pub fn skipped(out: &mut Vec<u8>, stream: StreamHandle, count: u64) {
     });
 }
 
-/// `rooms.event.members`: the answer to `rooms.command.members`, of user ids and names.
+/// `rooms.event.members`: the answer to `rooms.command.members`, of user ids and names. `truncated`: there are more.
 pub fn members<'a>(
     out: &mut Vec<u8>,
     room_id: &str,
     members: impl IntoIterator<Item = (&'a str, &'a str)>,
+    truncated: bool,
     correlation_id: Option<&str>,
 ) {
     object(out, "rooms.event.members", |out| {
@@ -161,6 +165,9 @@ pub fn members<'a>(
             put_field(out, "username", username);
             out.push(b'}');
         });
+        if truncated {
+            out.extend_from_slice(b",\"truncated\":true");
+        }
         put_correlation(out, correlation_id);
     });
 }
@@ -212,7 +219,7 @@ fn newest<'a>(
 }
 
 /// A text frame whose length is known only when it is written: room for the usual header first, moved if it was wrong.
-pub(super) fn text_frame(out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
+pub(in crate::protocol) fn text_frame(out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
     payload(out);
@@ -238,19 +245,22 @@ pub(super) fn text_frame_of(out: &mut Vec<u8>, parts: &[&[u8]]) {
     parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
-/// A number's digits.
-pub(super) fn put_digits(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
+/// Appends a number's digits.
+pub(in crate::protocol) fn put_digits(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(digits(number, &mut [0; 20]));
+}
+
+/// A number's digits, written to the end of a buffer that holds the longest number.
+pub(super) fn digits(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut at = buffer.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
+        buffer[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
-            break;
+            return &buffer[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The header of a payload of 126 bytes to 64 KiB.
@@ -267,12 +277,12 @@ fn object(out: &mut Vec<u8>, event_type: &str, fields: impl FnOnce(&mut Vec<u8>)
     });
 }
 
-fn put_number(out: &mut Vec<u8>, name: &str, number: u64) {
+pub(in crate::protocol) fn put_number(out: &mut Vec<u8>, name: &str, number: u64) {
     put_name(out, name);
     put_digits(out, number);
 }
 
-fn put_correlation(out: &mut Vec<u8>, correlation_id: Option<&str>) {
+pub(in crate::protocol) fn put_correlation(out: &mut Vec<u8>, correlation_id: Option<&str>) {
     if let Some(correlation_id) = correlation_id {
         put_field(out, "correlation_id", correlation_id);
     }
@@ -283,7 +293,11 @@ fn put_list<'a>(out: &mut Vec<u8>, name: &str, texts: impl IntoIterator<Item = &
     put_array(out, texts, put_string);
 }
 
-fn put_array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut put: impl FnMut(&mut Vec<u8>, T)) {
+pub(in crate::protocol) fn put_array<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    mut put: impl FnMut(&mut Vec<u8>, T),
+) {
     out.push(b'[');
     for (at, item) in items.into_iter().enumerate() {
         if at > 0 {

@@ -300,7 +300,9 @@ fn exchange(mut port: Port<u32, u32>, other: &impl Wake, messages: u32) {
             return;
         }
         port.announce_sleep();
-        if !port.has_input() {
+        // A flush may have made room for what is still to be sent: that is work too.
+        let may_send = sent < messages && port.can_request(to);
+        if !may_send && !port.has_input() {
             thread::park();
         }
         port.awake();

@@ -1,0 +1,106 @@
+//! What is said in hubs, read from the bus: `rooms.event.chat` of `rooms.events`, with its place in the room's stream, so
+//! that who connects gets each message once, in the first state or behind it.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::limits;
+use crate::message::HubMessage;
+use crate::ports::{Bus, Record};
+
+/// A reader of `rooms.events`. See the module.
+pub struct Listener {
+    bus: Box<dyn Bus>,
+    next: u64,
+    page: Vec<Record>,
+}
+
+impl Listener {
+    /// Reads all that the bus has. It must be a registered reader of [`Listener::TOPIC`].
+    #[must_use]
+    pub fn new(bus: Box<dyn Bus>) -> Self {
+        let (next, _) = bus.range(Self::TOPIC);
+        Self { bus, next, page: Vec::new() }
+    }
+
+    /// What it reads.
+    pub const TOPIC: &'static str = "rooms.events";
+
+    /// Reads on to the end: afterwards every message that any home may have is known.
+    pub fn hear(&mut self, mut said: impl FnMut(&str, HubMessage)) {
+        loop {
+            let from = self.next;
+            self.next = self.bus.read(Self::TOPIC, from, limits::BUS_READ_RECORDS, &mut self.page);
+            if self.page.is_empty() {
+                return;
+            }
+            for record in self.page.drain(..) {
+                if let Some((room, payload)) = chat(&record.value) {
+                    let message = HubMessage { place: record.offset + 1, payload: payload.into() };
+                    said(&room, message);
+                }
+            }
+            self.bus.done(Self::TOPIC, self.next);
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+/// Room and payload of a chat message that is for the whole room; what is for some of it is nobody else's.
+fn chat(value: &[u8]) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        event_type: String,
+        target: Option<Target>,
+        payload: simd_json::OwnedValue,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        room_id: Option<String>,
+        only: Option<simd_json::OwnedValue>,
+        except: Option<simd_json::OwnedValue>,
+    }
+    // Most events are something else: a look at the bytes is cheaper than a parse.
+    value.windows(CHAT.len()).any(|bytes| bytes == CHAT.as_bytes()).then_some(())?;
+    let envelope: Envelope = simd_json::from_slice(&mut value.to_vec()).ok()?;
+    if envelope.event_type != CHAT {
+        return None;
+    }
+    let target = envelope.target?;
+    if target.only.is_some() || target.except.is_some() {
+        return None;
+    }
+    Some((target.room_id?, simd_json::to_string(&envelope.payload).ok()?))
+}
+
+/// The type of what is kept.
+const CHAT: &str = "rooms.event.chat";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what is said to a whole room is heard, whatever else stands in the topic.
+    #[test]
+    fn only_chat_for_everybody_is_heard() {
+        let said =
+            br#"{"event_type":"rooms.event.chat","target":{"room_id":"r"},"payload":{"message":"hi \"you\"","n":1}}"#;
+        assert_eq!(chat(said), Some(("r".into(), r#"{"message":"hi \"you\"","n":1}"#.into())));
+        for other in [
+            r#"{"event_type":"rooms.event.vote","target":{"room_id":"r"},"payload":{"message":"rooms.event.chat"}}"#,
+            r#"{"event_type":"rooms.event.chat","target":{"room_id":"r","only":["p"]},"payload":{}}"#,
+            r#"{"event_type":"rooms.event.chat","target":{"session_id":"s"},"payload":{}}"#,
+            r#"{"event_type":"rooms.event.chat","payload":{"room_id":"r"}}"#,
+            "rooms.event.chat",
+            "",
+        ] {
+            assert_eq!(chat(other.as_bytes()), None, "{other}");
+        }
+    }
+}
