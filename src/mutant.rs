@@ -71,11 +71,15 @@ pub enum Mutant {
     IgnoredAudience,
     /// D2: a frame that is not for a member is left out without an advance.
     NoAdvance,
+    /// D1: a resume reads what was said in a room before its session came in.
+    ResumeBeforeEntry,
+    /// D2: a resume that names a place from before its entry starts elsewhere and is not told.
+    EntryUntold,
 }
 
 impl Mutant {
     /// Every broken policy.
-    pub const BROKEN: [Self; 32] = [
+    pub const BROKEN: [Self; 34] = [
         Self::DropReliable,
         Self::ReorderReliable,
         Self::OlderAfterNewer,
@@ -108,6 +112,8 @@ impl Mutant {
         Self::EntryAtHead,
         Self::IgnoredAudience,
         Self::NoAdvance,
+        Self::ResumeBeforeEntry,
+        Self::EntryUntold,
     ];
 
     /// Those of the write queue; the others are those of shard, homes and peers, and only the simulation can see them.

@@ -38,7 +38,8 @@ export const CLOSE_TABLE = [
   { "code": 4429, "text": "rate_limited", "reconnect": "delayed", "label": "rate_limited" },
   { "code": 0, "text": "handshake timeout", "reconnect": "delayed", "label": "handshake_timeout" },
   { "code": 0, "text": "connection lost", "reconnect": "resume", "label": "connection_lost" },
-  { "code": 0, "text": "refused", "reconnect": "no", "label": "refused" }
+  { "code": 0, "text": "refused", "reconnect": "no", "label": "refused" },
+  { "code": 4408, "text": "history_evicted", "reconnect": "resume", "label": "history_evicted" }
 ];
 
 const LOST = CLOSE_TABLE.find((row) => row.label === "connection_lost");

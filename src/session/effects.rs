@@ -8,22 +8,11 @@ use std::sync::Arc;
 
 use super::authenticate::{JoinStep, Joining};
 use super::connection::{Connection, Phase};
-use super::{Cx, Output};
+use super::{Cx, Output, mutant};
 use crate::frame::{Act, Form, Handles, Run, View};
 use crate::id::Scope;
 use crate::message::{ErrorCode, Position, PresenceRequest, ScopeEntry};
 use crate::protocol::Refusal;
-
-/// Whether the named broken policy runs; never without the feature `mutants`.
-macro_rules! mutant {
-    ($cx:expr, $name:ident) => {{
-        #[cfg(feature = "mutants")]
-        let broken = $cx.settings.queue.mutant == $crate::mutant::Mutant::$name;
-        #[cfg(not(feature = "mutants"))]
-        let broken = false;
-        broken
-    }};
-}
 
 impl Connection {
     /// Frames `from..to` of a batch, of which some are marked: what this member may not see becomes an advance, what
@@ -115,7 +104,8 @@ impl Connection {
         let (id, publisher) = (session.id, session.publisher);
         session.joining.push(Joining { scope: scope.clone(), correlation, step: JoinStep::Admitted });
         // From here on the room belongs to the session, whatever becomes of this connection.
-        let kept = ScopeEntry { scope: scope.clone(), entered: vec![entry.clone()], admitted: true };
+        let entered = vec![entry.clone(), Position::unsaid()];
+        let kept = ScopeEntry { scope: scope.clone(), entered, admitted: true };
         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry: kept });
         let (admitted, entry) = (true, Some(entry));
         cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });

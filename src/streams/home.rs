@@ -264,7 +264,7 @@ impl Homes {
             if join.publisher {
                 self.open_room(now, scope)?;
             }
-            if let Some(entry) = &join.entry {
+            if let Some(entry) = join.entry.as_ref().or_else(|| join.resume.as_ref()?.unsaid_entry()) {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
             }
@@ -285,10 +285,12 @@ impl Homes {
         let Some(home) = self.scopes.get(scope) else { return Ok(Vec::new()) };
         let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
         let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
-        let entry = join.entry.as_ref();
+        let (entry, guarded) = (join.entry.as_ref(), true);
         #[cfg(feature = "mutants")]
         let entry = entry.filter(|_| self.mutant != crate::mutant::Mutant::EntryAtHead);
-        Ok(visible.map(|stream| stream.start(join, entry)).collect())
+        #[cfg(feature = "mutants")]
+        let guarded = guarded && self.mutant != crate::mutant::Mutant::ResumeBeforeEntry;
+        Ok(visible.map(|stream| stream.start(join, entry, guarded)).collect())
     }
 
     /// The scope under the name that is kept here: members of a room share its text, instead of each keeping the copy of
@@ -621,8 +623,8 @@ impl ScopeHome {
 }
 
 impl HomeStream {
-    /// Where a member starts (DELIVERY §6 "Recovered").
-    fn start(&self, join: &JoinRequest, entry: Option<&Position>) -> StreamStart {
+    /// Where a member starts (DELIVERY §6 "Recovered"); unless `guarded`, a resume reads what was before its entry.
+    fn start(&self, join: &JoinRequest, entry: Option<&Position>, guarded: bool) -> StreamStart {
         let known = &self.introduction.position;
         let entry = entry.filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
         // What was said to a session from its first moment on is for it, however late it asks.
@@ -630,7 +632,7 @@ impl HomeStream {
         let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);
         let entry = entry.or(own);
         let start = match (&join.resume, entry) {
-            (Some(resume), _) => self.resume_start(resume),
+            (Some(resume), _) => self.resume_start(resume, guarded),
             (None, Some(entry)) => self.start_behind(entry),
             (None, None) if self.deltas.is_empty() => Start::Live,
             (None, None) => Start::Behind(self.head),
@@ -659,11 +661,29 @@ impl HomeStream {
         }
     }
 
-    fn resume_start(&self, resume: &ResumeFrom) -> Start {
-        let name = &self.introduction.position.stream;
-        let mut known = resume.positions.iter().chain(&resume.entered);
-        let own = Position { place: 0, ..self.introduction.position.clone() };
-        self.start_behind(known.find(|position| position.stream == *name).unwrap_or(&own))
+    /// Where a resume goes on: where its client stands, in a room never before the session came in (DELIVERY §6).
+    fn resume_start(&self, resume: &ResumeFrom, guarded: bool) -> Start {
+        let known = &self.introduction.position;
+        let named =
+            |positions: &'_ [Position]| positions.iter().find(|position| position.stream == known.stream).cloned();
+        let said = named(&resume.positions);
+        let guarded = guarded && matches!(self.scope, Scope::Room(_));
+        let stands_before = |entry: &Position| {
+            let said = said.as_ref().filter(|_| entry.epoch == known.epoch);
+            said.is_some_and(|said| said.epoch != entry.epoch || said.place < entry.place)
+        };
+        match named(&resume.entered) {
+            // It was let in, and no home has said where this stream starts: here.
+            None if guarded && resume.entered.iter().any(Position::is_unsaid) => Start::Anew(self.head),
+            Some(entry) if guarded && stands_before(&entry) => match self.start_behind(&entry) {
+                Start::Behind(place) => Start::Anew(place),
+                lost => lost,
+            },
+            entry => {
+                let beginning = Position { place: 0, ..known.clone() };
+                self.start_behind(&said.or(entry).unwrap_or(beginning))
+            }
+        }
     }
 }
 

@@ -51,6 +51,12 @@ pub struct Client {
     /// LEAVEs of this connection.
     pub leaves: u64,
     pub relay: u32,
+    /// Since when the session has been in a room without a break, as far as the client knows.
+    pub since: BTreeMap<String, Monotonic>,
+    /// Where it came into the streams of the rooms it is in: nothing up to there is for it.
+    pub(super) entries: BTreeMap<String, (u64, u64)>,
+    /// Positions from before it was out of a room.
+    pub(super) former: BTreeMap<String, (u64, u64)>,
     /// What this connection asked and was not answered, by correlation: one answer each (D7).
     pub asked: BTreeMap<u64, Ask>,
     pub last_close: Option<u16>,
@@ -78,6 +84,8 @@ pub struct Client {
     pub unrecovered: u64,
     /// It was kicked, so its session may be gone.
     pub may_be_lost: bool,
+    /// Histories may be shorter than what it misses.
+    pub short_history: bool,
     pub moves: u64,
     pub delivered: u64,
     pub deltas: u64,
@@ -184,6 +192,9 @@ impl Client {
             told_of_left: 0,
             leaves: 0,
             relay: 0,
+            since: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            former: BTreeMap::new(),
             asked: BTreeMap::new(),
             asked_before: 0,
             session_place: 0,
@@ -200,6 +211,7 @@ impl Client {
             recovered: 0,
             unrecovered: 0,
             may_be_lost: false,
+            short_history: false,
             moves: 0,
             delivered: 0,
             deltas: 0,
@@ -283,6 +295,18 @@ impl Client {
         self.earlier = own;
     }
 
+    /// Says that it stands where it stood in streams of its rooms before it was out of them, or at their beginning: what
+    /// was said before it came in is not for it all the same.
+    pub fn claim_more(&mut self, network: &Network) {
+        for (name, position) in self.positions.iter_mut().filter(|(name, _)| name.contains("/room:")) {
+            match (network.below(3), self.former.get(name)) {
+                (0, Some(former)) if former.0 == position.0 => *position = *former,
+                (1, _) => position.1 = 0,
+                _ => {}
+            }
+        }
+    }
+
     pub fn send(&self, network: &Network, payload: &[u8]) {
         let mut out = Vec::new();
         let opcode = if self.text { Opcode::Text } else { Opcode::Binary };
@@ -356,6 +380,7 @@ impl Client {
     pub fn command_publishers(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
         let Some(handle) = self.relay_of(room).filter(|_| !self.text) else { return };
         let (correlation, mark) = self.mark(oracle);
+        oracle.sent_to_publishers((self.number, self.sequence), room, network.now());
         let mut payload = Vec::new();
         client::command(&mut payload, PLAYER_KIND_MIN, handle, correlation, &mark);
         self.send(network, &payload);

@@ -148,7 +148,7 @@ fn a_client_has_rates() {
     world.clients[1].command_publishers(&network, &mut world.oracle, &room);
     pass(&mut world, Duration::from_millis(20));
     assert_eq!((world.clients[1].limited, world.clients[1].asked.len()), (310, 0));
-    world.oracle.complete(&[]).unwrap();
+    world.complete().unwrap();
 }
 
 /// Every JOIN of a room that nobody has made is answered once, by its home, the rate of its command or the rooms
@@ -192,7 +192,7 @@ fn a_flood_in_one_turn_closes_nobody() {
         world.shards.iter().for_each(|shard| shard.check());
         assert_eq!((&world.clients[0].closes, world.clients[0].asked.len()), (&Vec::new(), 0), "seed {seed}");
         assert!(world.clients[1].delivered >= 1000);
-        world.oracle.complete(&[]).unwrap();
+        world.complete().unwrap();
         assert_eq!(reserved(&world), Some(0));
     }
     assert!(stashed > 64 << 10, "no flood went beyond a stash's own bound: {stashed}");

@@ -83,6 +83,8 @@ pub struct Oracle {
     /// By mark, the sender's connection.
     lives: HashMap<Mark, u32>,
     acknowledged: HashSet<Mark>,
+    /// What was sent to the publishers of a room, and when.
+    inputs: HashMap<Mark, (String, Monotonic)>,
     /// Commands for the bus and whether they were acknowledged.
     commands: BTreeMap<(u32, u64), bool>,
     newest: BTreeMap<(String, u64), u32>,
@@ -101,6 +103,11 @@ impl Oracle {
     pub fn published(&mut self, mark: Mark, life: u32, correlation: u64) {
         self.asked.insert((mark.0, correlation), mark);
         self.lives.insert(mark, life);
+    }
+
+    /// The frame is for the publishers of the room.
+    pub fn sent_to_publishers(&mut self, mark: Mark, room: &str, now: Monotonic) {
+        self.inputs.insert(mark, (room.to_owned(), now));
     }
 
     pub fn delta(&mut self, room: &str, key: u64, version: u32) {
@@ -278,10 +285,17 @@ impl Oracle {
         }
     }
 
-    /// Every acknowledged frame stands somewhere, and every acknowledged command is in the log once, no other twice.
-    pub fn complete(&self, log: &[(u32, u64)]) -> Result<(), String> {
-        if let Some(mark) = self.acknowledged.iter().find(|mark| !self.places.contains_key(mark)) {
-            return Err(format!("D2: {mark:?} was acknowledged and reached nobody"));
+    /// Every acknowledged frame stands somewhere, and every acknowledged command is in the log once, no other twice. A
+    /// player's command reaches the publishers that stay in its room: `stayed` says whether one has been there from that
+    /// time on.
+    pub fn complete(&self, log: &[(u32, u64)], stayed: impl Fn(&str, Monotonic) -> bool) -> Result<(), String> {
+        let mut unseen: Vec<_> = self.acknowledged.iter().filter(|mark| !self.places.contains_key(mark)).collect();
+        unseen.sort();
+        for mark in unseen {
+            let input = self.inputs.get(mark);
+            if input.is_none_or(|(room, sent)| stayed(room, *sent)) {
+                return Err(format!("D2: {mark:?} was acknowledged and reached nobody ({input:?})"));
+            }
         }
         let mut times: BTreeMap<(u32, u64), usize> = BTreeMap::new();
         log.iter().for_each(|command| *times.entry(*command).or_default() += 1);

@@ -58,15 +58,9 @@ impl Client {
                 Ok(None) => break,
                 Ok(Some(Message::Binary(payload))) if !self.text => self.frame(network, oracle, payload)?,
                 Ok(Some(Message::Text(payload))) if self.text => self.text_frame(network, oracle, payload)?,
-                Ok(Some(Message::Close(code))) => {
-                    let code = code.map_or(1005, |(code, _)| code);
-                    self.last_close = Some(code);
-                    self.closes.push(code);
-                    // A history that is too short for it may overtake a cursor.
-                    let short = self.may_be_lost;
-                    if code == 4408 && !short && self.socket.is_some_and(|socket| !network.was_slow(socket)) {
-                        return Err(format!("D4: client {} was closed 4408 though it was never slow", self.number));
-                    }
+                Ok(Some(Message::Close(close))) => {
+                    let (code, text) = close.unwrap_or((1005, ""));
+                    self.closed(network, code, text)?;
                 }
                 Ok(Some(Message::Pong(payload))) => {
                     self.socket_pong = payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -87,6 +81,20 @@ impl Client {
             self.send(network, &payload);
         }
         Ok(())
+    }
+
+    /// Whoever is closed 4408 was slow, or its catch-up was overtaken by the eviction of a history too short for it.
+    fn closed(&mut self, network: &Network, code: u16, text: &str) -> Result<(), String> {
+        self.last_close = Some(code);
+        self.closes.push(code);
+        let who = self.number;
+        let slow = self.socket.is_some_and(|socket| network.was_slow(socket));
+        match (code, text) {
+            (4408, "history_evicted") if self.short_history => Ok(()),
+            (4408, "slow_consumer") if slow => Ok(()),
+            (4408, _) => Err(format!("D4: client {who} was closed 4408 ({text}) without a reason")),
+            _ => Ok(()),
+        }
     }
 
     fn frame(&mut self, network: &Network, oracle: &mut Oracle, payload: &[u8]) -> Result<(), String> {
@@ -169,6 +177,8 @@ impl Client {
         }
         if !recovered {
             self.positions.clear();
+            self.entries.clear();
+            self.since.clear();
         }
         if self.session != session {
             (self.session_place, self.acted_before) = (0, 0);
@@ -180,7 +190,10 @@ impl Client {
             *seat = if rooms.contains(&room.as_str()) { Seat::Joining } else { Seat::Out };
             if *seat == Seat::Out {
                 let suffix = format!("/room:{room}");
-                self.positions.retain(|name, _| !name.ends_with(&suffix));
+                for positions in [&mut self.positions, &mut self.entries] {
+                    positions.retain(|name, _| !name.ends_with(&suffix));
+                }
+                self.since.remove(room);
             } else {
                 self.resuming.insert(room.clone());
             }
@@ -255,6 +268,11 @@ impl Client {
             return Err(format!("D1: client {who}: place {place} after {had} in {name}"));
         }
         view.place = Some(place);
+        let epoch = view.epoch;
+        if let Some(entry) = self.entries.get(&name).filter(|entry| entry.0 == epoch && place <= entry.1) {
+            return Err(format!("D1: client {who} came into {name} at {entry:?} and reads {place}"));
+        }
+        let view = self.view(handle)?;
         let position = (view.epoch, place);
         self.positions.insert(name.clone(), position);
         self.delivered += 1;

@@ -72,17 +72,45 @@ impl Client {
                 return Err(format!("D2: client {who} was let into {room} at {places:?} and starts at {start:?}"));
             }
         }
+        let fresh = !resumed || lost;
+        if resumed && lost {
+            self.entered_later(room, streams)?;
+        }
         for stream in streams {
+            if fresh && (correlation != 0 || resumed || by_event) {
+                self.entries.insert(stream.name.to_owned(), (stream.epoch, stream.head));
+            }
             if room == self.room && stream.name.starts_with("relay/") {
                 self.relay = stream.handle;
             }
-            self.introduce(network, stream, !resumed);
+            self.introduce(network, stream, fresh);
+        }
+        if fresh {
+            self.since.insert(room.to_owned(), network.now());
         }
         self.rooms.insert(room.to_owned(), Seat::In);
         if room == self.room {
             self.state = State::Open;
         }
         Ok(())
+    }
+
+    /// A resume goes on where the session came in, not where the client said that it stands: it stood before that.
+    fn entered_later(&mut self, room: &str, streams: &[Introduced<'_>]) -> Result<(), String> {
+        let who = self.number;
+        let mut later = false;
+        for stream in streams {
+            let said = self.positions.get(stream.name).filter(|(epoch, _)| *epoch == stream.epoch);
+            later |= said.is_none_or(|(_, place)| *place < stream.head);
+            let known = self.entries.get(stream.name).filter(|(epoch, _)| *epoch == stream.epoch);
+            if let Some((_, place)) = known.filter(|(_, place)| *place > stream.head) {
+                return Err(format!(
+                    "D1: client {who} came into {} at {place}, goes on from {}",
+                    stream.name, stream.head
+                ));
+            }
+        }
+        if later { Ok(()) } else { Err(format!("D6: client {who} stood behind its entry into {room} and starts anew")) }
     }
 
     /// LEFT: behind it no frame of the room's streams may follow.
@@ -108,12 +136,21 @@ impl Client {
         for handle in gone {
             if let Some(view) = self.streams.remove(&handle) {
                 self.told_of_left += view.told;
-                self.positions.remove(&view.name);
+                self.forget_stream(&view.name);
             }
             self.left.insert(handle);
         }
         self.leaves += 1;
+        self.since.remove(room);
         self.rooms.insert(room.to_owned(), Seat::Out);
+    }
+
+    /// It is out of the stream's room; where it stood may be said again.
+    pub(super) fn forget_stream(&mut self, name: &str) {
+        self.entries.remove(name);
+        if let Some(position) = self.positions.remove(name) {
+            self.former.insert(name.to_owned(), position);
+        }
     }
 
     /// A direct refusal of a command.

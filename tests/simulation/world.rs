@@ -153,7 +153,8 @@ impl World {
         let services = (0..plan.service_rooms).map(service_room);
         client.rooms = (0..plan.rooms).map(room).chain(services).map(|room| (room, Seat::Out)).collect();
         client.text = !publisher && plan.texts_in > 0 && number % plan.texts_in == 1;
-        client.may_be_lost = plan.history_events < ENOUGH_HISTORY;
+        client.short_history = plan.history_events < ENOUGH_HISTORY;
+        client.may_be_lost = client.short_history;
         if plan.burst > 0 {
             client.catch_up = Duration::from_millis(20);
         }
@@ -229,7 +230,7 @@ impl World {
         }
         self.judge()?;
         self.told()?;
-        self.oracle.complete(&self.backend.commands())?;
+        self.complete()?;
         self.clients.iter().try_for_each(|client| {
             client.settled(&self.oracle).map_err(|breach| {
                 let connection = client.socket.and_then(|socket| self.network.connection(socket));
@@ -243,6 +244,9 @@ impl World {
         let node = NodeId(self.network.below(u64::from(self.plan.shards)) as u16);
         if self.plan.service_rooms > 0 && self.network.below(3) == 0 {
             self.clients[index].forget_some();
+        }
+        if self.plan.service_rooms > 0 && self.network.below(6) == 0 {
+            self.clients[index].claim_more(&self.network);
         }
         self.clients[index].connect(&self.network, node);
     }
@@ -483,6 +487,16 @@ impl World {
         self.presence_port.announce_sleep();
         self.presence_awake = self.presence_port.has_input();
         true
+    }
+
+    /// D2: what was acknowledged is there.
+    pub fn complete(&mut self) -> Result<(), String> {
+        let stayed = |room: &str, sent| {
+            let publishers = self.clients.iter().filter(|client| client.publisher);
+            let mut inside = publishers.filter(|client| client.seats().any(|seat| seat == room));
+            inside.any(|client| client.since.get(room).is_some_and(|since| *since <= sent))
+        };
+        self.oracle.complete(&self.backend.commands(), stayed)
     }
 
     /// D6: what a queue left out is what its client was told of.
