@@ -1,7 +1,8 @@
 //! Deliberately broken policies, to show that the checks of tests and simulation bite. Exists only with the feature
 //! `mutants`; chosen at run time, one at a time.
 
-/// A broken policy; each names the invariant of DELIVERY §2 it breaks.
+/// A broken policy; each names the invariant of DELIVERY §2 it breaks, or of §7: *kept* = no acknowledged command is lost,
+/// *once* = none is done twice.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Mutant {
     /// The true policy.
@@ -75,11 +76,17 @@ pub enum Mutant {
     ResumeBeforeEntry,
     /// D2: a resume that names a place from before its entry starts elsewhere and is not told.
     EntryUntold,
+    /// Kept: a command is acknowledged and never reaches the bus.
+    ForgottenCommand,
+    /// Once: the services do a command again that comes again.
+    CommandAgain,
+    /// Kept: a worker that starts anew goes on behind the batch that was under way.
+    LostBatch,
 }
 
 impl Mutant {
     /// Every broken policy.
-    pub const BROKEN: [Self; 34] = [
+    pub const BROKEN: [Self; 37] = [
         Self::DropReliable,
         Self::ReorderReliable,
         Self::OlderAfterNewer,
@@ -114,6 +121,9 @@ impl Mutant {
         Self::NoAdvance,
         Self::ResumeBeforeEntry,
         Self::EntryUntold,
+        Self::ForgottenCommand,
+        Self::CommandAgain,
+        Self::LostBatch,
     ];
 
     /// Those of the write queue; the others are those of shard, homes and peers, and only the simulation can see them.

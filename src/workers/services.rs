@@ -130,6 +130,12 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         Ok(worker)
     }
 
+    /// Runs a broken policy, if it is one of the services'.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.services.mutant = mutant;
+    }
+
     /// Battles that run.
     #[must_use]
     pub fn battles(&self) -> usize {
@@ -187,7 +193,8 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.writes.append(&mut self.out.writes);
         let done = self.behind || self.writes.len() > before;
         if done {
-            self.writes.push(own_record(PLACES, &Places::at(&self.bus, self.until, &self.next)));
+            let next = self.next_of_places();
+            self.writes.push(own_record(PLACES, &Places::at(&self.bus, self.until, next)));
         }
         let mut batch = std::mem::take(&mut self.writes);
         let own = batch.len();
@@ -204,6 +211,15 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.behind = false;
         self.tell_done();
         Ok(())
+    }
+
+    /// Behind what is done.
+    fn next_of_places(&self) -> &[u64] {
+        #[cfg(feature = "mutants")]
+        if let (crate::mutant::Mutant::LostBatch, Some(batch)) = (self.services.mutant, &self.planned) {
+            return &batch.plan.to;
+        }
+        &self.next
     }
 
     /// Tells the bus what it may forget: what the records that are written down tell of.

@@ -89,31 +89,7 @@ impl World {
         let secret = b"a secret of at least thirty-two bytes";
         let signer = Signer::from_secret(secret).expect("a good secret");
         let shared = Latest::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
-        let node = Arc::new(NodeState {
-            connections: AtomicU64::new(0),
-            connections_max: 10_000,
-            draining: AtomicBool::new(false),
-            abandon: AtomicBool::new(false),
-            reconnect_spread: Duration::from_secs(5),
-        });
-        let shards = ports.into_iter().map(|port| {
-            let homes = HomeConfig {
-                shard: port.id(),
-                shards: plan.shards,
-                epoch: 77,
-                seed,
-                batch_frames: plan.batch_frames,
-                history_events: plan.history_events,
-                history_bytes: 8 << 20,
-                history_total_bytes: 64 << 20,
-                history_time: Duration::from_secs(390),
-                resume_window: Duration::from_secs(300),
-            };
-            let driver = network.driver(port.id());
-            let (settings, stats) = (shared.clone(), Arc::new(ShardStats::default()));
-            Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
-        });
-        let shards: Vec<_> = shards.collect();
+        let shards = shards(&network, ports, &plan, &shared, 77, seed);
         let wakers: Vec<_> = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
         #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants change it"))]
         let mut backend = {
@@ -576,7 +552,44 @@ fn service_room(number: usize) -> String {
 /// Frames that no client of a run can ever be behind.
 pub const ENOUGH_HISTORY: usize = 4096;
 
-fn settings(plan: &Plan, verifier: Verifier) -> Settings {
+/// The shards of a node; `epoch` numbers the streams that have no log behind them.
+pub fn shards(
+    network: &Network,
+    ports: Vec<Port>,
+    plan: &Plan,
+    settings: &Latest<Settings>,
+    epoch: u64,
+    seed: u64,
+) -> Vec<Shard<SimulatedDriver>> {
+    let node = Arc::new(NodeState {
+        connections: AtomicU64::new(0),
+        connections_max: 10_000,
+        draining: AtomicBool::new(false),
+        abandon: AtomicBool::new(false),
+        reconnect_spread: Duration::from_secs(5),
+    });
+    let shards = ports.into_iter().map(|port| {
+        let homes = HomeConfig {
+            shard: port.id(),
+            shards: plan.shards,
+            epoch,
+            seed,
+            batch_frames: plan.batch_frames,
+            history_events: plan.history_events,
+            history_bytes: 8 << 20,
+            history_total_bytes: 64 << 20,
+            history_time: Duration::from_secs(390),
+            resume_window: Duration::from_secs(300),
+        };
+        let driver = network.driver(port.id());
+        let (settings, stats) = (settings.clone(), Arc::new(ShardStats::default()));
+        Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
+    });
+    shards.collect()
+}
+
+/// What the node's shards are told.
+pub fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
         room_key: RoomKey::new(b"a simulation's"),
         rooms_epoch: 1,
