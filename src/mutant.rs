@@ -128,4 +128,7 @@ impl Mutant {
 
     /// Those of the write queue; the others are those of shard, homes and peers, and only the simulation can see them.
     pub const IN_QUEUE: &'static [Self] = Self::BROKEN.split_at(16).0;
+
+    /// Those that only commands of services show.
+    pub const IN_SERVICES: &'static [Self] = Self::BROKEN.split_at(34).1;
 }

@@ -192,9 +192,10 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.services.save(&mut self.writes);
         self.writes.append(&mut self.out.writes);
         let done = self.behind || self.writes.len() > before;
-        if done {
-            let next = self.next_of_places();
-            self.writes.push(own_record(PLACES, &Places::at(&self.bus, self.until, next)));
+        let next = self.next_of_places();
+        if done || next != self.next {
+            let places = own_record(PLACES, &Places::at(&self.bus, self.until, next));
+            self.writes.push(places);
         }
         let mut batch = std::mem::take(&mut self.writes);
         let own = batch.len();

@@ -12,8 +12,9 @@ pub struct Books {
     next: BTreeMap<&'static str, u64>,
     /// By stream, the events with their places.
     streams: BTreeMap<String, Vec<(u64, Value)>>,
-    ids: BTreeSet<String>,
-    repeated: Option<String>,
+    /// Every event by its id.
+    events: BTreeMap<String, Value>,
+    repeated: u64,
     /// Ids of the commands of a correlation.
     commands: BTreeMap<String, BTreeSet<String>>,
     /// Types of the events that answer a correlation.
@@ -44,8 +45,8 @@ impl Books {
             log,
             next: BTreeMap::new(),
             streams: BTreeMap::new(),
-            ids: BTreeSet::new(),
-            repeated: None,
+            events: BTreeMap::new(),
+            repeated: 0,
             commands: BTreeMap::new(),
             answers: BTreeMap::new(),
             scores: BTreeMap::new(),
@@ -54,8 +55,8 @@ impl Books {
         }
     }
 
-    /// Takes down what the log has got.
-    pub fn read(&mut self) {
+    /// Takes down what the log has got, and holds it against what it had.
+    pub fn read(&mut self) -> Result<(), String> {
         for topic in EVENTS.into_iter().chain(COMMANDS) {
             let mut records = Vec::new();
             let next = self.next.get(topic).copied().unwrap_or(0);
@@ -66,6 +67,7 @@ impl Books {
                 if EVENTS.contains(&topic) { self.event(topic, &record, value) } else { self.command(&value) }
             }
         }
+        self.breach.take().map_or(Ok(()), Err)
     }
 
     fn command(&mut self, value: &Value) {
@@ -77,10 +79,14 @@ impl Books {
 
     fn event(&mut self, topic: &str, record: &Record, value: Value) {
         let id = value["event_id"].as_str().unwrap_or_default();
-        // What repeats an event of the window reaches nobody.
-        if !self.ids.insert(id.to_owned()) {
-            self.repeated = Some(id.to_owned());
-            return;
+        match self.events.insert(id.to_owned(), value.clone()) {
+            // What repeats an event of the window reaches nobody.
+            Some(first) if first == value => {
+                self.repeated += 1;
+                return;
+            }
+            Some(first) => self.breach = Some(format!("once: {first} was made again as {value}")),
+            None => {}
         }
         let kind = value["event_type"].as_str().unwrap_or_default().to_owned();
         if let Some(correlation) = value["payload"]["correlation_id"].as_str() {
@@ -138,9 +144,6 @@ impl Books {
 
     /// Kept: what was acknowledged is in the log, and answered. Once: it is there under one id and answered once.
     pub fn complete<'a>(&self, sent: impl Iterator<Item = &'a Sent>) -> Result<(), String> {
-        if let Some(breach) = &self.breach {
-            return Err(breach.clone());
-        }
         for sent in sent {
             let ids = self.commands.get(&sent.correlation).map_or(0, BTreeSet::len);
             let answers = self.answers.get(&sent.correlation).map_or(&[][..], |answers| answers);
@@ -168,8 +171,8 @@ impl Books {
 
     pub fn summary(&self) -> String {
         let events: usize = self.streams.values().map(Vec::len).sum();
-        let (commands, repeated) = (self.commands.len(), self.repeated.is_some());
-        format!("commands {commands}, events {events}, rolls {}, events repeated {repeated}", self.rolls)
+        let (commands, rolls, repeated) = (self.commands.len(), self.rolls, self.repeated);
+        format!("commands {commands}, events {events}, rolls {rolls}, repeated in the log {repeated}")
     }
 }
 

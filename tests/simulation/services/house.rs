@@ -185,8 +185,7 @@ impl House {
                 self.network.advance(self.network.now() + Duration::from_micros(20));
             } else if self.network.now() >= until {
                 self.shards.iter().for_each(Shard::check);
-                self.books.read();
-                return Ok(());
+                return self.books.read();
             } else {
                 self.network.advance(self.wake_at(until));
             }
