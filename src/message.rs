@@ -30,6 +30,20 @@ pub struct Position {
     pub place: u64,
 }
 
+impl Position {
+    /// Among the places of an entry: the home has not said where the streams that are missing start.
+    #[must_use]
+    pub fn unsaid() -> Self {
+        Self { stream: "".into(), epoch: 0, place: 0 }
+    }
+
+    /// See [`Position::unsaid`].
+    #[must_use]
+    pub fn is_unsaid(&self) -> bool {
+        self.stream.is_empty()
+    }
+}
+
 /// A stream as it is introduced to a client: its position is the head when the introduction was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Introduction {
@@ -50,6 +64,8 @@ pub enum LostReason {
     HistoryEvicted,
     /// The position belongs to another numbering.
     EpochChanged,
+    /// Of a room alone: the session came in again behind the position, so what lies between is not all for it.
+    EnteredLater,
 }
 
 impl LostReason {
@@ -60,6 +76,7 @@ impl LostReason {
             Self::Expired => "expired",
             Self::HistoryEvicted => "history_evicted",
             Self::EpochChanged => "epoch_changed",
+            Self::EnteredLater => "entered_later",
         }
     }
 }
@@ -173,6 +190,15 @@ pub struct ResumeFrom {
     pub entered: Vec<Position>,
 }
 
+impl ResumeFrom {
+    /// The place of the event that let the session in, if no home has answered for it since.
+    #[must_use]
+    pub fn unsaid_entry(&self) -> Option<&Position> {
+        let unsaid = self.entered.iter().any(Position::is_unsaid);
+        self.entered.iter().find(|position| unsaid && !position.is_unsaid())
+    }
+}
+
 /// See [`Deliver::Joined`].
 #[derive(Debug)]
 pub struct Joined {
@@ -202,6 +228,8 @@ pub enum Start {
     Live,
     /// By pages, behind this place.
     Behind(u64),
+    /// Like `Behind`, but elsewhere than the client says that it stands, for the session came in there: it is told.
+    Anew(u64),
     /// The position cannot be served; the whole resume then starts at the heads.
     Lost(LostReason),
 }
@@ -407,7 +435,8 @@ pub struct SessionRecord {
 pub struct ScopeEntry {
     /// The scope.
     pub scope: Scope,
-    /// Heads of its streams at entry; a stream that is missing did not exist then.
+    /// Heads of its streams at entry; a stream that is missing did not exist then, unless the home has not said where
+    /// they start ([`Position::unsaid`] is among them).
     pub entered: Vec<Position>,
     /// Whether it is a room that only a backend lets into, and let the session into.
     pub admitted: bool,

@@ -166,6 +166,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     fn append(&mut self, wall: WallMillis, append: &Append) {
+        if mutant!(self, ForgottenCommand) && wall.0.is_multiple_of(16) {
+            return self.answer(append.from, append.correlation, Ok(()));
+        }
         match self.bus.append(wall, append) {
             Ok(Accepted::Now) => self.answer(append.from, append.correlation, Ok(())),
             Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, append.from, append.correlation)),

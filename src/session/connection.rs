@@ -532,7 +532,7 @@ impl Connection {
         let stream = page.stream;
         if page.next == PageNext::Evicted {
             if self.cursors.iter().any(|cursor| cursor.stream() == stream) {
-                self.close(cx, CloseReason::SlowConsumer);
+                self.close(cx, CloseReason::HistoryEvicted);
             }
             return false;
         }

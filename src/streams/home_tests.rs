@@ -147,6 +147,7 @@ proptest! {
                 prop_assert_eq!(caught_up(&homes, stream, from, frames), Ok(expected));
             }
             Start::Live => prop_assert!(false, "a resume is always caught up"),
+            Start::Anew(_) => prop_assert!(false, "it never came in anew"),
         }
     }
 
@@ -454,6 +455,41 @@ fn a_publisher_that_is_let_in_opens_nothing() {
         JoinRequest { from: ME, session, scope: scope(), publisher: true, admitted: true, entry: None, resume: None };
     assert_eq!(homes.join(at(1), &admitted).unwrap().len(), 2, "it gets its streams");
     assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+}
+
+/// A resume starts no earlier than the session came in, whatever its client says, and is told where that is; one that no
+/// home had answered for starts at the heads, but behind the event that let it in.
+#[test]
+fn a_resume_reads_nothing_from_before_the_entry() {
+    let mut homes = homes();
+    let relay = open(&mut homes);
+    let places: Vec<u64> = (0..6).map(|i| publish(&mut homes, relay, Class::Reliable, 0, &[i])).collect();
+    homes.seal(at(1));
+    let position = |epoch, place| Position { stream: "relay/room:arena".into(), epoch, place };
+    let mut start = |positions: Vec<Position>, entered: Vec<Position>| {
+        join(&mut homes, false, Some(ResumeFrom { positions, entered })).unwrap()
+    };
+    let entry = places[2];
+    for (epoch, said, expected) in [
+        (9, 0, Start::Anew(entry)),
+        (9, places[1], Start::Anew(entry)),
+        (9, entry, Start::Behind(entry)),
+        (9, places[4], Start::Behind(places[4])),
+        (9, 99, Start::Behind(99)),
+        (8, places[4], Start::Anew(entry)),
+    ] {
+        let starts = start(vec![position(epoch, said)], vec![position(9, entry)]);
+        assert_eq!(starts[0].start, expected, "said {said} of {epoch}");
+    }
+    assert_eq!(start(Vec::new(), vec![position(9, entry)])[0].start, Start::Behind(entry));
+    // The home was restarted since the entry: all that it has is newer.
+    assert_eq!(start(vec![position(9, 0)], vec![position(8, entry)])[0].start, Start::Behind(0));
+
+    let event = Position { stream: "games.events.0/room:arena".into(), epoch: 5, place: 7 };
+    let starts = start(Vec::new(), vec![event, Position::unsaid()]);
+    let of = |name: &str| starts.iter().find(|start| *start.introduction.position.stream == *name).unwrap().start;
+    assert_eq!(of("relay/room:arena"), Start::Anew(places[5]));
+    assert_eq!(of("games.events.0/room:arena"), Start::Behind(7));
 }
 
 /// A session that comes back to a room of which the home has nothing can relay in it, and such a room ends like others.
