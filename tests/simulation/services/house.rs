@@ -9,7 +9,7 @@ use std::time::Duration;
 use ringgate::auth::{Grant, Signer, Verifier};
 use ringgate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds, rebuild};
 use ringgate::id::{EventId, NodeId};
-use ringgate::message::{Append, ErrorCode, Event};
+use ringgate::message::{Append, ErrorCode, GatewayLife, Kept};
 use ringgate::ports::{Accepted, Bus, ChatMessage, Completed, Durability, Record, Store, StoreError, Write};
 use ringgate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
 use ringgate::protocol::routes::Routes;
@@ -270,9 +270,9 @@ impl Parts {
         let bell = Arc::new(Bell::default());
         let mut reader = log.reader(&EVENT_TOPICS, Arc::clone(&bell) as Arc<dyn Wake>);
         let rules = Routes::default();
-        let mut events: Vec<Vec<Event>> = (0..plan.shards).map(|_| Vec::new()).collect();
-        let rebuilt = rebuild(&mut reader, &rules, &EVENT_TOPICS, WallMillis(0), |event| {
-            events[event.scope.home(plan.shards).index()].push(event);
+        let mut events: Vec<Vec<Kept>> = (0..plan.shards).map(|_| Vec::new()).collect();
+        let rebuilt = rebuild(&mut reader, &rules, &EVENT_TOPICS, WallMillis(0), HISTORY, |event| {
+            events[event.scope.home(plan.shards).index()].push(Kept::Event(Box::new(event)));
             true
         });
         for (shard, events) in shards.iter_mut().zip(events) {
@@ -287,9 +287,10 @@ impl Parts {
 
         let bell = Arc::new(Bell::default());
         let says = Box::new(log.reader(&[], Arc::clone(&bell) as Arc<dyn Wake>));
-        let listener = Listener::new(Box::new(log.reader(&[Listener::TOPIC], Arc::clone(&bell) as Arc<dyn Wake>)));
-        let announcer = Announcer::new(says, "sim".into(), 1 + life, 1 + life, seed);
-        let embedded = EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed).announcing();
+        let listener = Listener::new(Box::new(log.reader(&[Listener::TOPIC], Arc::clone(&bell) as Arc<dyn Wake>)), WallMillis(0));
+        let announcer = Announcer::new(says, "sim".into(), seed);
+        let life = GatewayLife { nonce: 1 + life, incarnation: 1 + life };
+        let embedded = EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed).announcing(life);
         let peer = PresencePeer::new(presence_port, embedded).announcing(announcer).listening(listener);
         let wakers = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
         Self { shards, presence: Seated::new(peer, bell), bus, wakers }
@@ -431,4 +432,6 @@ impl Passwords for Hasher {
 }
 
 const EPOCH: u64 = 5;
+/// Longer than any run, so that no repetition is missed.
+const HISTORY: Duration = Duration::from_secs(86_400);
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
