@@ -734,6 +734,8 @@ pub struct PresenceChange {
     pub username: Arc<str>,
     /// What happened.
     pub kind: PresenceKind,
+    /// Whether a former process may have said it already, so that it is said whatever has happened since.
+    pub again: bool,
 }
 
 /// What the rooms service is told of hubs; saying it again changes nothing.

@@ -176,6 +176,11 @@ impl Announcer {
     }
 
     fn put(&mut self, change: PresenceChange) {
+        if change.again {
+            self.counter += 1;
+            self.waiting.insert(self.counter, Waiting { change, known: true });
+            return;
+        }
         let subject = subject(&change);
         let departs = matches!(change.kind, PresenceKind::Disconnected(_) | PresenceKind::Left(_));
         let unsaid = self.by_subject.remove(&subject).and_then(|counter| self.waiting.remove(&counter));
@@ -190,7 +195,7 @@ impl Announcer {
     }
 
     fn record(&self, wall: WallMillis, change: &PresenceChange) -> Append {
-        let PresenceChange { life, connection, number, session, user, username, kind } = change;
+        let PresenceChange { life, connection, number, session, user, username, kind, again: _ } = change;
         let connection = ConnectionId::of(life.nonce, *connection);
         let (name, room_id, reason) = match kind {
             PresenceKind::Connected => ("connected", None, None),
@@ -406,7 +411,7 @@ mod tests {
         let connection = ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
         let session = SessionId([slot as u8; 16]);
         let life = GatewayLife { nonce: 7, incarnation: 3 };
-        PresenceChange { life, connection, number, session, user: "u".into(), username: "U".into(), kind }
+        PresenceChange { life, connection, number, session, user: "u".into(), username: "U".into(), kind, again: false }
     }
 
     /// A record names connection, session, user, gateway, room and reason, under an id of its own.
@@ -429,6 +434,36 @@ mod tests {
         assert!(records[4].ends_with(r#""gateway_id":"gw:1","reason":"connection_lost"}}"#), "{}", records[4]);
         let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record[..52].to_owned()).collect();
         assert_eq!(ids.len(), 5);
+    }
+
+    /// What is said again for a former process is said in full and in order, however long the bus refuses it: nobody knows
+    /// what of it was heard.
+    #[test]
+    fn what_is_said_again_is_not_left_out() {
+        let (mut announcer, shared) = rig();
+        shared.lock().unwrap().room_for = 0;
+        let kinds = [
+            PresenceKind::Connected,
+            PresenceKind::Joined("r".into()),
+            PresenceKind::Left("r".into()),
+            PresenceKind::Disconnected(CloseReason::Restart),
+        ];
+        let again = kinds.map(|kind| PresenceChange { again: true, ..change(1, 1, kind) });
+        announcer.announce(WallMillis(5), again.into_iter());
+        // The same session comes back, and goes before anybody heard of it.
+        announcer.announce(WallMillis(5), std::iter::once(change(2, 2, PresenceKind::Connected)));
+        let gone = PresenceKind::Disconnected(CloseReason::Normal);
+        announcer.announce(WallMillis(5), std::iter::once(change(2, 2, gone)));
+        shared.lock().unwrap().room_for = usize::MAX;
+        assert!(!announcer.is_done());
+        announcer.announce(WallMillis(6), std::iter::empty());
+        assert!(announcer.is_done());
+        let records = std::mem::take(&mut shared.lock().unwrap().records);
+        let types = ["connected", "joined", "left", "disconnected"];
+        assert_eq!(records.len(), types.len());
+        for (record, name) in records.iter().zip(types) {
+            assert!(record.contains(&format!("gateway.presence.{name}\"")), "{record}");
+        }
     }
 
     /// Of a hub both topics are told, in order, before anybody is said to be in it, however late the bus takes it; what is

@@ -13,7 +13,7 @@ use foldhash::quality::FixedState;
 
 use super::hubs::Hubs;
 use super::keeper::{Found, Keeper};
-use super::sessions::{Departure, Sessions, Slot, Standing, Whole};
+use super::sessions::{Owed, Sessions, Slot, Standing, Whole};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
 use crate::limits;
@@ -148,7 +148,7 @@ impl EmbeddedPresence {
         }
         let number = self.number();
         let slot = self.sessions.insert(record, token, from, number);
-        self.changed(slot, from, number, PresenceKind::Connected);
+        self.changed(now, slot, from, number, PresenceKind::Connected);
         replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
@@ -239,7 +239,7 @@ impl EmbeddedPresence {
         if self.sessions.owner(slot) != Some(to) {
             self.departed(now, slot, record.last_close.unwrap_or(CloseReason::Replaced));
             let number = self.number();
-            self.changed(slot, to, number, PresenceKind::Connected);
+            self.changed(now, slot, to, number, PresenceKind::Connected);
             self.sessions.attach(slot, to, number);
         }
         replies.push(PresenceReply::Resumed { to, record: Box::new(record) });
@@ -277,21 +277,21 @@ impl EmbeddedPresence {
     }
 
     /// Keeps what others are to be told, if somebody asks.
-    fn changed(&mut self, slot: Slot, connection: ConnAddr, number: u64, kind: PresenceKind) {
-        if let Some(changes) = &mut self.changes {
-            let (session, user, username) = self.sessions.who(slot);
-            let life = self.life;
-            changes.push(PresenceChange { life, connection, number, session, user, username, kind });
+    fn changed(&mut self, now: Monotonic, slot: Slot, connection: ConnAddr, number: u64, kind: PresenceKind) {
+        let Some(changes) = &mut self.changes else { return };
+        let (session, user, username) = self.sessions.who(slot);
+        let life = self.life;
+        if self.keeper.is_some() {
+            self.sessions.owe(slot, Owed { life, connection, number, kind: kind.clone(), at: now });
         }
+        changes.push(PresenceChange { life, connection, number, session, user, username, kind, again: false });
     }
 
     /// The owner, if there is one, is that no longer.
     fn departed(&mut self, now: Monotonic, slot: Slot, reason: CloseReason) {
-        let Some(connection) = self.sessions.owner(slot) else { return };
-        let (number, life) = (self.sessions.attachment(slot), self.life);
-        self.changed(slot, connection, number, PresenceKind::Disconnected(reason));
-        if self.keeper.is_some() && self.changes.is_some() {
-            self.sessions.owe(slot, Departure { life, connection, number, reason, at: now });
+        if let Some(connection) = self.sessions.owner(slot) {
+            let number = self.sessions.attachment(slot);
+            self.changed(now, slot, connection, number, PresenceKind::Disconnected(reason));
         }
     }
 
@@ -300,12 +300,12 @@ impl EmbeddedPresence {
         let living = found.living.iter().map(|(whole, _)| whole);
         for whole in living.chain(&found.ended) {
             let SessionRecord { session, user, username, .. } = &whole.record;
-            for departure in &whole.owed {
-                let Departure { life, connection, number, reason, .. } = *departure;
-                let (user, username, kind) = (user.clone(), username.clone(), PresenceKind::Disconnected(reason));
-                let change = PresenceChange { life, connection, number, session: *session, user, username, kind };
-                self.changes.iter_mut().for_each(|changes| changes.push(change.clone()));
-            }
+            let again = |owed: &Owed| {
+                let Owed { life, connection, number, kind, .. } = owed.clone();
+                let (session, user, username) = (*session, user.clone(), username.clone());
+                PresenceChange { life, connection, number, session, user, username, kind, again: true }
+            };
+            self.changes.iter_mut().for_each(|changes| changes.extend(whole.owed.iter().map(again)));
         }
         for (Whole { record, token, standing, owed }, changed) in found.living {
             let Standing::Detached(until) = standing else { continue };
@@ -315,7 +315,7 @@ impl EmbeddedPresence {
                 continue;
             }
             let slot = self.sessions.insert(record, token, ConnAddr::NOBODY, 0);
-            owed.into_iter().for_each(|departure| self.sessions.owe(slot, departure));
+            owed.into_iter().for_each(|owed| self.sessions.owe(slot, owed));
             self.sessions.detach(slot, until);
             self.sessions.taken_back(slot, changed);
         }
@@ -329,10 +329,10 @@ impl EmbeddedPresence {
     }
 
     /// A session that has a connection moved between rooms.
-    fn moved(&mut self, slot: Slot, scope: &Scope, kind: impl FnOnce(Arc<str>) -> PresenceKind) {
+    fn moved(&mut self, now: Monotonic, slot: Slot, scope: &Scope, kind: impl FnOnce(Arc<str>) -> PresenceKind) {
         if let (Scope::Room(room), Some(owner)) = (scope, self.sessions.owner(slot)) {
             let number = self.number();
-            self.changed(slot, owner, number, kind(Arc::clone(room)));
+            self.changed(now, slot, owner, number, kind(Arc::clone(room)));
         }
     }
 
@@ -360,7 +360,7 @@ impl Presence for EmbeddedPresence {
             PresenceRequest::Entered { session, entry } => {
                 if let Some(slot) = self.sessions.by_session(session) {
                     if !self.sessions.is_in(slot, &entry.scope) {
-                        self.moved(slot, &entry.scope, PresenceKind::Joined);
+                        self.moved(now, slot, &entry.scope, PresenceKind::Joined);
                     }
                     self.sessions.enter(slot, entry);
                 }
@@ -368,7 +368,7 @@ impl Presence for EmbeddedPresence {
             PresenceRequest::Left { session, scope } => {
                 if let Some(slot) = self.sessions.by_session(session) {
                     if self.sessions.is_in(slot, &scope) {
-                        self.moved(slot, &scope, PresenceKind::Left);
+                        self.moved(now, slot, &scope, PresenceKind::Left);
                     }
                     self.sessions.leave(slot, &scope);
                 }

@@ -2,8 +2,8 @@
 //!
 //! Laws: a record is written when something of it has changed, all changes of one settling in one transaction, and before
 //! any reply that tells of them leaves; nothing is written for a frame. Beside the records stands one row that says when
-//! this process was last alive and up to when all departures were told: who had a connection when the process ended
-//! counts as detached from then on, and a departure that may not have reached the bus is said again under its old id.
+//! this process was last alive and up to when all changes were told: who had a connection when the process ended
+//! counts as detached from then on, and a change that may not have reached the bus is said again under its old id.
 //! A record never holds a resume token, only its hash.
 
 use std::borrow::Cow;
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::sessions::{Departure, Sessions, Standing, Whole};
+use super::sessions::{Owed, Sessions, Standing, Whole};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, TokenHash};
 use crate::limits;
-use crate::message::{GatewayLife, Position, ScopeEntry, SessionRecord};
+use crate::message::{GatewayLife, Position, PresenceKind, ScopeEntry, SessionRecord};
 use crate::ports::{Store, StoreError, Write};
 use crate::time::{Monotonic, WallMillis};
 
@@ -197,9 +197,14 @@ impl Keeper {
             entered: entry.entered.iter().map(position).collect(),
             admitted: entry.admitted,
         };
-        let departure = |owed: &Departure| DepartureRow {
+        let change = |owed: &Owed| OwedRow {
             owner: OwnerRow::of(owed.life, owed.connection, owed.number),
-            reason: owed.reason.label().into(),
+            kind: match &owed.kind {
+                PresenceKind::Connected => KindRow::Connected,
+                PresenceKind::Disconnected(reason) => KindRow::Disconnected(reason.label().into()),
+                PresenceKind::Joined(room) => KindRow::Joined(room.to_string().into()),
+                PresenceKind::Left(room) => KindRow::Left(room.to_string().into()),
+            },
             at: self.wall(owed.at).0,
         };
         let row = Row {
@@ -216,7 +221,7 @@ impl Keeper {
                 Standing::Detached(until) => StandingRow::Detached(self.wall(until).0),
                 Standing::Ended => StandingRow::Ended,
             },
-            owed: owed.iter().map(departure).collect(),
+            owed: owed.iter().map(change).collect(),
         };
         simd_json::to_vec(&row).expect("text and numbers are always JSON").into()
     }
@@ -274,11 +279,18 @@ fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<
         scopes.push(ScopeEntry { scope, entered: positions(entry.entered), admitted: entry.admitted });
     }
     let mut owed = Vec::new();
-    for departure in row.owed.iter().filter(|departure| departure.at >= former.told) {
-        let OwnerRow { nonce, incarnation, number, .. } = departure.owner;
-        let reason = reason(&departure.reason).ok_or_else(|| format!("{} is no reason", departure.reason))?;
-        let (life, connection) = (GatewayLife { nonce, incarnation }, departure.owner.addr());
-        owed.push(Departure { life, connection, number, reason, at: clock.began.0 });
+    for change in row.owed.iter().filter(|change| change.at >= former.told) {
+        let OwnerRow { nonce, incarnation, number, .. } = change.owner;
+        let kind = match &change.kind {
+            KindRow::Connected => PresenceKind::Connected,
+            KindRow::Disconnected(label) => {
+                PresenceKind::Disconnected(reason(label).ok_or_else(|| format!("{label} is no reason"))?)
+            }
+            KindRow::Joined(room) => PresenceKind::Joined((**room).into()),
+            KindRow::Left(room) => PresenceKind::Left((**room).into()),
+        };
+        let (life, connection) = (GatewayLife { nonce, incarnation }, change.owner.addr());
+        owed.push(Owed { life, connection, number, kind, at: clock.began.0 });
     }
     let mut last_close = row.last_close.as_deref().and_then(reason);
     let alive = former.alive.saturating_add(u64::try_from(clock.window.as_millis()).unwrap_or(u64::MAX));
@@ -287,7 +299,8 @@ fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<
         StandingRow::Attached(owner) => {
             let OwnerRow { nonce, incarnation, number, .. } = owner;
             let (life, reason) = (GatewayLife { nonce, incarnation }, CloseReason::Restart);
-            owed.push(Departure { life, connection: owner.addr(), number, reason, at: clock.began.0 });
+            let kind = PresenceKind::Disconnected(reason);
+            owed.push(Owed { life, connection: owner.addr(), number, kind, at: clock.began.0 });
             last_close = Some(reason);
             Some(clock.until(WallMillis(alive)))
         }
@@ -347,7 +360,7 @@ struct Row<'a> {
     acted: Vec<PositionRow<'a>>,
     last_close: Option<Cow<'a, str>>,
     standing: StandingRow,
-    owed: Vec<DepartureRow<'a>>,
+    owed: Vec<OwedRow<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -391,10 +404,18 @@ impl OwnerRow {
 }
 
 #[derive(Serialize, Deserialize)]
-struct DepartureRow<'a> {
+struct OwedRow<'a> {
     owner: OwnerRow,
-    reason: Cow<'a, str>,
+    kind: KindRow<'a>,
     at: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum KindRow<'a> {
+    Connected,
+    Disconnected(Cow<'a, str>),
+    Joined(Cow<'a, str>),
+    Left(Cow<'a, str>),
 }
 
 /// Whose records these are in the store.

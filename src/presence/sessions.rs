@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
-use crate::message::{GatewayLife, Position, RoomMember, ScopeEntry, SessionRecord};
+use crate::message::{GatewayLife, Position, PresenceKind, RoomMember, ScopeEntry, SessionRecord};
 use crate::packed::Packed;
 use crate::time::Monotonic;
 
@@ -52,7 +52,7 @@ pub(super) struct Sessions {
     touched: Option<HashSet<SessionId, FixedState>>,
     /// Records that have expired and are still stored; they may stay there for a while.
     stale: Vec<SessionId>,
-    /// Records with departures that are not surely told.
+    /// Records with changes that are not surely told.
     owing: Vec<SessionId>,
     /// Those of them that have ended.
     ended: HashMap<SessionId, Whole, FixedState>,
@@ -91,17 +91,17 @@ struct Extra {
     acted: Vec<Position>,
     /// The scopes it was let into.
     admitted: Vec<Scope>,
-    /// Departures of its connections that others are not surely told of.
-    owed: Vec<Departure>,
+    /// Changes that others are not surely told of.
+    owed: Vec<Owed>,
 }
 
-/// A connection's end, as others are told of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Departure {
+/// A change that others are to be told of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Owed {
     pub(super) life: GatewayLife,
     pub(super) connection: ConnAddr,
     pub(super) number: u64,
-    pub(super) reason: CloseReason,
+    pub(super) kind: PresenceKind,
     pub(super) at: Monotonic,
 }
 
@@ -111,7 +111,7 @@ pub(super) struct Whole {
     pub(super) record: SessionRecord,
     pub(super) token: TokenHash,
     pub(super) standing: Standing,
-    pub(super) owed: Vec<Departure>,
+    pub(super) owed: Vec<Owed>,
 }
 
 /// Whether a record has an owner.
@@ -346,9 +346,9 @@ impl Sessions {
         self.touch(slot);
     }
 
-    /// Others are to be told that a connection of the session's has ended.
-    pub(super) fn owe(&mut self, slot: Slot, departure: Departure) {
-        self.extras.entry(slot).or_default().owed.push(departure);
+    /// Others are to be told of a change of the session's.
+    pub(super) fn owe(&mut self, slot: Slot, owed: Owed) {
+        self.extras.entry(slot).or_default().owed.push(owed);
         self.owing.push(self.kept(slot).session);
     }
 

@@ -200,10 +200,10 @@ fn windows_go_on_while_nobody_runs() {
     assert!(disk.alive() >= wall(at(90)).0, "an idle process says that it lives");
 }
 
-/// Every connection's end is told once: what a killed process may not have been heard to say is said again under its old
-/// name, what it was heard to say is not, and the ends that it never saw are said by its successor, by each until heard.
+/// Everything is told once: what a killed process may not have been heard to say is said again under its old
+/// name, what it was heard to say is not, and the ends of connections that it never saw are said by its successor, by each until heard.
 #[test]
-fn departures_are_told_once() {
+fn changes_are_told_once() {
     let disk = Disk::new();
     let mut presence = start(&disk, at(0), 1);
     (1..=4).for_each(|n| _ = ask(&mut presence, at(0), open(n)));
@@ -216,30 +216,32 @@ fn departures_are_told_once() {
     ask(&mut presence, at(30), detached(2, 2, CloseReason::IdleTimeout));
     ask(&mut presence, at(30), PresenceRequest::Kick { user: "nobody".into(), event: None });
     ask(&mut presence, at(30), detached(3, 3, CloseReason::Kicked));
+    ask(&mut presence, at(30), entered(4, "arena", 9));
     let unheard: Vec<_> = changes(&mut presence);
-    assert_eq!(unheard.len(), 2);
+    assert_eq!(unheard.len(), 3);
     drop(presence);
-    let ends = |presence: &mut EmbeddedPresence| -> Vec<_> {
-        let mut ends = changes(presence);
-        ends.sort_by_key(|change| change.session);
-        ends
+    let said = |presence: &mut EmbeddedPresence| -> Vec<_> {
+        let mut said = changes(presence);
+        said.sort_by_key(|change| change.session);
+        assert!(said.iter().all(|change| change.again));
+        said
     };
     let mut presence = start(&disk, at(40), 2);
-    let again = ends(&mut presence);
-    let PresenceChange { life, connection, number, .. } = &again[2];
-    assert_eq!(again[..2], unheard, "under the same names");
-    assert_eq!(
-        (*connection, life.nonce, again[2].kind.clone()),
-        (conn(4), 1, PresenceKind::Disconnected(CloseReason::Restart))
-    );
-    assert!(*number > 0 && again.len() == 3);
+    let again = said(&mut presence);
+    for (again, unheard) in again.iter().zip(&unheard) {
+        assert_eq!(*again, PresenceChange { again: true, ..unheard.clone() }, "under the same names");
+    }
+    let PresenceChange { life, connection, number, kind, .. } = &again[3];
+    let restart = PresenceKind::Disconnected(CloseReason::Restart);
+    assert_eq!((*connection, life.nonce, kind), (conn(4), 1, &restart));
+    assert!(*number > 0 && again.len() == 4);
     presence.settle(at(40), false);
     drop(presence);
     let mut presence = start(&disk, at(41), 3);
-    assert_eq!(ends(&mut presence), again, "nobody has heard it yet");
+    assert_eq!(said(&mut presence), again, "nobody has heard it yet");
     presence.settle(at(41), true);
     drop(presence);
-    assert_eq!(ends(&mut start(&disk, at(60), 4)), []);
+    assert_eq!(said(&mut start(&disk, at(60), 4)), []);
     assert_eq!(disk.rows().len(), 3, "the kicked session's row is gone");
 }
 
@@ -254,7 +256,8 @@ fn another_log_ends_the_sessions() {
     let log = LOG + 1;
     let mut presence = presence.keeping_sessions_in((at(1), wall(at(1))), log, Box::new(disk.clone())).unwrap();
     assert_eq!(resumed(ask(&mut presence, at(1), resume(7, 1))), None);
-    assert_eq!(changes(&mut presence).len(), 1);
+    let told: Vec<_> = changes(&mut presence).into_iter().map(|change| change.kind).collect();
+    assert_eq!(told, [PresenceKind::Connected, PresenceKind::Disconnected(CloseReason::Restart)]);
     presence.settle(at(1), true);
     assert_eq!(disk.rows().len(), 0);
 }
@@ -574,8 +577,8 @@ fn sorted(replies: Vec<PresenceReply>) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     /// A restart at any point, as often as one likes, equals none in which all connections were lost when the process was
-    /// last alive: the same sessions with the same records for the same time; and of each connection that was said to
-    /// come it is said that it goes, under one name.
+    /// last alive: the same sessions with the same records for the same time; and of each connection it is said that it
+    /// came and that it went, under one name.
     #[test]
     fn a_restart_changes_nothing(ops in proptest::collection::vec((op(), any::<bool>()), 1..100)) {
         let (mut pair, mut newest) = (Pair::new(), 0);
@@ -595,10 +598,9 @@ proptest! {
         pair.hear();
         pair.restart(0, true)?;
         pair.hear();
-        let came = pair.heard.keys().filter(|(.., comes)| *comes);
-        for (session, life, conn, number, _) in came {
-            let went = pair.heard.contains_key(&(*session, *life, *conn, *number, false));
-            prop_assert!(went, "{session} on {conn} of life {life} never went");
+        for (session, life, conn, number, comes) in pair.heard.keys() {
+            let other = pair.heard.contains_key(&(*session, *life, *conn, *number, !comes));
+            prop_assert!(other, "{session} on {conn} of life {life}: one of coming and going was not said");
         }
     }
 }
