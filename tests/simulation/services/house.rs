@@ -335,9 +335,12 @@ impl Fuse {
     }
 }
 
-/// The records that outlive workers, by service and key.
+/// The records that outlive workers.
 #[derive(Clone, Default)]
-struct Records(Arc<Mutex<BTreeMap<(String, String), Vec<u8>>>>);
+struct Records(Arc<Mutex<BTreeMap<RecordName, Vec<u8>>>>);
+
+/// Service and key.
+type RecordName = (String, String);
 
 /// A bus and a store that do nothing any more once the fuse is out.
 struct Frail {

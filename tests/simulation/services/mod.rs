@@ -132,7 +132,7 @@ pub fn run(seed: u64, plan: Plan, trouble: Trouble) -> Result<String, String> {
 /// resume, clients repeat themselves, workers crash anywhere in a batch and whole gateways start anew.
 #[test]
 fn commands_are_done_once_and_kept() {
-    let seeds = crate::environment("RINGGATE_SIM_SEED").map_or(1..=8, |seed| seed..=seed);
+    let seeds = crate::environment("RINGGATE_SIM_SEED").map_or(1..=4, |seed| seed..=seed);
     for seed in seeds {
         match run(seed, plan(seed), trouble(seed)) {
             Ok(summary) => println!("seed {seed}: {summary}"),

@@ -325,10 +325,8 @@ impl Player {
         }
         let room = payload["room_id"].as_str().unwrap_or_default();
         match kind {
-            "games.event.room_created" | "games.event.lobby_joined" if name.contains("/session:") => {
-                if self.rooms.insert(room.to_owned()) {
-                    self.entries.insert(room.to_owned(), place);
-                }
+            "games.event.room_created" | "games.event.lobby_joined" if self.rooms.insert(room.to_owned()) => {
+                self.entries.insert(room.to_owned(), place);
             }
             "games.event.turn_changed" if payload["player_id"] == json!(format!("user-{who}")) => {
                 self.turns.insert(room.to_owned());
