@@ -91,6 +91,15 @@ pub enum Request {
         /// The room.
         scope: Scope,
     },
+    /// Say whose session a connection of the shard has; answered `Session`.
+    WhoIs {
+        /// Who asks: a peer.
+        from: NodeId,
+        /// The sender's number.
+        number: u64,
+        /// The connection.
+        conn: ConnKey,
+    },
     /// The sender's shard has no member of the scope left.
     Leave {
         /// The scope.
@@ -152,6 +161,13 @@ pub enum Deliver {
     },
     /// Answer of the presence peer.
     Presence(Box<PresenceReply>),
+    /// Answer to [`Request::WhoIs`].
+    Session {
+        /// The request's number.
+        number: u64,
+        /// The connection's session, if it is there and has one.
+        session: Option<SessionId>,
+    },
     /// Close every connection of the user, 4403 kicked.
     Kick {
         /// The user id.

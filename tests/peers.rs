@@ -99,6 +99,7 @@ fn battle_command(room: &str, body: &str) -> Vec<u8> {
         password: None,
         form: PayloadForm::Enriched,
         body: body.as_bytes(),
+        checked: false,
     };
     let mut out = Vec::new();
     put_command(&mut out, &command, &mut Json::default());

@@ -15,7 +15,7 @@ use super::Chosen;
 use super::bus::NodeBus;
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
-use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
+use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Rebuilt, rebuild};
 use crate::config::Config;
 use crate::id::{NodeId, Scope};
 use crate::limits;
@@ -268,24 +268,12 @@ impl Peers {
         let bus_thread = spawn("bus", &stop, move |stop| {
             let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let mut reserved = reserved;
-            let give = |event: Event| {
-                if let Some(Effect::Join(room)) = &event.effect {
-                    reserved.insert(Scope::Room(Arc::clone(room)));
-                }
-                events[event.scope.home(shards).index()].send(Kept::Event(Box::new(event))).is_ok()
-            };
-            let mut rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, since, history, give);
-            for scope in reserved {
-                // A shard that ended is reported by whoever joins it.
-                let _ = events[scope.home(shards).index()].send(Kept::Reserved(scope));
-            }
+            let mut rebuilt = rebuild_homes(&mut reader, &rules, &events, (since, history), reserved);
             drop(events);
             // Presence ends with the process, if at all.
             let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
-            tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt);
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt).naming(nonce);
             if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
@@ -407,6 +395,31 @@ fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
     let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join(name));
     let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
     SqliteStore::open(&StoreSettings { file, messages_max })
+}
+
+/// Gives the homes what the bus kept of their streams since then, and which rooms are not theirs to open: those of the
+/// store, and those that an event let sessions into.
+fn rebuild_homes(
+    reader: &mut impl Bus,
+    rules: &Arc<Routes>,
+    ways: &[Sender<Kept>],
+    (since, history): (WallMillis, Duration),
+    mut reserved: BTreeSet<Scope>,
+) -> Rebuilt {
+    let way = |scope: &Scope| &ways[scope.home(ways.len() as u16).index()];
+    let give = |event: Event| {
+        if let Some(Effect::Join(room)) = &event.effect {
+            reserved.insert(Scope::Room(Arc::clone(room)));
+        }
+        way(&event.scope).send(Kept::Event(Box::new(event))).is_ok()
+    };
+    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, give);
+    for scope in reserved {
+        // A shard that ended is reported by whoever joins it.
+        let _ = way(&scope).send(Kept::Reserved(scope.clone()));
+    }
+    tracing::debug!(events = rebuilt.events, "histories are rebuilt");
+    rebuilt
 }
 
 /// The rooms that only services and room tokens let in, by the store's records.

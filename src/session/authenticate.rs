@@ -551,7 +551,9 @@ impl Connection {
         cx.out.push(Output::Request(cx.settings.presence, Request::Presence(Box::new(request))));
     }
 
-    fn session_id(&self) -> Option<SessionId> {
+    /// The session it has, or is about to have.
+    #[must_use]
+    pub fn session_id(&self) -> Option<SessionId> {
         match &self.phase {
             Phase::Open(session) => Some(session.id),
             Phase::Busy(pending) => match &**pending {

@@ -33,6 +33,8 @@ pub(super) struct Sent<'a> {
     pub ticket: u64,
     /// The client's fields.
     pub body: &'a [u8],
+    /// Whether the dialect's reader found that to be a JSON object.
+    pub checked: bool,
     /// What the client sent, as a whole: with the correlation id it names the command.
     pub named_by: &'a [u8],
 }
@@ -48,7 +50,7 @@ impl Connection {
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, sent: Sent<'_>) -> Result<Append, (ErrorCode, String)> {
-        let Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by } = sent;
+        let Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, checked, named_by } = sent;
         let (Destination::Topic(topic), Phase::Open(session)) = (&route.destination, &mut self.phase) else {
             return Err((ErrorCode::UnknownType, format!("type: {event_type} is not for backends")));
         };
@@ -80,6 +82,7 @@ impl Connection {
             password: password.as_deref(),
             form: route.payload,
             body,
+            checked,
         };
         let mut value = Vec::new();
         put_command(&mut value, &command, cx.json);
@@ -109,7 +112,18 @@ impl Connection {
         let number = (correlation != 0).then(|| correlation.to_string());
         let (correlation_id, ticket) = (number.as_deref(), correlation);
         let (event_type, body) = (JOIN_ROOM, &*body);
-        let sent = Sent { row, route, event_type, room_id: None, key, correlation_id, ticket, body, named_by: body };
+        let sent = Sent {
+            row,
+            route,
+            event_type,
+            room_id: None,
+            key,
+            correlation_id,
+            ticket,
+            body,
+            checked: true,
+            named_by: body,
+        };
         match self.append(cx, sent) {
             Ok(append) => {
                 cx.out.push(Output::Request(cx.settings.bus, Request::Append(Box::new(append))));

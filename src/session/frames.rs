@@ -256,7 +256,8 @@ impl Connection {
         let event_type = &route.pattern;
         let (correlation_id, ticket, body) = (number.as_deref(), correlation, payload);
         let room_id = room.as_deref();
-        let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by: body };
+        let sent =
+            Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, checked: false, named_by: body };
         self.send_command(cx, sent);
         Flow::Next
     }

@@ -235,7 +235,8 @@ impl Connection {
         };
         let (key, room_id) = (room.as_bytes().into(), Some(&*room));
         let (body, named_by) = (fields.as_bytes(), message.body.as_bytes());
-        let sent = Sent { row, route, event_type, room_id, key, correlation_id: id, ticket, body, named_by };
+        let sent =
+            Sent { row, route, event_type, room_id, key, correlation_id: id, ticket, body, checked: true, named_by };
         self.send_command(cx, sent);
         Flow::Next
     }

@@ -126,7 +126,7 @@ impl<D: Driver> Shard<D> {
                     self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
                 }
             }
-            Deliver::Api(_) => debug_assert!(false, "a shard asks the API nothing"),
+            Deliver::Api(_) | Deliver::Session { .. } => debug_assert!(false, "a shard does not ask that"),
         }
     }
 
@@ -262,6 +262,10 @@ impl<D: Driver> Shard<D> {
                 if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
                     tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
                 }
+            }
+            Request::WhoIs { from, number, conn } => {
+                let session = self.slots.connection(conn).and_then(Connection::session_id);
+                self.port.deliver(from, Deliver::Session { number, session });
             }
             Request::Join(_)
             | Request::Reserve { .. }

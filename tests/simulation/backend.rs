@@ -193,7 +193,9 @@ impl Backend {
     fn some_users(&self, network: &Network) -> Box<[Box<str>]> {
         let all = 0..self.users;
         let some = all.filter(|_| network.below(2) == 0).map(|number| format!("user-{number}").into());
-        some.collect()
+        let mut some: Vec<Box<str>> = some.collect();
+        some.sort_unstable();
+        some.into()
     }
 
     /// A user gets a private message.

@@ -190,6 +190,47 @@ fn poison_is_kept_apart() {
     assert_eq!(dead.len(), 2);
 }
 
+/// An event for a connection waits, with what is behind it in its topic, until the connection's shard has said whose
+/// session that is; of one that is gone, or another process's, it is poison.
+#[test]
+fn a_connection_is_asked_for_its_session() {
+    const NONCE: u64 = 5;
+    let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+    rig.peer = rig.peer.naming(NONCE);
+    let conn = ConnKey { slot: 7, generation: 3 };
+    let session = SessionId([9; 16]);
+    let home = Scope::Session(session).home(2).index();
+    let id = |nonce, shard| ConnectionId::of(nonce, ConnAddr { shard: NodeId(shard), conn }).to_string();
+    let target = |id: &str| {
+        format!(
+            r#"{{"event_type":"games.event.error","target":{{"connection_id":"{id}"}},"payload":{{"code":"internal"}}}}"#
+        )
+    };
+    for answer in [Some(session), None] {
+        rig.event("games.events", &target(&id(NONCE, 1))).unwrap();
+        let behind = format!(
+            r#"{{"event_type":"games.event.error","target":{{"session_id":"{session}"}},"payload":{{"code":"x"}}}}"#
+        );
+        rig.event("games.events", &behind).unwrap();
+        rig.turn();
+        let given = rig.peer.stats().events_total.read();
+        assert_eq!(given, if answer.is_some() { 0 } else { 2 }, "both wait");
+        let Some((_, Request::WhoIs { from, number, conn: asked })) = rig.ports[1].take_request() else { panic!() };
+        assert_eq!((from, asked), (BUS, conn));
+        rig.ports[1].deliver(BUS, Deliver::Session { number, session: answer });
+        rig.turn();
+        let events = rig.events(home);
+        assert!(events.iter().all(|event| event.scope == Scope::Session(session)));
+        assert_eq!(events.len(), if answer.is_some() { 2 } else { 1 });
+    }
+    for elsewhere in [id(NONCE + 1, 1), id(NONCE, 2)] {
+        rig.event("games.events", &target(&elsewhere)).unwrap();
+        rig.turn();
+        assert!(rig.ports.iter_mut().all(|port| port.take_request().is_none()));
+    }
+    assert_eq!(rig.peer.stats().poison_total.read(), 3);
+}
+
 /// Poison that cannot be kept is counted, however much it is, and is known as lost until some is kept again.
 #[test]
 fn lost_poison_is_counted() {

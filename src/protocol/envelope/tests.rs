@@ -37,6 +37,10 @@ impl EventRules for Table {
             _ => return None,
         })
     }
+
+    fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        (connection == ConnectionId([2; 16])).then_some(SESSION)
+    }
 }
 
 const SESSION: SessionId = SessionId([0xab; 16]);
@@ -71,6 +75,7 @@ fn command<'a>(form: PayloadForm, body: &'a [u8], roles: &'a [Box<str>]) -> Clie
         password: None,
         form,
         body,
+        checked: false,
     }
 }
 
@@ -121,6 +126,17 @@ fn a_sealed_password_takes_the_place_of_the_clients() {
     let body = br#"{"password":"open","p\u0061ssword":"sesame","room_name":"r"}"#;
     let command = ClientCommand { password: Some("hmac:x"), ..command(PayloadForm::Enriched, body, &[]) };
     assert_eq!(payload(&command), format!(r#"{{{OURS},"password":"hmac:x","room_name":"r"}}"#));
+}
+
+/// A body that was checked before is written like one that was not.
+#[test]
+fn a_checked_body_is_written_the_same() {
+    for body in [&br#" {"user_id":"9","n": 1.50} "#[..], b"{}"] {
+        for form in [PayloadForm::Enriched, PayloadForm::Raw] {
+            let unchecked = command(form, body, &[]);
+            assert_eq!(written(&ClientCommand { checked: true, ..unchecked }), written(&unchecked));
+        }
+    }
 }
 
 /// What is not JSON travels as base64, and a raw payload byte for byte.
@@ -206,6 +222,34 @@ fn the_audience_is_found_in_the_payload() {
         scope(r#"{"event_type":"world.delta","target":{"everyone":true},"payload":{"entity_id":1}}"#),
         Scope::Everyone
     );
+}
+
+/// A connection stands for its session, as the target or in the payload; for one that is gone the user is told, if the
+/// payload names one and the target is not the connection itself.
+#[test]
+fn a_connection_stands_for_its_session() {
+    let here = "02020202-0202-0202-0202-020202020202";
+    let gone = "03030303-0303-0303-0303-030303030303";
+    let target = |id: &str| {
+        format!(
+            r#"{{"event_type":"games.event.error","target":{{"connection_id":"{id}"}},"payload":{{"host_id":"h"}}}}"#
+        )
+    };
+    assert_eq!(event(&target(here)).scope, Scope::Session(SESSION));
+    for bad in [gone, "x"] {
+        let error = read(&target(bad)).unwrap_err();
+        assert_eq!(error.field(), Some("target.connection_id"), "{error}");
+    }
+    for field in ["socket_id", "connection_id"] {
+        let payload = |id: &str, more: &str| {
+            format!(r#"{{"event_type":"games.event.error","payload":{{"{field}":"{id}"{more}}}}}"#)
+        };
+        assert_eq!(event(&payload(here, r#","host_id":"h""#)).scope, Scope::Session(SESSION));
+        for other in [gone, "12"] {
+            assert_eq!(event(&payload(other, r#","host_id":"h""#)).scope, Scope::User("h".into()));
+            assert_eq!(read(&payload(other, "")).unwrap_err().field(), Some("target"));
+        }
+    }
 }
 
 /// Effects and keys come from the fields that the table names; a key stands in front of the body where D wants it.
