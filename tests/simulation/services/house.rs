@@ -287,7 +287,8 @@ impl Parts {
 
         let bell = Arc::new(Bell::default());
         let says = Box::new(log.reader(&[], Arc::clone(&bell) as Arc<dyn Wake>));
-        let listener = Listener::new(Box::new(log.reader(&[Listener::TOPIC], Arc::clone(&bell) as Arc<dyn Wake>)), WallMillis(0));
+        let listener =
+            Listener::new(Box::new(log.reader(&[Listener::TOPIC], Arc::clone(&bell) as Arc<dyn Wake>)), WallMillis(0));
         let announcer = Announcer::new(says, "sim".into(), seed);
         let life = GatewayLife { nonce: 1 + life, incarnation: 1 + life };
         let embedded = EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed).announcing(life);
