@@ -52,6 +52,8 @@ mod idle;
 mod leak;
 /// Dev mode's page and its guests' tokens.
 mod page;
+/// Publishers that wait for a full ring.
+mod paused;
 /// SIGHUP: the type table and the keys.
 mod reload;
 /// Resets, stalls and takeovers lose and double nothing.
