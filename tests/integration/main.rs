@@ -54,6 +54,8 @@ mod leak;
 mod load;
 /// Dev mode's page and its guests' tokens.
 mod page;
+/// Publishers that wait for a full ring.
+mod paused;
 /// SIGHUP: the type table and the keys.
 mod reload;
 /// `data_dir`: sessions of every dialect over kill -9 and drains.
