@@ -285,7 +285,7 @@ pub static KEYS: &[Key] = &[
          429.",
         number!(server.rooms_calls_per_minute: u32, "calls", 1, 1_000_000)),
     known_as("DATA_DIR", row("server.data_dir", "data-dir",
-        "Folder for what must survive the process: the bus's log and the services' records. Unset: all is kept in memory and gone with the process.",
+        "Folder for what must survive the process: the bus's log, the services' records, sessions and room hubs. Unset: all is kept in memory and gone with the process.",
         text!(server.data_dir, "a path", "/var/lib/ringgate", secret: false))),
 
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",

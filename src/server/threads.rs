@@ -19,10 +19,11 @@ use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Rebuilt, rebuild};
 use crate::config::Config;
 use crate::id::{NodeId, Scope};
 use crate::limits;
-use crate::message::{Effect, Event, Kept};
+use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
 use crate::ports::{Bus, Store as _, StoreError};
 use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
+use crate::router::peer::Peer;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
@@ -251,35 +252,26 @@ impl Peers {
         let PeerPorts { presence, bus, mut api } = ports;
         let Names { gateway_id, nonce, secret, incarnation, seed } = names;
         let stop = Arc::new(AtomicBool::new(false));
-        let (presence_wakes, presence_gate) = bounded(1);
+        let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
-        let embedded = open_presence(config, seed)?;
         let history = super::history_time(config);
         let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
         let since = WallMillis(since);
-        let presence_log = log.share();
-        let presence_thread = spawn("presence", &stop, move |stop| {
-            // Handles of its own, so that it is woken when the bus has taken or refused what it says.
-            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
-            let says = presence_log.reader(&[], Arc::clone(&wake));
-            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake), since);
-            drop(presence_log);
-            let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
-            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
-            if let Ok(wakes) = presence_gate.recv() {
-                let wakes: Vec<Arc<dyn Wake>> = wakes;
-                peer::run(&mut peer, &wakes, clock, stop);
-            }
-        });
+        let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
+        let (kicked, kicks) = bounded(1);
+        let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, since, kicks };
+        let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
         let bus_log = log.share();
         let bus_thread = spawn("bus", &stop, move |stop| {
             let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let rebuilt = rebuild_homes(&mut reader, &rules, &events, (since, history), reserved);
+            let mut rebuilt = rebuild_homes(&mut reader, &rules, &events, (since, history), reserved);
             drop(events);
+            // Presence ends with the process, if at all.
+            let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
             let nodes = Nodes { shards, presence: NodeId(shards) };
             let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt).naming(nonce);
             if let Ok(wakes) = bus_gate.recv() {
@@ -341,6 +333,43 @@ impl Peers {
     }
 }
 
+/// What the presence thread needs.
+struct PresenceLife {
+    port: Port,
+    embedded: EmbeddedPresence,
+    log: NodeBus,
+    gateway_id: String,
+    seed: u64,
+    /// Where history begins.
+    since: WallMillis,
+    /// The kicks of late that the log has: told once the histories are rebuilt.
+    kicks: Receiver<Vec<Kick>>,
+}
+
+impl PresenceLife {
+    fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
+        let Self { port, embedded, log, gateway_id, seed, since, kicks } = self;
+        // Handles of its own, so that it is woken when the bus has taken or refused what it says.
+        let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+        let says = log.reader(&[], Arc::clone(&wake));
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], wake), since);
+        drop(log);
+        let announcer = Announcer::new(says, gateway_id, seed);
+        let mut peer = PresencePeer::new(port, embedded).announcing(announcer).listening(listener);
+        if let Ok(kicks) = kicks.recv() {
+            peer.presence_mut().carry_out(syscall::monotonic(), kicks);
+        }
+        let Ok(wakes) = gate.recv() else { return };
+        peer::run(&mut peer, &wakes, clock, stop);
+        // What the shards said last is kept too; they have ended, so that no more can come.
+        while peer.port().has_input() {
+            let (now, wall) = clock();
+            peer.turn(now, wall);
+            peer.port().wake_list().for_each(drop);
+        }
+    }
+}
+
 /// What a node is called by itself and others, and the entropy of its peers.
 pub struct Names {
     /// Names this life of the gateway.
@@ -359,9 +388,13 @@ type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
 
 /// The store: a file below `data_dir`, or memory.
 fn open_store(config: &Config) -> Result<SqliteStore, String> {
-    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
+    open_file(config, STORE).map_err(|error| error.to_string())
+}
+
+fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
+    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join(name));
     let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
-    SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+    SqliteStore::open(&StoreSettings { file, messages_max })
 }
 
 /// Gives the homes what the bus kept of their streams since then, and which rooms are not theirs to open: those of the
@@ -401,15 +434,20 @@ fn reserved_rooms(store: &mut SqliteStore) -> Result<BTreeSet<Scope>, StoreError
 /// Whose records are named by rooms' ids.
 const ROOM_RECORDS: [&str; 3] = [rooms::ROOMS, hub::SERVICE, presence::HUB_RECORDS];
 
-/// Presence in memory; with `data_dir` it keeps its hubs in the store.
-fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {
+/// Presence in memory; with `data_dir` it keeps its hubs in the store, and its sessions in a file of their own: of two
+/// who write to one file, one waits.
+fn open_presence(config: &Config, seed: u64, life: GatewayLife, log: u64) -> Result<EmbeddedPresence, String> {
     let window = config.delivery.resume_window;
-    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
-    if config.server.data_dir.is_none() {
-        return Ok(presence);
-    }
-    let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
-    hubs.map_err(|error| error.to_string())
+    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing(life);
+    let Some(folder) = &config.server.data_dir else { return Ok(presence) };
+    let now = clock();
+    let kept = presence.keeping_hubs_in(now.0, Box::new(open_store(config)?)).and_then(|presence| {
+        let sessions = open_file(config, SESSIONS)?;
+        presence.keeping_sessions_in(now, log, Box::new(sessions))
+    });
+    let presence = kept.map_err(|error| format!("data_dir {folder}: {error}"))?;
+    tracing::info!(sessions = presence.sessions(), "sessions are kept in {folder}");
+    Ok(presence)
 }
 
 /// The services of this node, on the calling thread.
@@ -474,6 +512,13 @@ pub fn obey_signals(
         tracing::error!(%error, "signals will end the process without a drain");
     }
 }
+
+/// Records of services and presence, and the history tables of PROTOCOLS B.
+const STORE: &str = "store.sqlite";
+/// All topics of a log have one numbering.
+const PRESENCE_LOG: &str = "games.events";
+/// Session records.
+const SESSIONS: &str = "sessions.sqlite";
 
 fn clock() -> (Monotonic, WallMillis) {
     (syscall::monotonic(), syscall::wall())

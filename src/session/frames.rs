@@ -132,7 +132,8 @@ impl Connection {
         }
     }
 
-    /// Ends a membership, or a join on its way; `false` if there is none. A client that asked is answered.
+    /// Ends a membership; `false` if there is none. A client that asked is answered, and an event that asks ends an
+    /// admission on its way, too.
     pub(super) fn leave_room(&mut self, cx: &mut Cx<'_>, scope: &Scope, correlation: Option<u64>) -> bool {
         let Phase::Open(session) = &mut self.phase else { return false };
         let id = session.id;

@@ -234,7 +234,7 @@ impl<D: Driver> Shard<D> {
                 Start::Live => {
                     self.members.seat(key.slot, stream, true);
                 }
-                Start::Behind(place) => {
+                Start::Behind(place) | Start::Anew(place) => {
                     if self.members.seat(key.slot, stream, false)
                         && let Some(connection) = &mut self.slots.get_mut(key.slot).connection
                     {

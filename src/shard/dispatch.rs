@@ -293,8 +293,8 @@ impl<D: Driver> Shard<D> {
                 Request::Join(join) => {
                     let outcome = self.homes.join(self.now, &join);
                     self.send_outputs();
-                    let scope = self.homes.own_name(join.scope);
-                    let joined = Joined { to: join.from.conn, scope, outcome };
+                    let (admits, scope) = (self.homes.admits(&join.scope), self.homes.own_name(join.scope));
+                    let joined = Joined { to: join.from.conn, scope, outcome, admits };
                     self.port.deliver(join.from.shard, Deliver::Joined(Box::new(joined)));
                 }
                 Request::Reserve { scope } => self.reserve(&scope),

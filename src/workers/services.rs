@@ -131,6 +131,12 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         Ok(worker)
     }
 
+    /// Runs a broken policy, if it is one of the services'.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.services.mutant = mutant;
+    }
+
     /// Battles that run.
     #[must_use]
     pub fn battles(&self) -> usize {
@@ -187,8 +193,10 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.services.save(&mut self.writes);
         self.writes.append(&mut self.out.writes);
         let done = self.behind || self.writes.len() > before;
-        if done {
-            self.writes.push(own_record(PLACES, &Places::at(&self.bus, self.until, &self.next)));
+        let next = self.next_of_places();
+        if done || next != self.next {
+            let places = own_record(PLACES, &Places::at(&self.bus, self.until, next));
+            self.writes.push(places);
         }
         let mut batch = std::mem::take(&mut self.writes);
         let own = batch.len();
@@ -205,6 +213,15 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.behind = false;
         self.tell_done();
         Ok(())
+    }
+
+    /// Behind what is done.
+    fn next_of_places(&self) -> &[u64] {
+        #[cfg(feature = "mutants")]
+        if let (crate::mutant::Mutant::LostBatch, Some(batch)) = (self.services.mutant, &self.planned) {
+            return &batch.plan.to;
+        }
+        &self.next
     }
 
     /// Tells the bus what it may forget: what the records that are written down tell of.

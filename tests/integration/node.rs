@@ -19,7 +19,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Opens the server API.
 pub const API_KEY: &str = "an-integration-tests-api-key";
-const SECRET: &str = "an integration test's secret, 32 bytes and more";
+pub const SECRET: &str = "an integration test's secret, 32 bytes and more";
 
 /// Runs a test against a fresh gateway of each driver; what it counted must be equal.
 pub fn on_each_driver<C: PartialEq + Debug>(flags: &[&str], test: impl Fn(&mut Gateway) -> C) {

@@ -259,7 +259,7 @@ fn a_kick_ends_the_sessions_too() {
     let events = rig.events(home.index());
     assert_eq!((events.len(), &events[0].effect, events[0].kind.frame_type), (1, &Some(Effect::Kick), 0));
     let Some((_, Request::Presence(request))) = rig.ports[2].take_request() else { panic!("presence is not told") };
-    assert!(matches!(*request, PresenceRequest::Kick { user } if &*user == "bad"));
+    assert!(matches!(*request, PresenceRequest::Kick { user, .. } if &*user == "bad"));
 }
 
 /// Much more than one turn's budget comes out in order, whatever the rings hold.
