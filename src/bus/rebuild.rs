@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::duplicates::Duplicates;
 use crate::limits;
 use crate::message::{Effect, Event};
-use crate::ports::Bus;
+use crate::ports::{Bus, partition_name};
 use crate::protocol::envelope::{EventRules, EventSource, Json, parse_event};
 use crate::time::WallMillis;
 
 /// Where a rebuild ended.
 #[derive(Default, Debug)]
 pub struct Rebuilt {
-    /// Topics with the offset of their next record.
+    /// Topics' partitions with the offset of their next record.
     pub next: Vec<(Arc<str>, u64)>,
     /// What was seen.
     pub duplicates: Duplicates,
@@ -21,24 +21,30 @@ pub struct Rebuilt {
     pub events: u64,
 }
 
-/// Gives every event of these topics that is not older than `since`, in the topic's order, until `give` wants no more.
-/// No kick is given: it acted once, when it was live. What nobody can use was buried when it was live.
+/// Gives every event of these topics that is not older than `since`, in the order of their partitions, until `give`
+/// wants no more. No kick is given: it acted once, when it was live. What nobody can use was buried when it was live.
+/// Where a remote bus has nothing here yet, `wait` waits until there may be more; it says whether to go on.
 pub fn rebuild(
     bus: &mut impl Bus,
     rules: &impl EventRules,
     topics: &[&str],
     since: WallMillis,
+    mut wait: impl FnMut() -> bool,
     mut give: impl FnMut(Event) -> bool,
 ) -> Rebuilt {
     let (mut rebuilt, mut json, mut page) = (Rebuilt::default(), Json::default(), Vec::new());
-    for name in topics {
-        let topic: Arc<str> = (*name).into();
-        let mut source = EventSource { topic: Arc::clone(&topic), partition: 0, epoch: bus.epoch(name), offset: 0 };
-        let (mut next, (_, end)) = (bus.since(name, since), bus.range(name));
+    let counts: Vec<_> = topics.iter().map(|topic| (*topic, bus.partitions(topic))).collect();
+    for (topic, partition) in counts.iter().flat_map(|(topic, count)| (0..*count).map(move |n| (*topic, n))) {
+        let name = partition_name(topic, partition);
+        let mut source = EventSource { topic: topic.into(), partition, epoch: bus.epoch(&name), offset: 0 };
+        let (mut next, (_, mut end)) = (bus.since(&name, since), bus.range(&name));
         while next < end {
             let from = next;
-            next = bus.read(name, from, limits::BUS_READ_RECORDS, &mut page);
-            if page.is_empty() {
+            next = bus.read(&name, from, limits::BUS_READ_RECORDS, &mut page);
+            if source.epoch != bus.epoch(&name) {
+                (source.epoch, end) = (bus.epoch(&name), bus.range(&name).1);
+            }
+            if page.is_empty() && next < end && !wait() {
                 break;
             }
             for record in page.drain(..) {
@@ -53,7 +59,7 @@ pub fn rebuild(
                 }
             }
         }
-        rebuilt.next.push((topic, next));
+        rebuilt.next.push((name, next));
     }
     rebuilt
 }

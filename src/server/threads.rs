@@ -275,7 +275,7 @@ impl Peers {
             drop(bus_log);
             let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
             let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
-            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), || false, give);
             drop(events);
             tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };

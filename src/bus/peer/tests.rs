@@ -250,7 +250,7 @@ fn repeated_events_are_given_once() {
     assert_eq!(rig.events(0).iter().map(|event| event.place).collect::<Vec<_>>(), [1, 3, 4, 5]);
     assert_eq!(rig.peer.stats().duplicates_total.read(), 2);
     let mut given = Vec::new();
-    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), |event| {
+    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), || false, |event| {
         given.push(event.place);
         true
     });
@@ -273,7 +273,7 @@ fn a_rebuild_carries_out_no_kick() {
     rig.timeline(&room_of(0), 1).unwrap();
     let count = |since| {
         let mut count = 0;
-        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), |event| {
+        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), || false, |event| {
             assert_eq!(event.effect, None);
             count += 1;
             true

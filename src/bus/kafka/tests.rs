@@ -1,0 +1,1 @@
+//! Kafka over librdkafka's mock cluster.
