@@ -51,7 +51,8 @@ struct Shared {
     hasty: Arc<Line>,
     /// For what a thread says in order: never gives up.
     patient: OnceLock<Arc<Line>>,
-    watch: Watch,
+    /// Ends with the last handle.
+    _watch: Watch,
 }
 
 impl KafkaBus {
@@ -67,7 +68,7 @@ impl KafkaBus {
         let hasty = Arc::new(line(false)?);
         let cluster = Arc::new(connect(config, &hasty)?);
         let watch = Watch::start(&cluster, &hasty)?;
-        let shared = Shared { config: config.clone(), cluster, hasty, patient: OnceLock::new(), watch };
+        let shared = Shared { config: config.clone(), cluster, hasty, patient: OnceLock::new(), _watch: watch };
         Ok(Self::of(&Arc::new(shared), true, None))
     }
 
@@ -95,9 +96,15 @@ impl KafkaBus {
         self.shared.cluster.id()
     }
 
+    /// Whether the topic is known to be there.
+    #[must_use]
+    pub fn has(&self, topic: &str) -> bool {
+        self.shared.cluster.topic(topic).is_some()
+    }
+
     /// Looks at the topics at once, rather than within [`limits::KAFKA_WATCH_INTERVAL`].
     pub fn look_again(&self) {
-        self.shared.watch.hurry();
+        self.shared.cluster.hurry();
     }
 
     fn of(shared: &Arc<Shared>, patience: bool, wake: Option<Arc<dyn Wake>>) -> Self {
@@ -110,7 +117,8 @@ impl KafkaBus {
         let mut reader = self.reader.borrow_mut();
         ask(reader.get_or_insert_with(|| {
             let (config, cluster) = (self.shared.config.consumer(), Arc::clone(&self.shared.cluster));
-            Reader::open(&config, cluster, self.wake.clone()).expect("a configuration that makes a producer makes a reader")
+            Reader::open(&config, cluster, self.wake.clone())
+                .expect("a configuration that makes a producer makes a reader")
         }))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
@@ -25,13 +25,22 @@ pub struct Cluster {
     /// Whom news wakes.
     readers: Mutex<Vec<Weak<dyn Wake>>>,
     stop: AtomicBool,
+    /// Who asks.
+    watch: OnceLock<Thread>,
 }
 
 impl Cluster {
     /// The cluster of this id, whose topics nobody has asked for yet.
     pub fn new(id: String, generation: u64) -> Self {
-        let (topics, readers) = (Mutex::default(), Mutex::default());
-        Self { id, generation, topics, version: AtomicU64::new(0), readers, stop: AtomicBool::new(false) }
+        Self {
+            id,
+            generation,
+            topics: Mutex::default(),
+            version: AtomicU64::new(0),
+            readers: Mutex::default(),
+            stop: AtomicBool::new(false),
+            watch: OnceLock::new(),
+        }
     }
 
     /// Its id.
@@ -44,7 +53,7 @@ impl Cluster {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The topic, if it is there. One that nobody has named before is asked for soon.
+    /// The topic, if it is there. One that nobody has named before is asked for at once.
     pub fn topic(&self, name: &str) -> Option<Described> {
         let mut topics = lock(&self.topics);
         if let Some(known) = topics.get(name) {
@@ -52,6 +61,7 @@ impl Cluster {
         }
         if topics.len() < limits::BUS_TOPICS {
             topics.insert(name.into(), None);
+            self.hurry();
         }
         None
     }
@@ -107,9 +117,9 @@ impl Cluster {
         lock(&self.topics).keys().cloned().collect()
     }
 
-    /// Whether there are names that nothing is known of.
-    fn is_asked(&self) -> bool {
-        lock(&self.topics).values().any(Option::is_none)
+    /// Has the watch ask again at once.
+    pub fn hurry(&self) {
+        self.watch.get().map(Thread::unpark);
     }
 }
 
@@ -128,19 +138,16 @@ impl Watch {
         let (shared, line) = (Arc::clone(cluster), Arc::clone(line));
         let thread = thread::Builder::new().name("kafka-watch".into()).spawn(move || watch(&shared, &line));
         let thread = thread.map_err(|error| format!("kafka-watch: {error}"))?;
+        // Set once: a cluster has one watch.
+        let _ = cluster.watch.set(thread.thread().clone());
         Ok(Self { cluster: Arc::clone(cluster), thread: Some(thread) })
-    }
-
-    /// Asks again at once.
-    pub fn hurry(&self) {
-        self.thread.as_ref().map(JoinHandle::thread).map(Thread::unpark);
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         self.cluster.stop.store(true, Ordering::Release);
-        self.hurry();
+        self.cluster.hurry();
         // Its panic would have been told by the default hook.
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -159,14 +166,17 @@ fn watch(cluster: &Cluster, line: &Line) {
             }
             Err(error) if silent_since.is_none() && !cluster.stop.load(Ordering::Acquire) => {
                 let reason = line.last_error().unwrap_or_else(|| error.to_string());
-                tracing::warn!(reason, "Kafka does not answer; commands wait and are answered unavailable until it does");
+                tracing::warn!(
+                    reason,
+                    "Kafka does not answer; commands wait and are answered unavailable until it does"
+                );
                 silent_since = Some(Instant::now());
             }
             Err(_) => {}
         }
         line.mend();
-        let soon = silent_since.is_some() || cluster.is_asked();
-        thread::park_timeout(if soon { limits::KAFKA_WATCH_AGAIN } else { limits::KAFKA_WATCH_INTERVAL });
+        let silent = silent_since.is_some();
+        thread::park_timeout(if silent { limits::KAFKA_WATCH_AGAIN } else { limits::KAFKA_WATCH_INTERVAL });
     }
 }
 

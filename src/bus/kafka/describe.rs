@@ -78,7 +78,9 @@ unsafe fn read(
             let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(description)).to_string_lossy();
             match sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(description)) {
                 Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-                Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE => continue,
+                Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE => {
+                    continue;
+                }
                 code => return Err(code.into()),
             }
             let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(description));

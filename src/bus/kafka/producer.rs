@@ -98,6 +98,11 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // That all brokers are down is why one asks; another says why they are.
+        let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
         *lock(&self.0) = Some(if reason.is_empty() { words(&error) } else { reason.to_owned() });
     }
 }

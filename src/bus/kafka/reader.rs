@@ -114,9 +114,8 @@ impl Reader {
         if times.add_partition_offset(&self.lanes[at].topic, self.lanes[at].partition, time).is_err() {
             return 0;
         }
-        let ask = |consumer: &BaseConsumer<Quiet>| {
-            consumer.offsets_for_times(times.clone(), limits::KAFKA_REQUEST_TIMEOUT)
-        };
+        let ask =
+            |consumer: &BaseConsumer<Quiet>| consumer.offsets_for_times(times.clone(), limits::KAFKA_REQUEST_TIMEOUT);
         let found = self.insist(ask);
         match found.elements().first().map(|element| element.offset()) {
             Some(Offset::Offset(offset)) => u64::try_from(offset).unwrap_or(0),
@@ -231,7 +230,8 @@ impl Lane {
     /// Fetches from this offset on.
     fn start(&mut self, consumer: &Arc<BaseConsumer<Quiet>>, wake: Option<&Arc<dyn Wake>>, offset: u64) {
         let mut list = TopicPartitionList::new();
-        let from = if offset == 0 { Offset::Beginning } else { Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)) };
+        let from =
+            if offset == 0 { Offset::Beginning } else { Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)) };
         let listed = list.add_partition_offset(&self.topic, self.partition, from);
         if self.queue.take().is_some() {
             // What was fetched goes with it.

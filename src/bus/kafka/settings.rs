@@ -149,7 +149,10 @@ impl KafkaConfig {
 
 impl std::fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaConfig").field("brokers", &self.brokers).field("topics", &self.topics).finish_non_exhaustive()
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("topics", &self.topics)
+            .finish_non_exhaustive()
     }
 }
 

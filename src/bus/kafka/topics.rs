@@ -54,7 +54,11 @@ pub fn create(config: &KafkaConfig, creation: &Creation) -> Result<Vec<String>, 
             let mut spec = NewTopic::new(topic, count, TopicReplication::Fixed(copies))
                 // One clock for all: a backend's own may lag, and a start would miss its events.
                 .set("message.timestamp.type", "LogAppendTime");
-            spec = if topic == STATE_TOPIC { spec.set("cleanup.policy", "compact") } else { spec.set("retention.ms", &retention) };
+            spec = if topic == STATE_TOPIC {
+                spec.set("cleanup.policy", "compact")
+            } else {
+                spec.set("retention.ms", &retention)
+            };
             match &min_insync {
                 Some(count) => spec.set("min.insync.replicas", count),
                 None => spec,
@@ -63,13 +67,16 @@ pub fn create(config: &KafkaConfig, creation: &Creation) -> Result<Vec<String>, 
         .collect();
     let admin = admin(&bare).map_err(|reason| vec![reason])?;
     let options = AdminOptions::new().request_timeout(Some(limits::KAFKA_CONNECT_TIMEOUT));
-    let made = wait(admin.create_topics(&specs, &options)).map_err(|error| vec![format!("topics: {}", words(&error))])?;
+    let made =
+        wait(admin.create_topics(&specs, &options)).map_err(|error| vec![format!("topics: {}", words(&error))])?;
     drop(line);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for outcome in made {
         match outcome {
             Ok(topic) => done.push(format!("{topic}: made")),
-            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => done.push(format!("{topic}: was there; it is left as it is")),
+            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => {
+                done.push(format!("{topic}: was there; it is left as it is"))
+            }
             Err((topic, code)) => failed.push(format!("{topic}: {code}{}", remedy(code))),
         }
     }
@@ -84,7 +91,8 @@ pub fn look(config: &KafkaConfig, history: Duration) -> Result<Found, String> {
     let line = open(config)?;
     let producer = line.producer();
     let metadata = producer.client().fetch_metadata(None, limits::KAFKA_REQUEST_TIMEOUT);
-    let metadata = metadata.map_err(|error| unreachable_words(&config.brokers, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
+    let metadata =
+        metadata.map_err(|error| unreachable_words(&config.brokers, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
     let mut found = Found::default();
     let cluster = producer.client().fetch_cluster_id(limits::KAFKA_REQUEST_TIMEOUT).unwrap_or_default();
     found.lines.push(format!("kafka {}: cluster {cluster}, {} brokers", config.brokers, metadata.brokers().len()));
@@ -164,7 +172,10 @@ fn settings(config: &KafkaConfig) -> Result<Vec<ConfigResource>, KafkaError> {
     let admin: AdminClient<DefaultClientContext> = config.client().create()?;
     let options = AdminOptions::new().request_timeout(Some(limits::KAFKA_REQUEST_TIMEOUT));
     let topics: Vec<_> = config.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    wait(admin.describe_configs(&topics, &options))?.into_iter().map(|found| found.map_err(KafkaError::AdminOp)).collect()
+    wait(admin.describe_configs(&topics, &options))?
+        .into_iter()
+        .map(|found| found.map_err(KafkaError::AdminOp))
+        .collect()
 }
 
 fn open(config: &KafkaConfig) -> Result<Arc<Line>, String> {

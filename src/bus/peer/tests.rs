@@ -250,10 +250,17 @@ fn repeated_events_are_given_once() {
     assert_eq!(rig.events(0).iter().map(|event| event.place).collect::<Vec<_>>(), [1, 3, 4, 5]);
     assert_eq!(rig.peer.stats().duplicates_total.read(), 2);
     let mut given = Vec::new();
-    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), || false, |event| {
-        given.push(event.place);
-        true
-    });
+    let rebuilt = rebuild(
+        &mut rig.bus.handle(),
+        &Table,
+        &EVENT_TOPICS,
+        WallMillis(0),
+        || false,
+        |event| {
+            given.push(event.place);
+            true
+        },
+    );
     assert_eq!((given, rebuilt.events), (vec![1, 3, 4, 5], 4), "a rebuild leaves out what was left out");
     let port = mesh::build(4, Bounds::default()).pop().unwrap();
     let reader = rig.bus.reader(&EVENT_TOPICS, Arc::new(Nobody));
@@ -273,11 +280,18 @@ fn a_rebuild_carries_out_no_kick() {
     rig.timeline(&room_of(0), 1).unwrap();
     let count = |since| {
         let mut count = 0;
-        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), || false, |event| {
-            assert_eq!(event.effect, None);
-            count += 1;
-            true
-        });
+        rebuild(
+            &mut rig.bus.handle(),
+            &Table,
+            &EVENT_TOPICS,
+            WallMillis(since),
+            || false,
+            |event| {
+                assert_eq!(event.effect, None);
+                count += 1;
+                true
+            },
+        );
         count
     };
     assert_eq!((count(1), count(2)), (1, 0));
