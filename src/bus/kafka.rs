@@ -222,9 +222,12 @@ fn connect(config: &KafkaConfig, line: &Line) -> Result<Cluster, String> {
     let (brokers, began) = (&config.brokers, Instant::now());
     loop {
         let left = config.connect_timeout.saturating_sub(began.elapsed());
-        let producer = line.producer();
-        let answer = describe(producer.client(), &names, left.min(limits::KAFKA_REQUEST_TIMEOUT));
-        let id = answer.as_ref().ok().and_then(|_| producer.client().fetch_cluster_id(limits::KAFKA_REQUEST_TIMEOUT));
+        let (producer, most) = (line.producer(), left.min(limits::KAFKA_REQUEST_TIMEOUT));
+        let client = producer.client();
+        // The cluster's id comes with metadata of the client's own asking only.
+        let met = client.fetch_metadata(None, most).map_err(|error| producer::words(&error));
+        let answer = met.and_then(|_| describe(client, &names, most).map_err(|code| code.to_string()));
+        let id = answer.as_ref().ok().and_then(|_| client.fetch_cluster_id(most));
         match (answer, id) {
             (Ok(described), Some(id)) => {
                 let missing: Vec<_> = names.iter().zip(&described).filter(|(_, found)| found.is_none()).collect();
@@ -238,8 +241,8 @@ fn connect(config: &KafkaConfig, line: &Line) -> Result<Cluster, String> {
             }
             (Err(_), _) | (Ok(_), None) if !left.is_zero() => std::thread::park_timeout(limits::KAFKA_WATCH_AGAIN),
             (answer, _) => {
-                let code = answer.err().map_or_else(|| "it has no cluster id".to_owned(), |code| code.to_string());
-                let reason = line.last_error().unwrap_or(code);
+                let words = answer.err().unwrap_or_else(|| "it has no cluster id".to_owned());
+                let reason = line.last_error().unwrap_or(words);
                 return Err(topics::unreachable_words(brokers, config.connect_timeout, &reason));
             }
         }

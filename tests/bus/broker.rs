@@ -88,7 +88,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        script("stop", &self.folder);
+        script("kill", &self.folder);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

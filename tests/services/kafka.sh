@@ -4,7 +4,8 @@
 #   tests/services/kafka.sh                  installs it in target/services/kafka and prints that folder
 #   tests/services/kafka.sh start [FOLDER]   starts a broker with its data there, waits until it answers, prints
 #                                            HOST:PORT; one that was stopped comes back on its port with its data
-#   tests/services/kafka.sh stop [FOLDER]    ends it; the data stay
+#   tests/services/kafka.sh stop [FOLDER]    ends it, as an operator does; the data stay
+#   tests/services/kafka.sh kill [FOLDER]    ends it at once
 #
 # FOLDER is target/services/kafka-data if none is given; its files `address` and `pid` say what runs there.
 set -eu
@@ -120,11 +121,11 @@ stop() {
     rm -f "$folder/pid"
     # One that was frozen could not end.
     kill -CONT "$pid" 2>/dev/null || return 0
-    kill -TERM "$pid"
+    kill "-$1" "$pid" 2>/dev/null || true
     tries=0
     while kill -0 "$pid" 2>/dev/null; do
         tries=$((tries + 1))
-        [ "$tries" -le 200 ] || kill -KILL "$pid"
+        [ "$tries" -ne 100 ] || kill -KILL "$pid" 2>/dev/null || true
         sleep 0.1
     done
 }
@@ -132,6 +133,7 @@ stop() {
 case $action in
     install) install && echo "$home" ;;
     start) install && start ;;
-    stop) stop ;;
-    *) echo "usage: $0 [start|stop [FOLDER]]" >&2 && exit 2 ;;
+    stop) stop TERM ;;
+    kill) stop KILL ;;
+    *) echo "usage: $0 [start|stop|kill [FOLDER]]" >&2 && exit 2 ;;
 esac

@@ -196,8 +196,15 @@ impl Sender {
             .key(&*append.key)
             .payload(&*append.value)
             .timestamp(i64::try_from(now.0).unwrap_or(i64::MAX));
-        let sent = self.line.producer().0.send(record).map_err(|(error, _)| error);
-        let Err(error) = sent else { return Ok(Accepted::Pending(ticket)) };
+        let producer = self.line.producer();
+        let sent = producer.0.send(record).or_else(|(error, record)| match error {
+            // The watch knows a partition that this client has not met: the client chooses among those it knows.
+            KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition) => {
+                producer.0.send(BaseRecord { partition: None, ..record })
+            }
+            error => Err((error, record)),
+        });
+        let Err((error, _)) = sent else { return Ok(Accepted::Pending(ticket)) };
         flights.fetch_sub(1, Ordering::AcqRel);
         self.tickets.take_back();
         match error {

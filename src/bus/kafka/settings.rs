@@ -119,6 +119,7 @@ impl KafkaConfig {
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", timeout)
             .set("request.timeout.ms", millis(limits::KAFKA_REQUEST_TIMEOUT))
+            .set("partitioner", "murmur2_random")
             // Batches form by themselves while requests are on their way.
             .set("linger.ms", "0")
             .set("queue.buffering.max.messages", limits::KAFKA_QUEUE_RECORDS.to_string())
