@@ -130,6 +130,11 @@ pub enum Deliver {
     },
     /// Answer of the presence peer.
     Presence(Box<PresenceReply>),
+    /// The stream's numbering is over: close its members, 1013, so that a resume tells them.
+    Broken {
+        /// The stream.
+        stream: StreamHandle,
+    },
     /// Close every connection of the user, 4403 kicked.
     Kick {
         /// The user id.
