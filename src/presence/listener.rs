@@ -2,25 +2,29 @@
 //! that who connects gets each message once, in the first state or behind it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::limits;
 use crate::message::HubMessage;
-use crate::ports::{Bus, Record};
+use crate::ports::{Bus, Record, partition_name};
+use crate::time::WallMillis;
 
 /// A reader of `rooms.events`. See the module.
 pub struct Listener {
     bus: Box<dyn Bus>,
-    next: u64,
+    /// By partition: where to go on.
+    next: Vec<(Arc<str>, u64)>,
     page: Vec<Record>,
 }
 
 impl Listener {
-    /// Reads all that the bus has. It must be a registered reader of [`Listener::TOPIC`].
+    /// Reads all that the bus has from this time on. It must be a registered reader of [`Listener::TOPIC`].
     #[must_use]
-    pub fn new(bus: Box<dyn Bus>) -> Self {
-        let (next, _) = bus.range(Self::TOPIC);
+    pub fn new(bus: Box<dyn Bus>, since: WallMillis) -> Self {
+        let names = (0..bus.partitions(Self::TOPIC)).map(|partition| partition_name(Self::TOPIC, partition));
+        let next = names.map(|name| (Arc::clone(&name), bus.since(&name, since))).collect();
         Self { bus, next, page: Vec::new() }
     }
 
@@ -29,19 +33,24 @@ impl Listener {
 
     /// Reads on to the end: afterwards every message that any home may have is known.
     pub fn hear(&mut self, mut said: impl FnMut(&str, HubMessage)) {
-        loop {
-            let from = self.next;
-            self.next = self.bus.read(Self::TOPIC, from, limits::BUS_READ_RECORDS, &mut self.page);
-            if self.page.is_empty() {
-                return;
-            }
-            for record in self.page.drain(..) {
-                if let Some((room, payload)) = chat(&record.value) {
-                    let message = HubMessage { place: record.offset + 1, payload: payload.into() };
-                    said(&room, message);
+        let Self { bus, next, page } = self;
+        for partition in u32::try_from(next.len()).unwrap_or(u32::MAX)..bus.partitions(Self::TOPIC) {
+            next.push((partition_name(Self::TOPIC, partition), 0));
+        }
+        for (name, next) in next {
+            loop {
+                *next = bus.read(name, *next, limits::BUS_READ_RECORDS, page);
+                if page.is_empty() {
+                    break;
                 }
+                for record in page.drain(..) {
+                    if let Some((room, payload)) = chat(&record.value) {
+                        let message = HubMessage { place: record.offset + 1, payload: payload.into() };
+                        said(&room, message);
+                    }
+                }
+                bus.done(name, *next);
             }
-            self.bus.done(Self::TOPIC, self.next);
         }
     }
 }

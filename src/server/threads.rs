@@ -254,12 +254,16 @@ impl Peers {
         let window = config.delivery.resume_window;
         let store = open_store(config)?;
         let embedded = open_presence(config, seed)?;
-        let presence_log = log.share();
+        let (presence_log, shared) = (log.share(), log.is_shared());
+        let history = u64::try_from(super::history_time(config).as_millis()).unwrap_or(u64::MAX);
+        let since = syscall::wall().0.saturating_sub(history);
+        // An embedded log is as long as the messages of hubs are kept.
+        let heard_since = if shared { since } else { 0 };
         let presence_thread = spawn("presence", &stop, move |stop| {
             // Handles of its own, so that it is woken when the bus has taken or refused what it says.
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let says = presence_log.reader(&[], Arc::clone(&wake));
-            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake));
+            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake), WallMillis(heard_since));
             drop(presence_log);
             let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
             let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
@@ -269,13 +273,18 @@ impl Peers {
             }
         });
         let bus_log = log.share();
-        let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
-            let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let mut reader = bus_log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
             let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
-            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), || false, give);
+            // It is woken by what comes.
+            let wait = || {
+                if shared {
+                    peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
+                }
+                shared
+            };
+            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), wait, give);
             drop(events);
             tracing::debug!(events = rebuilt.events, "histories are rebuilt");
             let nodes = Nodes { shards, presence: NodeId(shards) };
@@ -290,7 +299,7 @@ impl Peers {
                 peer::run(&mut api, &wakes, clock, stop);
             }
         });
-        let services_thread = spawn("services", &stop, move |stop| {
+        let services = move |stop: &AtomicBool| {
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
             drop(log);
@@ -302,8 +311,12 @@ impl Peers {
                     std::process::exit(1);
                 }
             }
-        });
-        let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
+        };
+        let mut threads = vec![presence_thread, bus_thread, api_thread];
+        // On a shared bus they are `ringgate worker`'s, or the users' backends'.
+        if !shared {
+            threads.push(spawn("services", &stop, services));
+        }
         Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] })
     }
 
@@ -413,6 +426,10 @@ pub fn obey_signals(
             if reloader.reload() {
                 wakers.iter().for_each(|waker| waker.wake());
             }
+        }
+        if !state.ready.load(Ordering::Acquire) {
+            // Histories may be waiting for Kafka, and nobody has been served.
+            std::process::exit(0);
         }
         state.draining.store(true, Ordering::Release);
         node.draining.store(true, Ordering::Release);
