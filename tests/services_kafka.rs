@@ -17,6 +17,7 @@ use ringgate::bus::kafka::{Creation, KafkaBus, KafkaConfig, create, look};
 use ringgate::message::{Append, ErrorCode};
 use ringgate::ports::{Accepted, Bus, Completed, Durability, partition_name};
 use ringgate::router::Wake;
+use ringgate::shard::driver::syscall::describe_topics;
 use ringgate::time::WallMillis;
 
 /// Kafka as a subject of the suite.
@@ -332,7 +333,10 @@ fn a_restart_under_load_loses_nothing() {
 /// a change.
 #[test]
 fn a_start_says_what_is_wrong() {
-    let nobody = KafkaConfig { connect_timeout: Duration::from_secs(1), ..KafkaConfig::new("127.0.0.1:1", "gw") };
+    let nobody = KafkaConfig {
+        connect_timeout: Duration::from_secs(1),
+        ..KafkaConfig::new("127.0.0.1:1", "gw", describe_topics)
+    };
     let refusal = KafkaBus::open(&nobody).map(|_| ()).unwrap_err();
     assert!(refusal.starts_with("Kafka at 127.0.0.1:1 did not answer within 1 s: "), "{refusal}");
     assert!(refusal.contains("refused") && refusal.contains("check KAFKA_HOST"), "{refusal}");

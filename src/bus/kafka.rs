@@ -9,7 +9,6 @@
 //! [`Bus::since`], which ask Kafka.
 
 mod cluster;
-mod describe;
 mod producer;
 mod reader;
 mod settings;
@@ -28,10 +27,10 @@ use crate::ports::{Accepted, Bus, Completed, Durability, LogView, Record, Unread
 use crate::router::Wake;
 use crate::time::WallMillis;
 use cluster::{Cluster, Watch};
-use describe::describe;
+pub use producer::Reports;
 use producer::{Line, Sender};
 use reader::Reader;
-pub use settings::{KafkaConfig, Security};
+pub use settings::{Describe, KafkaConfig, Security};
 pub use topics::{Creation, Found, create, look};
 
 /// A handle of the log. See the module. The last one waits [`limits::KAFKA_FLUSH_TIME`] at most for what is on its way.
@@ -67,7 +66,7 @@ impl KafkaBus {
         let line = |patient| Line::open(config.producer(patient)).map_err(|reason| format!("Kafka client: {reason}"));
         let hasty = Arc::new(line(false)?);
         let cluster = Arc::new(connect(config, &hasty)?);
-        let watch = Watch::start(&cluster, &hasty)?;
+        let watch = Watch::start(&cluster, &hasty, config.describe)?;
         let shared = Shared { config: config.clone(), cluster, hasty, patient: OnceLock::new(), _watch: watch };
         Ok(Self::of(&Arc::new(shared), true, None))
     }
@@ -226,7 +225,7 @@ fn connect(config: &KafkaConfig, line: &Line) -> Result<Cluster, String> {
         let client = producer.client();
         // The cluster's id comes with metadata of the client's own asking only.
         let met = client.fetch_metadata(None, most).map_err(|error| producer::words(&error));
-        let answer = met.and_then(|_| describe(client, &names, most).map_err(|code| code.to_string()));
+        let answer = met.and_then(|_| (config.describe)(client, &names, most).map_err(|code| code.to_string()));
         let id = answer.as_ref().ok().and_then(|_| client.fetch_cluster_id(most));
         match (answer, id) {
             (Ok(described), Some(id)) => {

@@ -35,6 +35,7 @@ pub fn settings(config: &Config) -> Option<crate::bus::kafka::KafkaConfig> {
         delivery_timeout: kafka.delivery_timeout,
         connect_timeout: kafka.connect_timeout,
         topics: topics(config),
+        describe: crate::shard::driver::syscall::describe_topics,
         security: Security {
             tls: kafka.tls,
             ca_path: kafka.ca_path.clone(),

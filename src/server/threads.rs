@@ -272,27 +272,15 @@ impl Peers {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
-        let bus_log = log.share();
-        let bus_thread = spawn("bus", &stop, move |stop| {
-            let mut reader = bus_log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-            drop(bus_log);
-            let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
-            // It is woken by what comes.
-            let wait = || {
-                if shared {
-                    peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
+        let bus_thread = {
+            let reading = Reading { log: log.share(), since: WallMillis(since), events, rules, shards };
+            spawn("bus", &stop, move |stop| {
+                let mut peer = reading.rebuild(bus);
+                if let Ok(wakes) = bus_gate.recv() {
+                    peer::run(&mut peer, &wakes, clock, stop);
                 }
-                shared
-            };
-            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), wait, give);
-            drop(events);
-            tracing::debug!(events = rebuilt.events, "histories are rebuilt");
-            let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt);
-            if let Ok(wakes) = bus_gate.recv() {
-                peer::run(&mut peer, &wakes, clock, stop);
-            }
-        });
+            })
+        };
         let (api_wakes, api_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let api_thread = spawn("api", &stop, move |stop| {
             if let Ok(wakes) = api_gate.recv() {
@@ -349,6 +337,37 @@ impl Peers {
                 tracing::error!("a peer ended: {}", panic_text(&*panic));
             }
         }
+    }
+}
+
+/// What the bus's thread begins with.
+struct Reading {
+    log: NodeBus,
+    /// Histories reach back so far.
+    since: WallMillis,
+    /// The ways to the shards' homes.
+    events: Vec<Sender<Event>>,
+    rules: Latest<Arc<Routes>>,
+    shards: u16,
+}
+
+impl Reading {
+    /// Gives the homes what the log kept of their streams; the peer goes on behind it. On the thread that it runs on.
+    fn rebuild(self, port: Port) -> BusPeer<Box<dyn Bus>, Arc<Routes>> {
+        let Self { log, since, events, rules, shards } = self;
+        let mut reader = log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+        let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
+        // It is woken by what comes.
+        let wait = || {
+            if log.is_shared() {
+                peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
+            }
+            log.is_shared()
+        };
+        let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, since, wait, give);
+        tracing::debug!(events = rebuilt.events, "histories are rebuilt");
+        let nodes = Nodes { shards, presence: NodeId(shards) };
+        BusPeer::new(port, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt)
     }
 }
 

@@ -8,6 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use ringgate::bus::kafka::KafkaConfig;
+use ringgate::shard::driver::syscall::describe_topics;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Ended, and its data removed, when it is dropped.
@@ -31,7 +32,7 @@ impl Broker {
     /// The settings of a gateway that needs these topics.
     pub fn config(&self, topics: &[&str]) -> KafkaConfig {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        KafkaConfig { topics, ..KafkaConfig::new(&self.address, "test") }
+        KafkaConfig { topics, ..KafkaConfig::new(&self.address, "test", describe_topics) }
     }
 
     /// Makes a topic; it is there afterwards.

@@ -9,11 +9,20 @@ use std::time::Instant;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::describe::{Described, describe};
+use super::Describe;
 use super::producer::Line;
 use crate::limits;
 use crate::ports::topic_and_partition;
 use crate::router::Wake;
+
+/// A topic that is there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Described {
+    /// Kafka's id of this topic, another one when it is made again.
+    pub id: Arc<str>,
+    /// How many partitions it has.
+    pub partitions: u32,
+}
 
 /// See the module.
 pub struct Cluster {
@@ -93,10 +102,11 @@ impl Cluster {
     }
 
     /// Takes note of what Kafka says of these topics. One that is gone keeps its last description: it may come again.
-    pub fn learn(&self, names: &[Arc<str>], described: Vec<Option<Described>>) {
+    pub fn learn(&self, names: &[Arc<str>], described: Vec<Option<(Arc<str>, u32)>>) {
         let mut topics = lock(&self.topics);
         let mut news = false;
         for (name, described) in names.iter().zip(described) {
+            let described = described.map(|(id, partitions)| Described { id, partitions });
             if described.is_some() && topics.get(name) != Some(&described) {
                 if let Some(Some(before)) = topics.get(name).filter(|_| self.version() > 0) {
                     say(name, before, described.as_ref());
@@ -134,9 +144,9 @@ impl Watch {
     ///
     /// # Errors
     /// If the process has no thread left.
-    pub fn start(cluster: &Arc<Cluster>, line: &Arc<Line>) -> Result<Self, String> {
+    pub fn start(cluster: &Arc<Cluster>, line: &Arc<Line>, describe: Describe) -> Result<Self, String> {
         let (shared, line) = (Arc::clone(cluster), Arc::clone(line));
-        let thread = thread::Builder::new().name("kafka-watch".into()).spawn(move || watch(&shared, &line));
+        let thread = thread::Builder::new().name("kafka-watch".into()).spawn(move || watch(&shared, &line, describe));
         let thread = thread.map_err(|error| format!("kafka-watch: {error}"))?;
         // Set once: a cluster has one watch.
         let _ = cluster.watch.set(thread.thread().clone());
@@ -153,7 +163,7 @@ impl Drop for Watch {
     }
 }
 
-fn watch(cluster: &Cluster, line: &Line) {
+fn watch(cluster: &Cluster, line: &Line, describe: Describe) {
     let mut silent_since: Option<Instant> = None;
     while !cluster.stop.load(Ordering::Acquire) {
         let names = cluster.names();

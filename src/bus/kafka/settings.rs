@@ -1,14 +1,22 @@
 //! What a bus on Kafka is opened with, and what becomes of it in librdkafka's terms.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::RDKafkaErrorCode;
 
+use super::producer::Reports;
 use crate::limits;
 
+/// Asks Kafka for the id of each topic and how many partitions it has, `None` where there is none; waits so long at most.
+pub type Describe =
+    fn(&Client<Reports>, &[Arc<str>], Duration) -> Result<Vec<Option<(Arc<str>, u32)>>, RDKafkaErrorCode>;
+
 /// Where Kafka is and how it is used.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct KafkaConfig {
     /// `HOST:PORT` of brokers, separated by commas; one that answers is enough.
     pub brokers: String,
@@ -22,6 +30,8 @@ pub struct KafkaConfig {
     pub connect_timeout: Duration,
     /// Topics that must be there.
     pub topics: Vec<String>,
+    /// What asks for topics: a call that has no safe form here.
+    pub describe: Describe,
     /// How Kafka knows us, and we it.
     pub security: Security,
 }
@@ -48,8 +58,9 @@ pub struct Security {
 impl KafkaConfig {
     /// Everything at its default for these brokers.
     #[must_use]
-    pub fn new(brokers: impl Into<String>, gateway_id: impl Into<String>) -> Self {
+    pub fn new(brokers: impl Into<String>, gateway_id: impl Into<String>, describe: Describe) -> Self {
         Self {
+            describe,
             brokers: brokers.into(),
             gateway_id: gateway_id.into(),
             generation: 0,
