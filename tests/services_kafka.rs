@@ -3,6 +3,7 @@
 
 mod bus {
     pub mod broker;
+    pub mod gateway;
     pub mod suite;
 }
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bus::broker::Broker;
+use bus::gateway::{Client, Gateway, ringgate};
 use bus::suite::{self, Count, Rig, Subject, append, put, put_as, take, timeline, until};
 use ringgate::bus::kafka::{Creation, KafkaBus, KafkaConfig, create, look};
 use ringgate::message::{Append, ErrorCode};
@@ -19,6 +21,7 @@ use ringgate::ports::{Accepted, Bus, Completed, Durability, partition_name};
 use ringgate::router::Wake;
 use ringgate::shard::driver::syscall::describe_topics;
 use ringgate::time::WallMillis;
+use serde_json::json;
 
 /// Kafka as a subject of the suite.
 struct Kafka<'a> {
@@ -366,4 +369,66 @@ fn a_start_says_what_is_wrong() {
     broker.delete("games.events");
     let refusals = create(&config, &impossible).unwrap_err();
     assert!(refusals[0].contains("give --replication at most the number of brokers"), "{refusals:?}");
+}
+
+/// The binary over Kafka: topics by its own command, a check that reaches it, a command that a backend reads, an event
+/// that comes to the client, a restart after which a resume replays what was missed, a topic made anew that closes who
+/// was reading it and tells it at the resume.
+#[test]
+fn the_binary_speaks_kafka() {
+    let broker = Broker::start();
+    let kafka = broker.address().to_owned();
+    let (fine, _, complaints) = ringgate(&kafka, &["serve", "--port", "0", "--health-port", "0"]);
+    assert!(!fine && complaints.contains("make them with `ringgate topics create`"), "{complaints}");
+    let (fine, lines, complaints) =
+        ringgate(&kafka, &["topics", "create", "--partitions", "3", "--retention-s", "3600"]);
+    assert!(fine && lines.contains("games.events: made\n"), "{lines}{complaints}");
+    let (fine, lines, complaints) = ringgate(&kafka, &["config", "check", "--connect"]);
+    assert!(fine && lines.contains("# kafka topic games.events: 3 partitions\n"), "{lines}{complaints}");
+    let gateway = Gateway::start(&kafka);
+    assert!(gateway.get("/ready").contains("kafka"), "{}", gateway.get("/ready"));
+    let mut backend = KafkaBus::open(&broker.config(&["games.commands", "games.events"])).unwrap();
+    let mut client = Client::open(&gateway, json!({}));
+    client.send(&json!({"type": "games.command.list_rooms", "correlation_id": "c1"}));
+    assert_eq!(client.until("system.ack")["correlation_id"], "c1");
+    let command = (0..3).map(|n| partition_name("games.commands", n)).find(|name| backend.range(name).1 == 1).unwrap();
+    let (records, _) = take(&mut backend, &command, 0, 1);
+    let envelope: serde_json::Value = serde_json::from_slice(&records[0].value).unwrap();
+    assert_eq!((&envelope["user"]["user_id"], &envelope["gateway_id"]), (&json!("ann"), &json!("gw-test")));
+    let mut say = |n: u64| {
+        let event = json!({"event_type": "games.event.error", "target": {"user_id": "ann"},
+            "payload": {"code": "forbidden", "message": n.to_string()}});
+        let key = b"ann".as_slice().into();
+        put_as(&mut backend, &Append { key, ..append("games.events", event.to_string().as_bytes()) }).unwrap();
+    };
+    say(1);
+    let first = client.until("system.error");
+    assert_eq!(first["message"], "1");
+    let stream = |message: &serde_json::Value| {
+        let streams = message["streams"].as_array().unwrap().clone();
+        streams.into_iter().find(|stream| stream["stream"].as_str().unwrap().ends_with("/user:ann")).unwrap()
+    };
+    gateway.stop();
+    say(2);
+    let gateway = Gateway::start(&kafka);
+    // Without Redis the session is gone with its gateway, the histories are not.
+    let mut client = Client::open(&gateway, json!({}));
+    say(3);
+    let position = stream(&client.until("system.position"));
+    let third = client.until("system.error");
+    assert_eq!((&third["message"], &third["at"][2]), (&json!("3"), &json!(2)), "its prev is the place of the second");
+    let resume = client.session["resume"].clone();
+    broker.delete("games.events");
+    broker.create("games.events", 3);
+    until("the backend writes to the new topic", || {
+        let event = json!({"event_type": "games.event.error", "target": {"user_id": "ann"},
+            "payload": {"code": "forbidden", "message": "anew"}});
+        let key = b"ann".as_slice().into();
+        put_as(&mut backend, &Append { key, ..append("games.events", event.to_string().as_bytes()) }).is_ok()
+    });
+    assert_eq!(client.until("close")["code"], 1013);
+    let positions =
+        json!({position["stream"].as_str().unwrap(): {"epoch": position["epoch"], "offset": third["at"][1]}});
+    let client = Client::open(&gateway, json!({"resume": resume, "positions": positions}));
+    assert_eq!((&client.session["recovered"], &client.session["reason"]), (&json!(false), &json!("epoch_changed")));
 }

@@ -18,7 +18,7 @@ use crate::router::Wake;
 use crate::time::WallMillis;
 
 #[path = "../../tests/bus/suite.rs"]
-mod suite;
+pub(super) mod suite;
 
 pub(super) use suite::{Count, append, put, until};
 

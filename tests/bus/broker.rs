@@ -29,6 +29,11 @@ impl Broker {
         Self { folder, address, admin }
     }
 
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The settings of a gateway that needs these topics.
     pub fn config(&self, topics: &[&str]) -> KafkaConfig {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
