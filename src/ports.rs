@@ -148,6 +148,15 @@ pub fn topic_and_partition(name: &str) -> (&str, u32) {
     parts.unwrap_or((name, 0))
 }
 
+/// A topic of a remote bus, as its cluster describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Described {
+    /// The cluster's id of this topic, another one when it is made again.
+    pub id: Arc<str>,
+    /// How many partitions it has.
+    pub partitions: u32,
+}
+
 /// A log cannot be read at some place; it has said so to its operator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unreadable;

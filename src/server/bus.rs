@@ -23,7 +23,7 @@ pub enum NodeBus {
     Disk(DiskBus),
     /// Shared with other gateways.
     #[cfg(feature = "kafka")]
-    Kafka(KafkaBus),
+    Kafka(Box<KafkaBus>),
 }
 
 impl NodeBus {
@@ -36,7 +36,7 @@ impl NodeBus {
         if let Some(kafka) = super::kafka::settings(config) {
             let bus = KafkaBus::open(&kafka)?;
             let words = format!("Kafka at {}, cluster {}", kafka.brokers, bus.cluster_id());
-            return Ok((Self::Kafka(bus), words));
+            return Ok((Self::Kafka(Box::new(bus)), words));
         }
         #[cfg(not(feature = "kafka"))]
         if config.kafka.host.is_some() {
@@ -88,7 +88,7 @@ impl NodeBus {
             Self::Memory(bus) => Self::Memory(bus.handle()),
             Self::Disk(bus) => Self::Disk(bus.handle()),
             #[cfg(feature = "kafka")]
-            Self::Kafka(bus) => Self::Kafka(bus.handle()),
+            Self::Kafka(bus) => Self::Kafka(Box::new(bus.handle())),
         }
     }
 

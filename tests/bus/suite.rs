@@ -222,6 +222,9 @@ impl EventRules for Table {
     }
 }
 
+/// A command's number, and what became of it.
+pub type Answer = (u64, Result<(), ErrorCode>);
+
 /// A bus peer on a mesh that is driven by hand: one shard, presence, the peer.
 pub struct Rig {
     ports: Vec<Port>,
@@ -257,7 +260,7 @@ impl Rig {
     }
 
     /// A turn of the peer: the events and the answers that came of it.
-    pub fn turn(&mut self) -> (Vec<Event>, Vec<(u64, Result<(), ErrorCode>)>) {
+    pub fn turn(&mut self) -> (Vec<Event>, Vec<Answer>) {
         self.peer.turn(Monotonic::ZERO, WallMillis(1));
         self.peer.port().wake_list().for_each(drop);
         self.ports[0].flush_outboxes();

@@ -12,17 +12,8 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Describe;
 use super::producer::Line;
 use crate::limits;
-use crate::ports::topic_and_partition;
+use crate::ports::{Described, topic_and_partition};
 use crate::router::Wake;
-
-/// A topic that is there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Described {
-    /// Kafka's id of this topic, another one when it is made again.
-    pub id: Arc<str>,
-    /// How many partitions it has.
-    pub partitions: u32,
-}
 
 /// See the module.
 pub struct Cluster {
@@ -31,6 +22,10 @@ pub struct Cluster {
     topics: Mutex<HashMap<Arc<str>, Option<Described>>>,
     /// Grows whenever something is known anew.
     version: AtomicU64,
+    /// Counts the watch's looks that Kafka answered.
+    looks: AtomicU64,
+    /// Somebody waits for the next.
+    hurried: AtomicBool,
     /// Whom news wakes.
     readers: Mutex<Vec<Weak<dyn Wake>>>,
     stop: AtomicBool,
@@ -46,6 +41,8 @@ impl Cluster {
             generation,
             topics: Mutex::default(),
             version: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+            hurried: AtomicBool::new(false),
             readers: Mutex::default(),
             stop: AtomicBool::new(false),
             watch: OnceLock::new(),
@@ -60,6 +57,11 @@ impl Cluster {
     /// Counts what was learned: nothing has changed while it is the same.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Counts the watch's looks: what changed before one began is known when it has ended.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Acquire)
     }
 
     /// The topic, if it is there. One that nobody has named before is asked for at once.
@@ -102,11 +104,10 @@ impl Cluster {
     }
 
     /// Takes note of what Kafka says of these topics. One that is gone keeps its last description: it may come again.
-    pub fn learn(&self, names: &[Arc<str>], described: Vec<Option<(Arc<str>, u32)>>) {
+    pub fn learn(&self, names: &[Arc<str>], described: Vec<Option<Described>>) {
         let mut topics = lock(&self.topics);
         let mut news = false;
         for (name, described) in names.iter().zip(described) {
-            let described = described.map(|(id, partitions)| Described { id, partitions });
             if described.is_some() && topics.get(name) != Some(&described) {
                 if let Some(Some(before)) = topics.get(name).filter(|_| self.version() > 0) {
                     say(name, before, described.as_ref());
@@ -116,8 +117,9 @@ impl Cluster {
             }
         }
         drop(topics);
-        if news {
-            self.version.fetch_add(1, Ordering::AcqRel);
+        self.version.fetch_add(u64::from(news), Ordering::AcqRel);
+        self.looks.fetch_add(1, Ordering::AcqRel);
+        if news || self.hurried.swap(false, Ordering::AcqRel) {
             let readers: Vec<_> = lock(&self.readers).iter().filter_map(Weak::upgrade).collect();
             readers.iter().for_each(|reader| reader.wake());
         }
@@ -127,8 +129,9 @@ impl Cluster {
         lock(&self.topics).keys().cloned().collect()
     }
 
-    /// Has the watch ask again at once.
+    /// Has the watch look again at once; readers are woken when it has.
     pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Release);
         self.watch.get().map(Thread::unpark);
     }
 }

@@ -197,13 +197,13 @@ impl Sender {
             .payload(&*append.value)
             .timestamp(i64::try_from(now.0).unwrap_or(i64::MAX));
         let producer = self.line.producer();
-        let sent = producer.0.send(record).or_else(|(error, record)| match error {
+        let sent = match producer.0.send(record) {
             // The watch knows a partition that this client has not met: the client chooses among those it knows.
-            KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition) => {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), record)) => {
                 producer.0.send(BaseRecord { partition: None, ..record })
             }
-            error => Err((error, record)),
-        });
+            sent => sent,
+        };
         let Err((error, _)) = sent else { return Ok(Accepted::Pending(ticket)) };
         flights.fetch_sub(1, Ordering::AcqRel);
         self.tickets.take_back();

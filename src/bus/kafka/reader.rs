@@ -56,15 +56,15 @@ struct Lane {
 enum Break {
     /// The topic was made anew, under this id.
     NewTopic(Arc<str>),
-    /// Records that were to be read are gone.
-    Lost,
+    /// Records that were to be read are gone; so often had the watch looked then.
+    Lost { looks: u64 },
 }
 
 /// What became of a poll.
 enum Polled {
     Record(Record),
     End,
-    Lost(RDKafkaErrorCode),
+    Lost,
     Failed(KafkaError),
     Nothing,
 }
@@ -127,22 +127,20 @@ impl Reader {
     pub fn read(&mut self, name: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
         self.serve();
         let Some(at) = self.lane(name) else { return offset };
-        let Self { consumer, wake, lanes, .. } = self;
+        let Self { consumer, cluster, wake, lanes, .. } = self;
         let lane = &mut lanes[at];
         let (before, mut failure) = (out.len(), None);
-        if lane.broken.is_none() && (lane.queue.is_none() || offset != lane.next) {
-            lane.start(consumer, wake.as_ref(), offset);
+        match lane.broken.take() {
+            // Perhaps the topic was made anew: the watch is asked first.
+            Some(Break::Lost { looks }) if cluster.looks() == looks => {
+                lane.broken = Some(Break::Lost { looks });
+                return lane.next;
+            }
+            Some(reason) => lane.start_anew(consumer, wake.as_ref(), reason),
+            None if lane.queue.is_none() || offset != lane.next => lane.start(consumer, wake.as_ref(), offset),
+            None => {}
         }
         while out.len() - before < max {
-            match lane.broken.take() {
-                Some(reason) if out.len() == before => lane.start_anew(consumer, wake.as_ref(), reason),
-                // What was read before belongs to the numbering that is over: the next call begins the new one.
-                Some(reason) => {
-                    lane.broken = Some(reason);
-                    break;
-                }
-                None => {}
-            }
             match lane.poll() {
                 Polled::Record(record) => {
                     lane.next = record.offset + 1;
@@ -150,10 +148,11 @@ impl Reader {
                 }
                 // Markers of transactions, and what was compacted away, have offsets too.
                 Polled::End => lane.next = lane.next.max(lane.end),
-                Polled::Lost(code) => {
-                    let (topic, partition, next) = (&*lane.topic, lane.partition, lane.next);
-                    tracing::error!(topic, partition, next, %code, "records are gone before they were read: a new epoch");
-                    lane.broken = Some(Break::Lost);
+                Polled::Lost => {
+                    // What was read before belongs to the numbering that is over: a later call begins the new one.
+                    lane.broken = Some(Break::Lost { looks: cluster.looks() });
+                    cluster.hurry();
+                    break;
                 }
                 Polled::Failed(error) => failure = Some(error),
                 Polled::Nothing => break,
@@ -255,7 +254,11 @@ impl Lane {
     fn start_anew(&mut self, consumer: &Arc<BaseConsumer<Quiet>>, wake: Option<&Arc<dyn Wake>>, reason: Break) {
         match reason {
             Break::NewTopic(id) => (self.id, self.breaks) = (id, 0),
-            Break::Lost => self.breaks += 1,
+            Break::Lost { .. } => {
+                let (topic, partition, next) = (&*self.topic, self.partition, self.next);
+                tracing::error!(topic, partition, next, "records are gone before they were read: another epoch begins");
+                self.breaks += 1;
+            }
         }
         self.end = 0;
         self.start(consumer, wake, 0);
@@ -266,7 +269,7 @@ impl Lane {
             None => Polled::Nothing,
             Some(Ok(message)) => Polled::Record(record(&message)),
             Some(Err(KafkaError::PartitionEOF(_))) => Polled::End,
-            Some(Err(KafkaError::MessageConsumption(code))) if LOST.contains(&code) => Polled::Lost(code),
+            Some(Err(KafkaError::MessageConsumption(code))) if LOST.contains(&code) => Polled::Lost,
             Some(Err(error)) => Polled::Failed(error),
         }
     }

@@ -10,10 +10,10 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::producer::Reports;
 use crate::limits;
+use crate::ports::Described;
 
 /// Asks Kafka for the id of each topic and how many partitions it has, `None` where there is none; waits so long at most.
-pub type Describe =
-    fn(&Client<Reports>, &[Arc<str>], Duration) -> Result<Vec<Option<(Arc<str>, u32)>>, RDKafkaErrorCode>;
+pub type Describe = fn(&Client<Reports>, &[Arc<str>], Duration) -> Result<Vec<Option<Described>>, RDKafkaErrorCode>;
 
 /// Where Kafka is and how it is used.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use rdkafka::producer::DefaultProducerContext;
 use super::producer::partition_of;
 use super::*;
 use crate::bus::tests::suite::{self, Count, Subject, append, put_as, until};
-use crate::ports::partition_name;
+use crate::ports::{Described, partition_name};
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
@@ -28,12 +28,12 @@ fn described(
     client: &Client<Reports>,
     topics: &[Arc<str>],
     timeout: Duration,
-) -> Result<Vec<Option<(Arc<str>, u32)>>, RDKafkaErrorCode> {
+) -> Result<Vec<Option<Described>>, RDKafkaErrorCode> {
     let failed = |error: KafkaError| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
     let metadata = client.fetch_metadata(None, timeout).map_err(failed)?;
     let find = |name: &Arc<str>| metadata.topics().iter().find(|topic| topic.name() == &**name);
-    let count = |name| find(name).map(|topic| ("mock".into(), u32::try_from(topic.partitions().len()).unwrap()));
-    Ok(topics.iter().map(count).collect())
+    let count = |name| Some(u32::try_from(find(name)?.partitions().len()).unwrap());
+    Ok(topics.iter().map(|name| Some(Described { id: "mock".into(), partitions: count(name)? })).collect())
 }
 
 /// A mock as a subject of the suite.

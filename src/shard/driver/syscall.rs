@@ -21,6 +21,8 @@ use rdkafka::{
 };
 
 use crate::limits;
+#[cfg(feature = "kafka")]
+use crate::ports::Described;
 use crate::time::{Monotonic, WallMillis};
 
 /// A listening socket, `SOCK_NONBLOCK | SOCK_CLOEXEC`, with the options that its accepted sockets inherit:
@@ -436,7 +438,7 @@ pub fn describe_topics<C: ClientContext>(
     client: &Client<C>,
     topics: &[Arc<str>],
     timeout: Duration,
-) -> Result<Vec<Option<(Arc<str>, u32)>>, RDKafkaErrorCode> {
+) -> Result<Vec<Option<Described>>, RDKafkaErrorCode> {
     if topics.is_empty() {
         return Ok(Vec::new());
     }
@@ -471,7 +473,7 @@ pub fn describe_topics<C: ClientContext>(
 unsafe fn described(
     event: *mut sys::rd_kafka_event_t,
     topics: &[Arc<str>],
-) -> Result<Vec<Option<(Arc<str>, u32)>>, RDKafkaErrorCode> {
+) -> Result<Vec<Option<Described>>, RDKafkaErrorCode> {
     let mut found = vec![None; topics.len()];
     // SAFETY: descriptions and texts belong to the event, which the caller keeps; `descriptions` has `count` entries.
     // Every text ends in NUL.
@@ -498,7 +500,8 @@ unsafe fn described(
             let mut partitions = 0;
             sys::rd_kafka_TopicDescription_partitions(description, &mut partitions);
             if let Some(at) = topics.iter().position(|topic| **topic == *name) {
-                found[at] = Some((id.as_ref().into(), u32::try_from(partitions).unwrap_or(u32::MAX)));
+                let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
+                found[at] = Some(Described { id: id.as_ref().into(), partitions });
             }
         }
     }
