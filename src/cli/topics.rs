@@ -15,8 +15,11 @@ pub(super) fn command() -> Command {
     let create = Command::new("create")
         .about("Makes the topics of the configuration that are not there; those that are stay as they are")
         .arg(
-            number(PARTITIONS, "Partitions of each topic; system.events and ringgate's own have one")
-                .default_value("12"),
+            number(
+                PARTITIONS,
+                "Partitions of each topic; system.events, rooms.events, ringgate.dead and ringgate.state have one",
+            )
+            .default_value("12"),
         )
         .arg(number(REPLICATION, "Copies of each partition; without it the cluster's default"))
         .arg(number(

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "kafka")]
 use crate::bus::{DEAD_TOPIC, EVENT_TOPICS};
 use crate::config::Config;
+#[cfg(feature = "kafka")]
 use crate::protocol::routes::Destination;
 
 /// The topics that a gateway and its backends share: the built-in ones (PROTOCOLS "Bus topics and envelopes") and those
 /// that the type table names.
-#[must_use]
-pub fn topics(config: &Config) -> Vec<String> {
+#[cfg(feature = "kafka")]
+fn topics(config: &Config) -> Vec<String> {
     let named = config.routes.commands().iter().filter_map(|row| match &row.destination {
         Destination::Topic(topic) => Some(topic.to_string()),
         Destination::Relay | Destination::Gateway => None,
@@ -102,6 +104,7 @@ pub(super) fn refusal() -> String {
 }
 
 /// Beside those of events and the type table.
+#[cfg(feature = "kafka")]
 const OWN: [&str; 7] = [
     "chat.commands",
     "games.commands",

@@ -100,6 +100,11 @@ pub fn look(config: &KafkaConfig, history: Duration) -> Result<Found, String> {
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { continue };
         let count = topic.partitions().len();
         found.lines.push(format!("kafka topic {name}: {count} partitions"));
+        if name == HUB_TOPIC && count > 1 {
+            found.warnings.push(format!(
+                "kafka topic {name}: {count} partitions, but a visit of a room hub resumes in the first only; make it with one"
+            ));
+        }
         for partition in topic.partitions().iter().filter(|partition| partition.leader() < 0) {
             let number = partition.id();
             found.warnings.push(format!("kafka topic {name}: partition {number} has no leader; look at its brokers"));
@@ -209,5 +214,7 @@ fn remedy(code: RDKafkaErrorCode) -> &'static str {
 
 /// Records of services, by key.
 const STATE_TOPIC: &str = "ringgate.state";
+/// Where room hubs' events are; who visits one names a place in the first partition.
+const HUB_TOPIC: &str = "rooms.events";
 /// Topics that one partition suffices for, and whose order is worth more.
-const SINGLE: [&str; 3] = ["system.events", DEAD_TOPIC, STATE_TOPIC];
+const SINGLE: [&str; 4] = ["system.events", HUB_TOPIC, DEAD_TOPIC, STATE_TOPIC];
