@@ -95,9 +95,12 @@ offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 EOF
-        # The cluster's id is 16 random bytes in base64.
-        id=$(python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("="))')
-        (exec_java kafka.tools.StorageTool format -t "$id" -c "$folder/server.properties") >"$folder/log" 2>&1
+        # The cluster's id is 16 bytes in base64, random but for the first: a leading dash would be taken for an option.
+        id=$(python3 -c 'import base64, os; print(base64.urlsafe_b64encode(b"r" + os.urandom(15)).decode().rstrip("="))')
+        (exec_java kafka.tools.StorageTool format -t "$id" -c "$folder/server.properties") >"$folder/log" 2>&1 || {
+            tail -n 5 "$folder/log" >&2
+            exit 1
+        }
     fi
     # In the background it is a process to itself, whose id is Java's.
     exec_java kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null &
