@@ -308,6 +308,18 @@ impl Scope {
         NodeId((hash % u64::from(shards)) as u16)
     }
 
+    /// Whether the stream of this name is one of the scope's.
+    #[must_use]
+    pub fn has_stream(&self, name: &str) -> bool {
+        let Some((_, scope)) = name.split_once('/') else { return false };
+        match (self, scope.split_once(':')) {
+            (Self::Room(id), Some(("room", other))) | (Self::User(id), Some(("user", other))) => **id == *other,
+            (Self::Session(id), Some(("session", other))) => SessionId::parse(other) == Some(*id),
+            (Self::Everyone, None) => scope == "everyone",
+            _ => false,
+        }
+    }
+
     /// Reads the form that `Display` writes; `None` if it is not that.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -402,6 +414,8 @@ mod tests {
         assert_eq!((id.addr(7), id.addr(8)), (Some(addr), None));
         for scope in ["room:a.b-c", "user:a:b/c", "session:00000000-0000-0000-0000-000000000009", "everyone"] {
             assert_eq!(Scope::parse(scope).map(|scope| scope.to_string()).as_deref(), Some(scope));
+            let named = |other: &str| Scope::parse(scope).unwrap().has_stream(&format!("games.events.0/{other}"));
+            assert!(named(scope) && !named("room:a.b") && !named("user:a") && !named("x"), "{scope}");
         }
         for bad in ["", "room:", "room:a b", "user:", "session:9", "everyone:", "nobody", "group:a"] {
             assert_eq!(Scope::parse(bad), None, "{bad:?}");

@@ -17,6 +17,15 @@ pub trait Presence: Send {
     /// Does what time has brought (expiry, answers of a remote store); returns when to call again.
     fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic;
 
+    /// How many requests may be handled before [`Presence::settle`] must be called and replies leave.
+    fn group(&self) -> usize {
+        1
+    }
+
+    /// Puts what was handled where it survives this process, if there is such a place; replies leave behind it. `told`:
+    /// what [`Presence::changes`] gave so far has reached all who were to be told, for good.
+    fn settle(&mut self, _now: Monotonic, _told: bool) {}
+
     /// Takes what has changed since it was asked last, in order, if it was told to keep that.
     fn changes(&mut self, out: &mut Vec<PresenceChange>);
 

@@ -2,10 +2,12 @@
 //! (DELIVERY §7, "Reading"). The bus peer goes on where this ended, so every event reaches its home once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::duplicates::Duplicates;
+use crate::id::Scope;
 use crate::limits;
-use crate::message::{Effect, Event};
+use crate::message::{Effect, Event, Kick};
 use crate::ports::{Bus, partition_name};
 use crate::protocol::envelope::{EventRules, EventSource, Json, parse_event};
 use crate::time::WallMillis;
@@ -19,20 +21,25 @@ pub struct Rebuilt {
     pub duplicates: Duplicates,
     /// Events given.
     pub events: u64,
+    /// Kicks that were not given; whoever keeps sessions over a restart knows which of them were carried out.
+    pub kicks: Vec<Kick>,
 }
 
 /// Gives every event of these topics that is not older than `since`, in the order of their partitions, until `give`
-/// wants no more. No kick is given: it acted once, when it was live. What nobody can use was buried when it was live.
-/// Where a remote bus has nothing here yet, `wait` waits until there may be more; it says whether to go on.
+/// wants no more. Where a remote bus has nothing here yet, `wait` waits until there may be more; it says whether to go on.
+/// From then on an event that repeats one of the last `history` is left out.
+/// No kick is given to a home: it acted once, when it was live. What nobody can use was buried when it was live.
 pub fn rebuild(
     bus: &mut impl Bus,
     rules: &impl EventRules,
     topics: &[&str],
     since: WallMillis,
+    history: Duration,
     mut wait: impl FnMut() -> bool,
     mut give: impl FnMut(Event) -> bool,
 ) -> Rebuilt {
-    let (mut rebuilt, mut json, mut page) = (Rebuilt::default(), Json::default(), Vec::new());
+    let mut rebuilt = Rebuilt { duplicates: Duplicates::new(history), ..Rebuilt::default() };
+    let (mut json, mut page) = (Json::default(), Vec::new());
     let counts: Vec<_> = topics.iter().map(|topic| (*topic, bus.partitions(topic))).collect();
     for (topic, partition) in counts.iter().flat_map(|(topic, count)| (0..*count).map(move |n| (*topic, n))) {
         let name = partition_name(topic, partition);
@@ -50,7 +57,13 @@ pub fn rebuild(
             for record in page.drain(..) {
                 source.offset = record.offset;
                 let Ok(Some(event)) = parse_event(&record.value, &source, rules, &mut json) else { continue };
-                if event.effect == Some(Effect::Kick) || rebuilt.duplicates.is_repeat(record.timestamp, &event) {
+                if rebuilt.duplicates.is_repeat(record.timestamp, &event) {
+                    continue;
+                }
+                if event.effect == Some(Effect::Kick) {
+                    if let Scope::User(user) = event.scope {
+                        rebuilt.kicks.push(Kick { user, topic: Arc::clone(&name), place: event.place });
+                    }
                     continue;
                 }
                 rebuilt.events += 1;

@@ -1,15 +1,17 @@
 //! Presence: who is connected, and what survives a reconnect (DELIVERY §6). The embedded implementation keeps session
-//! records in memory and has no clock and no thread; the peer drives it from the mesh, and says on
-//! the bus who comes and goes.
+//! records in memory, and in a store if it is given one; it has no clock and no thread. The peer drives it from the mesh,
+//! and says on the bus who comes and goes.
 
 mod announce;
 mod embedded;
 mod hubs;
+mod keeper;
 mod listener;
 mod peer;
 mod sessions;
 
 pub use announce::Announcer;
 pub use embedded::EmbeddedPresence;
+pub use hubs::SERVICE as HUB_RECORDS;
 pub use listener::Listener;
 pub use peer::PresencePeer;

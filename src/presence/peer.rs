@@ -90,7 +90,15 @@ impl<P: Presence> PresencePeer<P> {
         &self.presence
     }
 
-    fn reply(&mut self) {
+    /// The same, to be prepared before the first turn.
+    pub fn presence_mut(&mut self) -> &mut P {
+        &mut self.presence
+    }
+
+    /// Lets what was handled survive, then the replies leave.
+    fn reply(&mut self, now: Monotonic) {
+        let told = self.announcer.as_ref().is_none_or(Announcer::is_done);
+        self.presence.settle(now, told);
         for reply in self.replies.drain(..) {
             self.port.deliver(reply.to().shard, Deliver::Presence(Box::new(reply)));
         }
@@ -103,19 +111,26 @@ impl<P: Presence> Peer for PresencePeer<P> {
         // Nobody answers a peer; what comes all the same must not fill a ring.
         while self.port.take_deliver().is_some() {}
         self.hear();
-        let mut left = limits::RING_SLOTS;
+        let (mut left, group) = (limits::RING_SLOTS, self.presence.group());
+        let mut handled = 0;
         while left > 0
             && let Some((from, request)) = self.port.take_request()
         {
             left -= 1;
+            handled += 1;
             match request {
                 Request::Presence(request) => self.handle(now, *request),
                 other => tracing::error!(from = from.0, ?other, "the presence peer got a request of another's"),
             }
-            self.reply();
+            if handled == group {
+                self.reply(now);
+                handled = 0;
+            }
         }
+        self.presence.poll(now, &mut self.replies);
+        self.reply(now);
+        // Settling has moved its own deadline.
         let next = self.presence.poll(now, &mut self.replies);
-        self.reply();
         let retry = self.announce(now, wall);
         if left == 0 { now } else { next.min(retry) }
     }

@@ -1,6 +1,7 @@
 //! The threads of a node: shards, peers, worker, and who waits for signals.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +15,17 @@ use super::Chosen;
 use super::bus::NodeBus;
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
-use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
+use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Rebuilt, rebuild};
 use crate::config::Config;
-use crate::id::NodeId;
+use crate::id::{NodeId, Scope};
 use crate::limits;
-use crate::message::Event;
-use crate::ports::Bus;
-use crate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
+use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
+use crate::ports::{Bus, Store as _, StoreError};
+use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
+use crate::router::peer::Peer;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
+use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
 use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
@@ -54,7 +57,7 @@ impl Shards {
         listeners: Vec<OwnedFd>,
         pin: bool,
         peers: &Peers,
-        events: Vec<Receiver<Event>>,
+        events: Vec<Receiver<Kept>>,
     ) -> Result<Self, String> {
         let count = configs.len();
         let (rebuilding, rebuilt) = bounded(count);
@@ -145,7 +148,7 @@ struct Life {
     gate: Receiver<()>,
     wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>>,
     /// What the bus kept for this shard's homes.
-    events: Receiver<Event>,
+    events: Receiver<Kept>,
     /// Told once the homes have it.
     rebuilding: Sender<()>,
 }
@@ -242,45 +245,39 @@ impl Peers {
         shards: u16,
         ports: PeerPorts,
         log: NodeBus,
-        events: Vec<Sender<Event>>,
+        events: Vec<Sender<Kept>>,
         rules: Latest<Arc<Routes>>,
         names: Names,
     ) -> Result<Self, String> {
         let PeerPorts { presence, bus, mut api } = ports;
         let Names { gateway_id, nonce, secret, incarnation, seed } = names;
         let stop = Arc::new(AtomicBool::new(false));
-        let (presence_wakes, presence_gate) = bounded(1);
+        let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
-        let store = open_store(config)?;
-        let embedded = open_presence(config, seed)?;
-        let (presence_log, shared) = (log.share(), log.is_shared());
-        let history = u64::try_from(super::history_time(config).as_millis()).unwrap_or(u64::MAX);
-        let since = syscall::wall().0.saturating_sub(history);
-        // An embedded log is as long as the messages of hubs are kept.
-        let heard_since = if shared { since } else { 0 };
-        let presence_thread = spawn("presence", &stop, move |stop| {
-            // Handles of its own, so that it is woken when the bus has taken or refused what it says.
-            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
-            let says = presence_log.reader(&[], Arc::clone(&wake));
-            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake), WallMillis(heard_since));
-            drop(presence_log);
-            let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
-            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
-            if let Ok(wakes) = presence_gate.recv() {
-                let wakes: Vec<Arc<dyn Wake>> = wakes;
+        let mut store = open_store(config)?;
+        let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
+        let history = super::history_time(config);
+        let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+        let since = WallMillis(since);
+        let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
+        let (kicked, kicks) = bounded(1);
+        let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, since, kicks };
+        let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
+        let (bus_log, shared) = (log.share(), log.is_shared());
+        let bus_thread = spawn("bus", &stop, move |stop| {
+            let mut reader = bus_log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            drop(bus_log);
+            let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &events, (since, history), reserved);
+            drop(events);
+            // Presence ends with the process, if at all.
+            let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
+            let nodes = Nodes { shards, presence: NodeId(shards) };
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt).naming(nonce);
+            if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
         });
-        let bus_thread = {
-            let reading = Reading { log: log.share(), since: WallMillis(since), events, rules, shards };
-            spawn("bus", &stop, move |stop| {
-                let mut peer = reading.rebuild(bus);
-                if let Ok(wakes) = bus_gate.recv() {
-                    peer::run(&mut peer, &wakes, clock, stop);
-                }
-            })
-        };
         let (api_wakes, api_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let api_thread = spawn("api", &stop, move |stop| {
             if let Ok(wakes) = api_gate.recv() {
@@ -340,34 +337,40 @@ impl Peers {
     }
 }
 
-/// What the bus's thread begins with.
-struct Reading {
+/// What the presence thread needs.
+struct PresenceLife {
+    port: Port,
+    embedded: EmbeddedPresence,
     log: NodeBus,
-    /// Histories reach back so far.
+    gateway_id: String,
+    seed: u64,
+    /// Where history begins.
     since: WallMillis,
-    /// The ways to the shards' homes.
-    events: Vec<Sender<Event>>,
-    rules: Latest<Arc<Routes>>,
-    shards: u16,
+    /// The kicks of late that the log has: told once the histories are rebuilt.
+    kicks: Receiver<Vec<Kick>>,
 }
 
-impl Reading {
-    /// Gives the homes what the log kept of their streams; the peer goes on behind it. On the thread that it runs on.
-    fn rebuild(self, port: Port) -> BusPeer<Box<dyn Bus>, Arc<Routes>> {
-        let Self { log, since, events, rules, shards } = self;
-        let mut reader = log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
-        let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
-        // It is woken by what comes.
-        let wait = || {
-            if log.is_shared() {
-                peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
-            }
-            log.is_shared()
-        };
-        let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, since, wait, give);
-        tracing::debug!(events = rebuilt.events, "histories are rebuilt");
-        let nodes = Nodes { shards, presence: NodeId(shards) };
-        BusPeer::new(port, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt)
+impl PresenceLife {
+    fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
+        let Self { port, embedded, log, gateway_id, seed, since, kicks } = self;
+        // Handles of its own, so that it is woken when the bus has taken or refused what it says.
+        let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+        let says = log.reader(&[], Arc::clone(&wake));
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], wake), since);
+        drop(log);
+        let announcer = Announcer::new(says, gateway_id, seed);
+        let mut peer = PresencePeer::new(port, embedded).announcing(announcer).listening(listener);
+        if let Ok(kicks) = kicks.recv() {
+            peer.presence_mut().carry_out(syscall::monotonic(), kicks);
+        }
+        let Ok(wakes) = gate.recv() else { return };
+        peer::run(&mut peer, &wakes, clock, stop);
+        // What the shards said last is kept too; they have ended, so that no more can come.
+        while peer.port().has_input() {
+            let (now, wall) = clock();
+            peer.turn(now, wall);
+            peer.port().wake_list().for_each(drop);
+        }
     }
 }
 
@@ -389,20 +392,74 @@ type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
 
 /// The store: a file below `data_dir`, or memory.
 fn open_store(config: &Config) -> Result<SqliteStore, String> {
-    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
-    let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
-    SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+    open_file(config, STORE).map_err(|error| error.to_string())
 }
 
-/// Presence in memory; with `data_dir` it keeps its hubs in the store.
-fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {
-    let window = config.delivery.resume_window;
-    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
-    if config.server.data_dir.is_none() {
-        return Ok(presence);
+fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
+    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join(name));
+    let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
+    SqliteStore::open(&StoreSettings { file, messages_max })
+}
+
+/// Gives the homes what the bus kept of their streams since then, and which rooms are not theirs to open: those of the
+/// store, and those that an event let sessions into.
+fn rebuild_homes(
+    reader: &mut impl Bus,
+    shared: bool,
+    rules: &Arc<Routes>,
+    ways: &[Sender<Kept>],
+    (since, history): (WallMillis, Duration),
+    mut reserved: BTreeSet<Scope>,
+) -> Rebuilt {
+    let way = |scope: &Scope| &ways[scope.home(ways.len() as u16).index()];
+    let give = |event: Event| {
+        if let Some(Effect::Join(room)) = &event.effect {
+            reserved.insert(Scope::Room(Arc::clone(room)));
+        }
+        way(&event.scope).send(Kept::Event(Box::new(event))).is_ok()
+    };
+    // What others share comes when it comes, and wakes this thread.
+    let wait = || {
+        if shared {
+            peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
+        }
+        shared
+    };
+    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, wait, give);
+    for scope in reserved {
+        // A shard that ended is reported by whoever joins it.
+        let _ = way(&scope).send(Kept::Reserved(scope.clone()));
     }
-    let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
-    hubs.map_err(|error| error.to_string())
+    tracing::debug!(events = rebuilt.events, "histories are rebuilt");
+    rebuilt
+}
+
+/// The rooms that only services and room tokens let in, by the store's records.
+fn reserved_rooms(store: &mut SqliteStore) -> Result<BTreeSet<Scope>, StoreError> {
+    let mut rooms = BTreeSet::new();
+    for service in ROOM_RECORDS {
+        rooms.extend(store.load(service)?.into_iter().map(|(room, _)| Scope::Room(room.into())));
+    }
+    Ok(rooms)
+}
+
+/// Whose records are named by rooms' ids.
+const ROOM_RECORDS: [&str; 3] = [rooms::ROOMS, hub::SERVICE, presence::HUB_RECORDS];
+
+/// Presence in memory; with `data_dir` it keeps its hubs in the store, and its sessions in a file of their own: of two
+/// who write to one file, one waits.
+fn open_presence(config: &Config, seed: u64, life: GatewayLife, log: u64) -> Result<EmbeddedPresence, String> {
+    let window = config.delivery.resume_window;
+    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing(life);
+    let Some(folder) = &config.server.data_dir else { return Ok(presence) };
+    let now = clock();
+    let kept = presence.keeping_hubs_in(now.0, Box::new(open_store(config)?)).and_then(|presence| {
+        let sessions = open_file(config, SESSIONS)?;
+        presence.keeping_sessions_in(now, log, Box::new(sessions))
+    });
+    let presence = kept.map_err(|error| format!("data_dir {folder}: {error}"))?;
+    tracing::info!(sessions = presence.sessions(), "sessions are kept in {folder}");
+    Ok(presence)
 }
 
 /// The services of this node, on the calling thread.
@@ -413,7 +470,7 @@ fn services(
     settings: &WorkerSettings,
 ) -> Result<Services, String> {
     let passwords = PasswordPool::start(1, wake).map_err(|error| format!("password thread: {error}"))?;
-    ServiceWorker::open(bus, store, passwords, settings).map_err(|error| error.to_string())
+    ServiceWorker::open(bus, store, passwords, settings)
 }
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {
@@ -471,6 +528,13 @@ pub fn obey_signals(
         tracing::error!(%error, "signals will end the process without a drain");
     }
 }
+
+/// Records of services and presence, and the history tables of PROTOCOLS B.
+const STORE: &str = "store.sqlite";
+/// All topics of a log have one numbering.
+const PRESENCE_LOG: &str = "games.events";
+/// Session records.
+const SESSIONS: &str = "sessions.sqlite";
 
 fn clock() -> (Monotonic, WallMillis) {
     (syscall::monotonic(), syscall::wall())

@@ -242,7 +242,7 @@ impl Rig {
             std::thread::park_timeout(Duration::from_millis(1));
             true
         };
-        let rebuilt = rebuild(&mut bus, &Table, topics, WallMillis(0), wait, |event| {
+        let rebuilt = rebuild(&mut bus, &Table, topics, WallMillis(0), Duration::from_secs(3600), wait, |event| {
             events.push(event);
             true
         });

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{ConnKey, NodeId, Scope};
 use crate::message::{Position, ScopeEntry};
+use crate::store::{SqliteStore, StoreSettings};
 
 const WINDOW: Duration = Duration::from_secs(300);
 
@@ -65,30 +66,42 @@ fn said(reply: PresenceReply) -> Said {
 #[test]
 fn a_kicked_connection_ends_its_session() {
     for (last_close, sessions) in [(CloseReason::Kicked, 0), (CloseReason::Policy, 1)] {
-        let mut rig = Rig::opened();
-        let mut replies = Vec::new();
-        let detached = PresenceRequest::Detached { from: conn(1), session: SessionId([1; 16]), last_close };
-        rig.0.handle(at(1), PresenceRequest::Resume { from: conn(2), token: TokenHash([1; 16]) }, &mut replies);
-        rig.0.handle(at(1), detached, &mut replies);
-        assert_eq!(rig.0.sessions(), sessions);
-        let told = said(replies.pop().unwrap());
-        assert_eq!(matches!(told, Said::Expired(2)), sessions == 0, "{told:?}");
+        each_opened(|mut rig| {
+            let mut replies = Vec::new();
+            let detached = PresenceRequest::Detached { from: conn(1), session: SessionId([1; 16]), last_close };
+            rig.0.handle(at(1), PresenceRequest::Resume { from: conn(2), token: TokenHash([1; 16]) }, &mut replies);
+            rig.0.handle(at(1), detached, &mut replies);
+            assert_eq!(rig.0.sessions(), sessions);
+            let told = said(replies.pop().unwrap());
+            assert_eq!(matches!(told, Said::Expired(2)), sessions == 0, "{told:?}");
+        });
     }
 }
 
-/// Presence with session 1 (user `u`, token 1) owned by connection 1.
+/// In memory, and with the records in SQLite: the same test must hold for both.
+fn each(detached_max: usize, test: impl Fn(Rig)) {
+    let presence = || EmbeddedPresence::new(WINDOW, detached_max, 1).announcing(GatewayLife::default());
+    test(Rig(presence()));
+    let store = SqliteStore::open(&StoreSettings { file: None, messages_max: 1 }).unwrap();
+    test(Rig(presence().keeping_sessions_in((at(0), WallMillis(0)), 1, Box::new(store)).unwrap()));
+}
+
+/// The same with session 1 (user `u`, token 1) owned by connection 1.
+fn each_opened(test: impl Fn(Rig)) {
+    each(100, |mut rig| {
+        assert_eq!(rig.open(1, 1, "u"), [Said::Opened(1)]);
+        test(rig);
+    });
+}
+
+/// Presence as its peer drives it.
 struct Rig(EmbeddedPresence);
 
 impl Rig {
-    fn opened() -> Self {
-        let mut rig = Self(EmbeddedPresence::new(WINDOW, 100, 1));
-        assert_eq!(rig.open(1, 1, "u"), [Said::Opened(1)]);
-        rig
-    }
-
     fn does(&mut self, now: Monotonic, request: PresenceRequest) -> Vec<Said> {
         let mut replies = Vec::new();
         self.0.handle(now, request, &mut replies);
+        self.0.settle(now, true);
         replies.into_iter().map(said).collect()
     }
 
@@ -107,7 +120,9 @@ impl Rig {
 
     fn poll(&mut self, now: Monotonic) -> (Vec<Said>, Monotonic) {
         let mut replies = Vec::new();
-        let next = self.0.poll(now, &mut replies);
+        self.0.poll(now, &mut replies);
+        self.0.settle(now, true);
+        let next = self.0.next();
         (replies.into_iter().map(said).collect(), next)
     }
 }
@@ -121,123 +136,131 @@ const SESSION: SessionId = SessionId([1; 16]);
 /// A detached session is given back within the window, with how its last connection ended, and not at its end.
 #[test]
 fn a_session_outlives_its_connection_by_the_window() {
-    let mut rig = Rig::opened();
-    assert_eq!(rig.detached(at(10), 1, CloseReason::SlowConsumer), []);
-    assert_eq!(rig.poll(at(10)).1, at(310));
-    assert_eq!(rig.resume(at(309), 2), [resumed(2, CloseReason::SlowConsumer)]);
-    assert_eq!(rig.poll(at(310)).1, Monotonic::NEVER);
-    rig.detached(at(320), 2, CloseReason::GoingAway);
-    assert_eq!(rig.resume(at(620), 3), [Said::Expired(3)]);
-    assert_eq!(rig.0.sessions(), 0);
+    each_opened(|mut rig| {
+        assert_eq!(rig.detached(at(10), 1, CloseReason::SlowConsumer), []);
+        assert_eq!(rig.poll(at(10)).1, at(310));
+        assert_eq!(rig.resume(at(309), 2), [resumed(2, CloseReason::SlowConsumer)]);
+        assert_eq!(rig.poll(at(310)).1, Monotonic::NEVER);
+        rig.detached(at(320), 2, CloseReason::GoingAway);
+        assert_eq!(rig.resume(at(620), 3), [Said::Expired(3)]);
+        assert_eq!(rig.0.sessions(), 0);
+    });
 }
 
 /// What others are told alternates: each connection comes and goes once, a takeover tells of the former's end first, a kick
 /// of its reason, and rooms only of what has changed.
 #[test]
 fn others_are_told_who_comes_and_goes() {
-    let mut rig = Rig(EmbeddedPresence::new(WINDOW, 100, 1).announcing());
-    rig.open(1, 1, "u");
-    for place in [1, 2] {
-        rig.does(at(1), PresenceRequest::Entered { session: SESSION, entry: entry(1, place) });
-    }
-    for _ in 0..2 {
-        rig.does(at(1), PresenceRequest::Left { session: SESSION, scope: entry(1, 1).scope });
-    }
-    rig.resume(at(2), 2);
-    rig.detached(at(2), 1, CloseReason::Replaced);
-    rig.resume(at(3), 3);
-    rig.poll(at(4));
-    rig.does(at(5), PresenceRequest::Kick { user: "u".into() });
-    rig.detached(at(5), 3, CloseReason::Kicked);
-    let mut changes = Vec::new();
-    rig.0.changes(&mut changes);
-    let told: Vec<_> = changes.iter().map(|change| (change.connection.conn.slot, change.kind.clone())).collect();
-    let expected = [
-        (1, PresenceKind::Connected),
-        (1, PresenceKind::Joined("1".into())),
-        (1, PresenceKind::Left("1".into())),
-        (1, PresenceKind::Disconnected(CloseReason::Replaced)),
-        (2, PresenceKind::Connected),
-        (2, PresenceKind::Disconnected(CloseReason::Replaced)),
-        (3, PresenceKind::Connected),
-        (3, PresenceKind::Disconnected(CloseReason::Kicked)),
-    ];
-    assert_eq!(told, expected);
-    assert!(changes.iter().all(|change| change.session == SESSION && &*change.user == "u"));
+    each(100, |mut rig| {
+        rig.open(1, 1, "u");
+        for place in [1, 2] {
+            rig.does(at(1), PresenceRequest::Entered { session: SESSION, entry: entry(1, place) });
+        }
+        for _ in 0..2 {
+            rig.does(at(1), PresenceRequest::Left { session: SESSION, scope: entry(1, 1).scope });
+        }
+        rig.resume(at(2), 2);
+        rig.detached(at(2), 1, CloseReason::Replaced);
+        rig.resume(at(3), 3);
+        rig.poll(at(4));
+        rig.does(at(5), PresenceRequest::Kick { user: "u".into(), event: None });
+        rig.detached(at(5), 3, CloseReason::Kicked);
+        let mut changes = Vec::new();
+        rig.0.changes(&mut changes);
+        let told: Vec<_> = changes.iter().map(|change| (change.connection.conn.slot, change.kind.clone())).collect();
+        let expected = [
+            (1, PresenceKind::Connected),
+            (1, PresenceKind::Joined("1".into())),
+            (1, PresenceKind::Left("1".into())),
+            (1, PresenceKind::Disconnected(CloseReason::Replaced)),
+            (2, PresenceKind::Connected),
+            (2, PresenceKind::Disconnected(CloseReason::Replaced)),
+            (3, PresenceKind::Connected),
+            (3, PresenceKind::Disconnected(CloseReason::Kicked)),
+        ];
+        assert_eq!(told, expected);
+        assert!(changes.iter().all(|change| change.session == SESSION && &*change.user == "u"));
+    });
 }
 
 /// A living owner is stopped first; the new one starts when it has said so.
 #[test]
 fn a_takeover_waits_for_the_former_owner() {
-    let mut rig = Rig::opened();
-    assert_eq!(rig.resume(at(1), 2), [Said::Stop(1, SESSION)]);
-    assert_eq!(rig.detached(at(1), 3, CloseReason::Normal), [], "a stranger's word counts nothing");
-    assert_eq!(rig.detached(at(1), 1, CloseReason::Replaced), [resumed(2, CloseReason::Replaced)]);
-    assert_eq!(rig.detached(at(2), 1, CloseReason::Normal), [], "the former owner's second word counts nothing");
-    assert_eq!(rig.poll(at(1000)), (vec![], Monotonic::NEVER), "the session is attached");
+    each_opened(|mut rig| {
+        assert_eq!(rig.resume(at(1), 2), [Said::Stop(1, SESSION)]);
+        assert_eq!(rig.detached(at(1), 3, CloseReason::Normal), [], "a stranger's word counts nothing");
+        assert_eq!(rig.detached(at(1), 1, CloseReason::Replaced), [resumed(2, CloseReason::Replaced)]);
+        assert_eq!(rig.detached(at(2), 1, CloseReason::Normal), [], "the former owner's second word counts nothing");
+        assert_eq!(rig.poll(at(1000)), (vec![], Monotonic::NEVER), "the session is attached");
+    });
 }
 
 /// An owner that never answers is waited for one second.
 #[test]
 fn a_takeover_waits_one_second_at_most() {
-    let mut rig = Rig::opened();
-    rig.resume(at(5), 2);
-    assert_eq!(rig.poll(at(5)), (vec![], at(6)));
-    assert_eq!(rig.poll(at(6)), (vec![resumed(2, CloseReason::Replaced)], Monotonic::NEVER));
-    assert_eq!(rig.detached(at(7), 1, CloseReason::Replaced), [], "too late");
-    assert_eq!(rig.resume(at(8), 3), [Said::Stop(2, SESSION)]);
+    each_opened(|mut rig| {
+        rig.resume(at(5), 2);
+        assert_eq!(rig.poll(at(5)), (vec![], at(6)));
+        assert_eq!(rig.poll(at(6)), (vec![resumed(2, CloseReason::Replaced)], Monotonic::NEVER));
+        assert_eq!(rig.detached(at(7), 1, CloseReason::Replaced), [], "too late");
+        assert_eq!(rig.resume(at(8), 3), [Said::Stop(2, SESSION)]);
+    });
 }
 
 /// Of several that wait, the newest wins at the first one's deadline; the earlier ones are told to stop.
 #[test]
 fn the_newest_waiter_wins() {
-    let mut rig = Rig::opened();
-    rig.resume(at(5), 2);
-    assert_eq!(rig.resume(at(5), 3), [Said::Stop(2, SESSION)]);
-    assert_eq!(rig.resume(at(5), 3), [], "asking twice changes nothing");
-    assert_eq!(rig.detached(at(5), 2, CloseReason::Replaced), [], "the one that stopped waiting");
-    assert_eq!(rig.poll(at(6)).0, [resumed(3, CloseReason::Replaced)]);
+    each_opened(|mut rig| {
+        rig.resume(at(5), 2);
+        assert_eq!(rig.resume(at(5), 3), [Said::Stop(2, SESSION)]);
+        assert_eq!(rig.resume(at(5), 3), [], "asking twice changes nothing");
+        assert_eq!(rig.detached(at(5), 2, CloseReason::Replaced), [], "the one that stopped waiting");
+        assert_eq!(rig.poll(at(6)).0, [resumed(3, CloseReason::Replaced)]);
+    });
 }
 
 /// A waiter that gives up leaves the session with its owner.
 #[test]
 fn a_waiter_may_give_up() {
-    let mut rig = Rig::opened();
-    rig.resume(at(5), 2);
-    rig.detached(at(5), 2, CloseReason::ConnectionLost);
-    assert_eq!(rig.poll(at(9)), (vec![], Monotonic::NEVER));
-    assert_eq!(rig.detached(at(10), 1, CloseReason::Replaced), []);
-    assert_eq!(rig.resume(at(11), 4), [resumed(4, CloseReason::Replaced)]);
+    each_opened(|mut rig| {
+        rig.resume(at(5), 2);
+        rig.detached(at(5), 2, CloseReason::ConnectionLost);
+        assert_eq!(rig.poll(at(9)), (vec![], Monotonic::NEVER));
+        assert_eq!(rig.detached(at(10), 1, CloseReason::Replaced), []);
+        assert_eq!(rig.resume(at(11), 4), [resumed(4, CloseReason::Replaced)]);
+    });
 }
 
 /// A kick ends every session of the user, attached, detached or under takeover, and no one else's.
 #[test]
 fn a_kick_ends_all_sessions_of_the_user() {
-    let mut rig = Rig::opened();
-    rig.open(2, 2, "u");
-    rig.open(3, 3, "other");
-    rig.does(
-        at(1),
-        PresenceRequest::Detached { from: conn(2), session: SessionId([2; 16]), last_close: CloseReason::Normal },
-    );
-    rig.resume(at(1), 4);
-    assert_eq!(rig.does(at(1), PresenceRequest::Kick { user: "u".into() }), [Said::Expired(4)]);
-    assert_eq!((rig.0.sessions(), rig.0.detached()), (1, 0));
-    assert_eq!(rig.resume(at(1), 5), [Said::Expired(5)]);
-    assert_eq!(rig.poll(at(1)), (vec![], Monotonic::NEVER));
+    each_opened(|mut rig| {
+        rig.open(2, 2, "u");
+        rig.open(3, 3, "other");
+        rig.does(
+            at(1),
+            PresenceRequest::Detached { from: conn(2), session: SessionId([2; 16]), last_close: CloseReason::Normal },
+        );
+        rig.resume(at(1), 4);
+        assert_eq!(rig.does(at(1), PresenceRequest::Kick { user: "u".into(), event: None }), [Said::Expired(4)]);
+        assert_eq!((rig.0.sessions(), rig.0.detached()), (1, 0));
+        assert_eq!(rig.resume(at(1), 5), [Said::Expired(5)]);
+        assert_eq!(rig.poll(at(1)), (vec![], Monotonic::NEVER));
+    });
 }
 
 /// Detached sessions are bounded: the longest detached goes first.
 #[test]
 fn detached_sessions_are_bounded() {
-    let mut rig = Rig(EmbeddedPresence::new(WINDOW, 2, 1));
-    for n in 1..=4 {
-        rig.open(u32::from(n), n, "u");
-        let (from, session) = (conn(u32::from(n)), SessionId([n; 16]));
-        rig.does(at(1), PresenceRequest::Detached { from, session, last_close: CloseReason::Normal });
-    }
-    assert_eq!(rig.0.sessions(), 2);
-    assert_eq!(rig.resume(at(1), 9), [Said::Expired(9)]);
+    each(2, |mut rig| {
+        for n in 1..=4 {
+            rig.open(u32::from(n), n, "u");
+            let (from, session) = (conn(u32::from(n)), SessionId([n; 16]));
+            rig.does(at(1), PresenceRequest::Detached { from, session, last_close: CloseReason::Normal });
+        }
+        assert_eq!(rig.0.sessions(), 2);
+        assert_eq!(rig.resume(at(1), 9), [Said::Expired(9)]);
+    });
 }
 
 /// Presence as one would write it first: a list of records, everything by scanning.
@@ -401,7 +424,7 @@ impl Op {
                 session: SessionId([session; 16]),
                 last_close: CloseReason::IdleTimeout,
             },
-            Self::Kick { user } => PresenceRequest::Kick { user: format!("u{user}").into() },
+            Self::Kick { user } => PresenceRequest::Kick { user: format!("u{user}").into(), event: None },
             Self::Pass { .. } => return None,
         })
     }
@@ -431,26 +454,37 @@ fn sorted(mut replies: Vec<Said>) -> Vec<String> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
-    /// Whatever is asked and whenever it is polled, replies and deadlines are those of the naive model.
+    /// Whatever is asked and whenever it is polled, replies and deadlines are those of the naive model, in memory and with
+    /// the records in SQLite.
     #[test]
     fn presence_is_its_model(ops in proptest::collection::vec(op(), 1..120)) {
-        let mut presence = EmbeddedPresence::new(WINDOW, DETACHED_MAX, 7);
-        let (mut model, mut now) = (Model::default(), Monotonic::ZERO);
-        for op in ops {
-            let (mut replies, mut expected) = (Vec::new(), Vec::new());
-            if let Op::Pass { ms } = op {
-                now += Duration::from_millis(ms);
-                let next = presence.poll(now, &mut replies);
-                model.advance(now, &mut expected);
-                prop_assert_eq!(next, model.next());
-                prop_assert!(next > now);
-            } else {
-                presence.handle(now, op.request().unwrap(), &mut replies);
-                model.handle(now, &op, &mut expected);
-            }
-            prop_assert_eq!(sorted(replies.into_iter().map(said).collect()), sorted(expected));
-            prop_assert_eq!(presence.sessions(), model.sessions.len());
-            prop_assert_eq!(presence.detached(), model.sessions.iter().filter(|r| r.owner.is_none()).count());
+        let store = SqliteStore::open(&StoreSettings { file: None, messages_max: 1 }).unwrap();
+        let stored = EmbeddedPresence::new(WINDOW, DETACHED_MAX, 7);
+        let stored = stored.keeping_sessions_in((Monotonic::ZERO, WallMillis(0)), 1, Box::new(store)).unwrap();
+        for presence in [EmbeddedPresence::new(WINDOW, DETACHED_MAX, 7), stored] {
+            is_the_model(presence, &ops)?;
         }
     }
+}
+
+fn is_the_model(mut presence: EmbeddedPresence, ops: &[Op]) -> Result<(), TestCaseError> {
+    let (mut model, mut now) = (Model::default(), Monotonic::ZERO);
+    for op in ops {
+        let (mut replies, mut expected) = (Vec::new(), Vec::new());
+        if let Op::Pass { ms } = *op {
+            now += Duration::from_millis(ms);
+            presence.poll(now, &mut replies);
+            model.advance(now, &mut expected);
+            prop_assert_eq!(presence.next(), model.next());
+            prop_assert!(presence.next() > now);
+        } else {
+            presence.handle(now, op.request().unwrap(), &mut replies);
+            model.handle(now, op, &mut expected);
+        }
+        presence.settle(now, true);
+        prop_assert_eq!(sorted(replies.into_iter().map(said).collect()), sorted(expected));
+        prop_assert_eq!(presence.sessions(), model.sessions.len());
+        prop_assert_eq!(presence.detached(), model.sessions.iter().filter(|r| r.owner.is_none()).count());
+    }
+    Ok(())
 }
