@@ -120,8 +120,8 @@ fn kafka_is_reached_on_request_only() {
     assert!(usage(&["topics", "create", "--partitions", "0"]).contains("partitions"));
     // Nobody listens on port 1.
     let env = [("KAFKA_HOST", "127.0.0.1:1"), ("RINGGATE_KAFKA_CONNECT_TIMEOUT_MS", "200")];
-    assert!(cli(&["config", "check"], &env).unwrap().ends_with("# valid\n"));
+    assert!(cli(&["config", "check"], &env).unwrap().contains("# valid: "));
     let refused = cli(&["config", "check", "--connect"], &env).unwrap_err();
     assert!(refused.code == 1 && refused.lines[0].to_lowercase().contains("kafka"), "{refused:?}");
-    assert!(cli(&["config", "check", "--connect"], &[]).unwrap().ends_with("# valid\n"));
+    assert!(cli(&["config", "check", "--connect"], &[]).unwrap().contains("# valid: "));
 }
