@@ -264,11 +264,11 @@ impl Peers {
         let (kicked, kicks) = bounded(1);
         let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
-        let bus_log = log.share();
+        let (bus_log, shared) = (log.share(), log.is_shared());
         let bus_thread = spawn("bus", &stop, move |stop| {
-            let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let mut reader = bus_log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let mut rebuilt = rebuild_homes(&mut reader, &rules, &events, (since, history), reserved);
+            let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &events, (since, history), reserved);
             drop(events);
             // Presence ends with the process, if at all.
             let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
@@ -284,7 +284,7 @@ impl Peers {
                 peer::run(&mut api, &wakes, clock, stop);
             }
         });
-        let services_thread = spawn("services", &stop, move |stop| {
+        let services = move |stop: &AtomicBool| {
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
             drop(log);
@@ -296,8 +296,12 @@ impl Peers {
                     std::process::exit(1);
                 }
             }
-        });
-        let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
+        };
+        let mut threads = vec![presence_thread, bus_thread, api_thread];
+        // On a shared bus they are `ringgate worker`'s, or the users' backends'.
+        if !shared {
+            threads.push(spawn("services", &stop, services));
+        }
         Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] })
     }
 
@@ -401,6 +405,7 @@ fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
 /// store, and those that an event let sessions into.
 fn rebuild_homes(
     reader: &mut impl Bus,
+    shared: bool,
     rules: &Arc<Routes>,
     ways: &[Sender<Kept>],
     (since, history): (WallMillis, Duration),
@@ -413,7 +418,14 @@ fn rebuild_homes(
         }
         way(&event.scope).send(Kept::Event(Box::new(event))).is_ok()
     };
-    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, give);
+    // What others share comes when it comes, and wakes this thread.
+    let wait = || {
+        if shared {
+            peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
+        }
+        shared
+    };
+    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, wait, give);
     for scope in reserved {
         // A shard that ended is reported by whoever joins it.
         let _ = way(&scope).send(Kept::Reserved(scope.clone()));
@@ -490,6 +502,10 @@ pub fn obey_signals(
             if reloader.reload() {
                 wakers.iter().for_each(|waker| waker.wake());
             }
+        }
+        if !state.ready.load(Ordering::Acquire) {
+            // Histories may be waiting for Kafka, and nobody has been served.
+            std::process::exit(0);
         }
         state.draining.store(true, Ordering::Release);
         node.draining.store(true, Ordering::Release);
