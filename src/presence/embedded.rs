@@ -331,4 +331,39 @@ impl Presence for EmbeddedPresence {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::super::tests::{self as suite, Subject, WINDOW, presence_suite};
+    use super::*;
+
+    impl Subject for EmbeddedPresence {
+        const CASES: u32 = 400;
+
+        fn new(detached_max: usize) -> Self {
+            Self::new(WINDOW, detached_max, 7).announcing()
+        }
+
+        fn handle(&mut self, now: Monotonic, request: PresenceRequest) -> Vec<PresenceReply> {
+            let mut replies = Vec::new();
+            Presence::handle(self, now, request, &mut replies);
+            replies
+        }
+
+        fn poll(&mut self, now: Monotonic) -> (Vec<PresenceReply>, Monotonic) {
+            let mut replies = Vec::new();
+            let next = Presence::poll(self, now, &mut replies);
+            (replies, next)
+        }
+
+        fn changes(&mut self) -> Vec<PresenceChange> {
+            let mut changes = Vec::new();
+            Presence::changes(self, &mut changes);
+            changes
+        }
+
+        fn sizes(&self) -> (usize, usize) {
+            (self.sessions(), self.detached())
+        }
+    }
+
+    presence_suite!(EmbeddedPresence);
+}

@@ -13,3 +13,6 @@ pub use announce::Announcer;
 pub use embedded::EmbeddedPresence;
 pub use listener::Listener;
 pub use peer::PresencePeer;
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,78 @@
-//! Takeover and expiry, case by case and against a naive model.
+//! What every presence does, wherever it keeps its sessions: takeover and expiry, case by case and against a naive model.
+//! `tests/services_redis.rs` includes this file and runs it against Redis.
+
+use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
-use super::*;
-use crate::id::{ConnKey, NodeId, Scope};
-use crate::message::{Position, ScopeEntry};
+use crate::close::CloseReason;
+use crate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, TokenHash};
+use crate::limits;
+use crate::message::{
+    Position, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, RoomMember, ScopeEntry, SessionRecord,
+};
+use crate::time::Monotonic;
 
-const WINDOW: Duration = Duration::from_secs(300);
+/// A presence under test.
+pub trait Subject {
+    /// Generated cases that it is held against the model with.
+    const CASES: u32;
+
+    /// An empty one, whose sessions outlive their connections by [`WINDOW`]; it keeps what changes.
+    fn new(detached_max: usize) -> Self;
+
+    /// Carries the request out at this time, which is no earlier than any before; what it answers.
+    fn handle(&mut self, now: Monotonic, request: PresenceRequest) -> Vec<PresenceReply>;
+
+    /// Does what is due at this time; what it answers, and when the sessions have something to do again.
+    fn poll(&mut self, now: Monotonic) -> (Vec<PresenceReply>, Monotonic);
+
+    /// What has changed since it was asked last.
+    fn changes(&mut self) -> Vec<PresenceChange>;
+
+    /// Sessions kept, and how many of them have no connection.
+    fn sizes(&self) -> (usize, usize);
+}
+
+/// Every test of this file for a [`Subject`].
+macro_rules! presence_suite {
+    ($subject:ty, $($(#[$doc:meta])* $name:ident,)+) => {
+        $($(#[$doc])* #[test] fn $name() { suite::$name::<$subject>(); })+
+    };
+    ($subject:ty) => {
+        presence_suite! { $subject,
+            /// A connection that was closed as kicked ends its session, and who waits for it is told; another reason leaves it.
+            a_kicked_connection_ends_its_session,
+            /// A detached session is given back within the window, with how its last connection ended, and not at its end.
+            a_session_outlives_its_connection_by_the_window,
+            /// What others are told alternates: each connection comes and goes once, a takeover tells of the former's end
+            /// first, a kick of its reason, and rooms only of what has changed.
+            others_are_told_who_comes_and_goes,
+            /// A living owner is stopped first; the new one starts when it has said so.
+            a_takeover_waits_for_the_former_owner,
+            /// An owner that never answers is waited for one second.
+            a_takeover_waits_one_second_at_most,
+            /// Of several that wait, the newest wins at the first one's deadline; the earlier ones are told to stop.
+            the_newest_waiter_wins,
+            /// A waiter that gives up leaves the session with its owner.
+            a_waiter_may_give_up,
+            /// A kick ends every session of the user, attached, detached or under takeover, and no one else's.
+            a_kick_ends_all_sessions_of_the_user,
+            /// Detached sessions are bounded: the longest detached goes first.
+            detached_sessions_are_bounded,
+            /// Everything that is said of a session is in the record that its next owner gets.
+            a_record_keeps_what_is_said,
+            /// A room's members are the sessions in it, found in as many looks as it takes.
+            members_are_found,
+            /// Whatever is asked and whenever it is polled, replies and deadlines are those of the naive model.
+            presence_is_its_model,
+        }
+    };
+}
+pub(crate) use presence_suite;
+
+pub const WINDOW: Duration = Duration::from_secs(300);
 
 fn conn(n: u32) -> ConnAddr {
     ConnAddr { shard: NodeId((n % 2) as u16), conn: ConnKey { slot: n, generation: 1 } }
@@ -61,35 +127,29 @@ fn said(reply: PresenceReply) -> Said {
     }
 }
 
-/// A connection that was closed as kicked ends its session, and who waits for it is told; another reason leaves it.
-#[test]
-fn a_kicked_connection_ends_its_session() {
+pub fn a_kicked_connection_ends_its_session<S: Subject>() {
     for (last_close, sessions) in [(CloseReason::Kicked, 0), (CloseReason::Policy, 1)] {
-        let mut rig = Rig::opened();
-        let mut replies = Vec::new();
+        let mut rig = Rig::<S>::opened();
         let detached = PresenceRequest::Detached { from: conn(1), session: SessionId([1; 16]), last_close };
-        rig.0.handle(at(1), PresenceRequest::Resume { from: conn(2), token: TokenHash([1; 16]) }, &mut replies);
-        rig.0.handle(at(1), detached, &mut replies);
-        assert_eq!(rig.0.sessions(), sessions);
-        let told = said(replies.pop().unwrap());
+        rig.resume(at(1), 2);
+        let told = rig.does(at(1), detached).pop().unwrap();
+        assert_eq!(rig.0.sizes().0, sessions);
         assert_eq!(matches!(told, Said::Expired(2)), sessions == 0, "{told:?}");
     }
 }
 
 /// Presence with session 1 (user `u`, token 1) owned by connection 1.
-struct Rig(EmbeddedPresence);
+struct Rig<S>(S);
 
-impl Rig {
+impl<S: Subject> Rig<S> {
     fn opened() -> Self {
-        let mut rig = Self(EmbeddedPresence::new(WINDOW, 100, 1));
+        let mut rig = Self(S::new(100));
         assert_eq!(rig.open(1, 1, "u"), [Said::Opened(1)]);
         rig
     }
 
     fn does(&mut self, now: Monotonic, request: PresenceRequest) -> Vec<Said> {
-        let mut replies = Vec::new();
-        self.0.handle(now, request, &mut replies);
-        replies.into_iter().map(said).collect()
+        self.0.handle(now, request).into_iter().map(said).collect()
     }
 
     fn open(&mut self, from: u32, session: u8, user: &str) -> Vec<Said> {
@@ -106,8 +166,7 @@ impl Rig {
     }
 
     fn poll(&mut self, now: Monotonic) -> (Vec<Said>, Monotonic) {
-        let mut replies = Vec::new();
-        let next = self.0.poll(now, &mut replies);
+        let (replies, next) = self.0.poll(now);
         (replies.into_iter().map(said).collect(), next)
     }
 }
@@ -118,24 +177,19 @@ fn resumed(to: u32, last_close: CloseReason) -> Said {
 
 const SESSION: SessionId = SessionId([1; 16]);
 
-/// A detached session is given back within the window, with how its last connection ended, and not at its end.
-#[test]
-fn a_session_outlives_its_connection_by_the_window() {
-    let mut rig = Rig::opened();
+pub fn a_session_outlives_its_connection_by_the_window<S: Subject>() {
+    let mut rig = Rig::<S>::opened();
     assert_eq!(rig.detached(at(10), 1, CloseReason::SlowConsumer), []);
     assert_eq!(rig.poll(at(10)).1, at(310));
     assert_eq!(rig.resume(at(309), 2), [resumed(2, CloseReason::SlowConsumer)]);
     assert_eq!(rig.poll(at(310)).1, Monotonic::NEVER);
     rig.detached(at(320), 2, CloseReason::GoingAway);
     assert_eq!(rig.resume(at(620), 3), [Said::Expired(3)]);
-    assert_eq!(rig.0.sessions(), 0);
+    assert_eq!(rig.0.sizes().0, 0);
 }
 
-/// What others are told alternates: each connection comes and goes once, a takeover tells of the former's end first, a kick
-/// of its reason, and rooms only of what has changed.
-#[test]
-fn others_are_told_who_comes_and_goes() {
-    let mut rig = Rig(EmbeddedPresence::new(WINDOW, 100, 1).announcing());
+pub fn others_are_told_who_comes_and_goes<S: Subject>() {
+    let mut rig = Rig(S::new(100));
     rig.open(1, 1, "u");
     for place in [1, 2] {
         rig.does(at(1), PresenceRequest::Entered { session: SESSION, entry: entry(1, place) });
@@ -149,8 +203,7 @@ fn others_are_told_who_comes_and_goes() {
     rig.poll(at(4));
     rig.does(at(5), PresenceRequest::Kick { user: "u".into() });
     rig.detached(at(5), 3, CloseReason::Kicked);
-    let mut changes = Vec::new();
-    rig.0.changes(&mut changes);
+    let changes = rig.0.changes();
     let told: Vec<_> = changes.iter().map(|change| (change.connection.conn.slot, change.kind.clone())).collect();
     let expected = [
         (1, PresenceKind::Connected),
@@ -166,10 +219,8 @@ fn others_are_told_who_comes_and_goes() {
     assert!(changes.iter().all(|change| change.session == SESSION && &*change.user == "u"));
 }
 
-/// A living owner is stopped first; the new one starts when it has said so.
-#[test]
-fn a_takeover_waits_for_the_former_owner() {
-    let mut rig = Rig::opened();
+pub fn a_takeover_waits_for_the_former_owner<S: Subject>() {
+    let mut rig = Rig::<S>::opened();
     assert_eq!(rig.resume(at(1), 2), [Said::Stop(1, SESSION)]);
     assert_eq!(rig.detached(at(1), 3, CloseReason::Normal), [], "a stranger's word counts nothing");
     assert_eq!(rig.detached(at(1), 1, CloseReason::Replaced), [resumed(2, CloseReason::Replaced)]);
@@ -177,10 +228,8 @@ fn a_takeover_waits_for_the_former_owner() {
     assert_eq!(rig.poll(at(1000)), (vec![], Monotonic::NEVER), "the session is attached");
 }
 
-/// An owner that never answers is waited for one second.
-#[test]
-fn a_takeover_waits_one_second_at_most() {
-    let mut rig = Rig::opened();
+pub fn a_takeover_waits_one_second_at_most<S: Subject>() {
+    let mut rig = Rig::<S>::opened();
     rig.resume(at(5), 2);
     assert_eq!(rig.poll(at(5)), (vec![], at(6)));
     assert_eq!(rig.poll(at(6)), (vec![resumed(2, CloseReason::Replaced)], Monotonic::NEVER));
@@ -188,10 +237,8 @@ fn a_takeover_waits_one_second_at_most() {
     assert_eq!(rig.resume(at(8), 3), [Said::Stop(2, SESSION)]);
 }
 
-/// Of several that wait, the newest wins at the first one's deadline; the earlier ones are told to stop.
-#[test]
-fn the_newest_waiter_wins() {
-    let mut rig = Rig::opened();
+pub fn the_newest_waiter_wins<S: Subject>() {
+    let mut rig = Rig::<S>::opened();
     rig.resume(at(5), 2);
     assert_eq!(rig.resume(at(5), 3), [Said::Stop(2, SESSION)]);
     assert_eq!(rig.resume(at(5), 3), [], "asking twice changes nothing");
@@ -199,10 +246,8 @@ fn the_newest_waiter_wins() {
     assert_eq!(rig.poll(at(6)).0, [resumed(3, CloseReason::Replaced)]);
 }
 
-/// A waiter that gives up leaves the session with its owner.
-#[test]
-fn a_waiter_may_give_up() {
-    let mut rig = Rig::opened();
+pub fn a_waiter_may_give_up<S: Subject>() {
+    let mut rig = Rig::<S>::opened();
     rig.resume(at(5), 2);
     rig.detached(at(5), 2, CloseReason::ConnectionLost);
     assert_eq!(rig.poll(at(9)), (vec![], Monotonic::NEVER));
@@ -210,10 +255,8 @@ fn a_waiter_may_give_up() {
     assert_eq!(rig.resume(at(11), 4), [resumed(4, CloseReason::Replaced)]);
 }
 
-/// A kick ends every session of the user, attached, detached or under takeover, and no one else's.
-#[test]
-fn a_kick_ends_all_sessions_of_the_user() {
-    let mut rig = Rig::opened();
+pub fn a_kick_ends_all_sessions_of_the_user<S: Subject>() {
+    let mut rig = Rig::<S>::opened();
     rig.open(2, 2, "u");
     rig.open(3, 3, "other");
     rig.does(
@@ -222,22 +265,79 @@ fn a_kick_ends_all_sessions_of_the_user() {
     );
     rig.resume(at(1), 4);
     assert_eq!(rig.does(at(1), PresenceRequest::Kick { user: "u".into() }), [Said::Expired(4)]);
-    assert_eq!((rig.0.sessions(), rig.0.detached()), (1, 0));
+    assert_eq!(rig.0.sizes(), (1, 0));
     assert_eq!(rig.resume(at(1), 5), [Said::Expired(5)]);
     assert_eq!(rig.poll(at(1)), (vec![], Monotonic::NEVER));
 }
 
-/// Detached sessions are bounded: the longest detached goes first.
-#[test]
-fn detached_sessions_are_bounded() {
-    let mut rig = Rig(EmbeddedPresence::new(WINDOW, 2, 1));
+pub fn detached_sessions_are_bounded<S: Subject>() {
+    let mut rig = Rig(S::new(2));
     for n in 1..=4 {
         rig.open(u32::from(n), n, "u");
         let (from, session) = (conn(u32::from(n)), SessionId([n; 16]));
         rig.does(at(1), PresenceRequest::Detached { from, session, last_close: CloseReason::Normal });
     }
-    assert_eq!(rig.0.sessions(), 2);
+    assert_eq!(rig.0.sizes().0, 2);
     assert_eq!(rig.resume(at(1), 9), [Said::Expired(9)]);
+}
+
+pub fn a_record_keeps_what_is_said<S: Subject>() {
+    let mut rig = Rig::<S>::opened();
+    let said = |scope, place, admitted| ScopeEntry { scope, admitted, ..entry(1, place) };
+    let scopes = [
+        said(Scope::Room("1".into()), 4, false),
+        said(Scope::Room("let-in".into()), 5, true),
+        said(Scope::User("a user:\"u\"".into()), 6, false),
+        said(Scope::Session(SESSION), 7, false),
+        ScopeEntry { scope: Scope::Everyone, entered: Vec::new(), admitted: false },
+    ];
+    for entry in &scopes {
+        rig.does(at(1), PresenceRequest::Entered { session: SESSION, entry: entry.clone() });
+    }
+    rig.does(at(2), PresenceRequest::Left { session: SESSION, scope: scopes[0].scope.clone() });
+    let position = |place| Position { stream: "games.events.0/room:x".into(), epoch: (1 << 53) - 1, place };
+    for place in [u64::MAX - 1, 9] {
+        rig.does(at(2), PresenceRequest::Acted { session: SESSION, place: position(place) });
+    }
+    let roles: std::sync::Arc<[Box<str>]> = ["admin".into(), "a \"quoted\" one".into()].into();
+    let refreshed = PresenceRequest::Refreshed { session: SESSION, roles: roles.clone(), expires_at: u64::MAX };
+    rig.does(at(2), refreshed);
+    rig.detached(at(3), 1, CloseReason::SlowConsumer);
+    let expected = SessionRecord {
+        roles,
+        expires_at: u64::MAX,
+        scopes: scopes[1..].to_vec(),
+        acted: vec![position(9)],
+        last_close: Some(CloseReason::SlowConsumer),
+        ..record(1, "u")
+    };
+    assert_eq!(rig.resume(at(4), 2), [Said::Resumed(2, expected)]);
+}
+
+pub fn members_are_found<S: Subject>() {
+    let mut rig = Rig(S::new(100));
+    for n in 1..=3u8 {
+        rig.open(u32::from(n), n, &format!("u{n}"));
+        let session = SessionId([n; 16]);
+        rig.does(at(0), PresenceRequest::Entered { session, entry: entry(n / 3, 1) });
+    }
+    rig.detached(at(0), 1, CloseReason::Normal);
+    let mut look = |room: &str| {
+        let (mut found, mut next) = (Vec::<RoomMember>::new(), Some(0));
+        while let Some(after) = next {
+            let ask = PresenceRequest::Members { from: conn(9), room: room.into(), after };
+            let mut replies = rig.0.handle(at(1), ask);
+            let Some(PresenceReply::Members { to, members, next: more }) = replies.pop() else { panic!("{replies:?}") };
+            assert_eq!((to, replies.len()), (conn(9), 0));
+            found.extend(members);
+            next = more;
+        }
+        found.sort_by_key(|member| member.session);
+        found.into_iter().map(|member| (member.session.0[0], member.user, member.connection)).collect::<Vec<_>>()
+    };
+    assert_eq!(look("0"), [(1, "u1".into(), None), (2, "u2".into(), Some(conn(2)))]);
+    assert_eq!(look("1"), [(3, "u3".into(), Some(conn(3)))]);
+    assert_eq!(look("nowhere"), []);
 }
 
 /// Presence as one would write it first: a list of records, everything by scanning.
@@ -429,28 +529,31 @@ fn sorted(mut replies: Vec<Said>) -> Vec<String> {
     replies.iter().map(|reply| format!("{reply:?}")).collect()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-    /// Whatever is asked and whenever it is polled, replies and deadlines are those of the naive model.
-    #[test]
-    fn presence_is_its_model(ops in proptest::collection::vec(op(), 1..120)) {
-        let mut presence = EmbeddedPresence::new(WINDOW, DETACHED_MAX, 7);
+pub fn presence_is_its_model<S: Subject>() {
+    let mut runner =
+        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(S::CASES) });
+    let outcome = runner.run(&proptest::collection::vec(op(), 1..120), |ops| {
+        let mut presence = S::new(DETACHED_MAX);
         let (mut model, mut now) = (Model::default(), Monotonic::ZERO);
         for op in ops {
-            let (mut replies, mut expected) = (Vec::new(), Vec::new());
-            if let Op::Pass { ms } = op {
+            let (replies, expected) = if let Op::Pass { ms } = op {
                 now += Duration::from_millis(ms);
-                let next = presence.poll(now, &mut replies);
+                let (replies, next) = presence.poll(now);
+                let mut expected = Vec::new();
                 model.advance(now, &mut expected);
                 prop_assert_eq!(next, model.next());
                 prop_assert!(next > now);
+                (replies, expected)
             } else {
-                presence.handle(now, op.request().unwrap(), &mut replies);
+                let mut expected = Vec::new();
                 model.handle(now, &op, &mut expected);
-            }
+                (presence.handle(now, op.request().unwrap()), expected)
+            };
             prop_assert_eq!(sorted(replies.into_iter().map(said).collect()), sorted(expected));
-            prop_assert_eq!(presence.sessions(), model.sessions.len());
-            prop_assert_eq!(presence.detached(), model.sessions.iter().filter(|r| r.owner.is_none()).count());
+            let detached = model.sessions.iter().filter(|row| row.owner.is_none()).count();
+            prop_assert_eq!(presence.sizes(), (model.sessions.len(), detached));
         }
-    }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
 }
