@@ -17,7 +17,7 @@ pub use error::ErrorCode;
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::{Audience, Batch, FrameKind, SentRun};
-use crate::id::{ConnAddr, ConnKey, EventId, NodeId, RoomCode, Scope, SessionId, StreamHandle, TokenHash};
+use crate::id::{ConnAddr, ConnKey, ConnectionId, EventId, NodeId, RoomCode, Scope, SessionId, StreamHandle, TokenHash};
 
 /// A place in a named stream: what a client sends to resume, and what a session's record keeps from entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -633,6 +633,11 @@ pub enum PresenceReply {
         /// The state.
         state: Box<HubState>,
     },
+    /// Presence cannot be reached: whatever was asked is not done, as far as the asker will ever notice.
+    Unavailable {
+        /// Who asked.
+        to: ConnAddr,
+    },
 }
 
 impl PresenceReply {
@@ -645,6 +650,7 @@ impl PresenceReply {
             | Self::Resumed { to, .. }
             | Self::Expired { to }
             | Self::Members { to, .. }
+            | Self::Unavailable { to }
             | Self::Stop { to, .. } => *to,
         }
     }
@@ -663,6 +669,19 @@ pub struct PresenceChange {
     pub username: Arc<str>,
     /// What happened.
     pub kind: PresenceKind,
+    /// Whose connection it was, if another process's; `connection` is then nobody's.
+    pub elsewhere: Option<Box<Elsewhere>>,
+}
+
+/// A connection of another process, or of a former life of this gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Elsewhere {
+    /// Its name.
+    pub connection: ConnectionId,
+    /// The gateway that had it.
+    pub gateway: Arc<str>,
+    /// The gateway's life then.
+    pub incarnation: u64,
 }
 
 /// What the rooms service is told of hubs; saying it again changes nothing.

@@ -25,7 +25,7 @@ use crate::delivery;
 use crate::id::NodeId;
 use crate::limits;
 use crate::page;
-use crate::ports::{Durability, LogView};
+use crate::ports::{Durability, Lease, LogView};
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
@@ -223,6 +223,7 @@ fn node_state(config: &Config, descriptors: u64) -> NodeState {
         most => most,
     };
     NodeState {
+        lease: Arc::new(Lease::endless()),
         connections: AtomicU64::new(0),
         connections_max,
         draining: AtomicBool::new(false),

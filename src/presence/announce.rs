@@ -53,6 +53,7 @@ struct Waiting {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Subject {
     Connection(ConnAddr),
+    Elsewhere(ConnectionId),
     Member(SessionId, Arc<str>),
 }
 
@@ -81,6 +82,12 @@ impl Announcer {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len() + self.hubs.len()
+    }
+
+    /// Whether the bus has accepted all that there was to say.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.waiting() == 0 && self.unconfirmed.is_empty()
     }
 
     /// Records of hubs that the bus has not taken yet.
@@ -189,8 +196,11 @@ impl Announcer {
     }
 
     fn record(&self, wall: WallMillis, counter: u64, change: &PresenceChange) -> Append {
-        let PresenceChange { connection, session, user, username, kind } = change;
-        let connection = ConnectionId::of(self.nonce, *connection);
+        let PresenceChange { connection, session, user, username, kind, elsewhere } = change;
+        let (connection, gateway_id, incarnation) = match elsewhere {
+            Some(elsewhere) => (elsewhere.connection, &*elsewhere.gateway, elsewhere.incarnation),
+            None => (ConnectionId::of(self.nonce, *connection), &*self.gateway_id, self.incarnation),
+        };
         let (name, room_id, reason) = match kind {
             PresenceKind::Connected => ("connected", None, None),
             PresenceKind::Disconnected(reason) => ("disconnected", None, Some(*reason)),
@@ -198,7 +208,9 @@ impl Announcer {
             PresenceKind::Left(room) => ("left", Some(&**room), None),
         };
         let room = room_id.unwrap_or_default().as_bytes();
-        let (incarnation, counter) = (self.incarnation.to_be_bytes(), counter.to_be_bytes());
+        // A connection comes and goes once, so whoever says it of a gateway that is gone finds the same id.
+        let counter = if room_id.is_some() { counter } else { 0 };
+        let (incarnation, counter) = (incarnation.to_be_bytes(), counter.to_be_bytes());
         let id = EventId::v5(&connection.0, &[&incarnation, name.as_bytes(), b"\0", room, b"\0", &counter]);
         let (connection_id, session_id) = (connection.to_string(), session.to_string());
         let payload = Payload {
@@ -206,7 +218,7 @@ impl Announcer {
             connection_id: &connection_id,
             session_id: &session_id,
             user_id: user,
-            gateway_id: &self.gateway_id,
+            gateway_id,
             room_id,
             reason: reason.map(|reason| reason.row().label),
         };
@@ -214,7 +226,7 @@ impl Announcer {
             event_id: id.to_string(),
             event_type: format!("{TOPIC}.{name}"),
             timestamp: wall.rfc3339(),
-            gateway_id: &self.gateway_id,
+            gateway_id,
             session_id: &session_id,
             user: User { user_id: user, username },
             payload,
@@ -237,6 +249,9 @@ impl fmt::Debug for Announcer {
 
 fn subject(change: &PresenceChange) -> Subject {
     match &change.kind {
+        PresenceKind::Connected | PresenceKind::Disconnected(_) if change.elsewhere.is_some() => {
+            Subject::Elsewhere(change.elsewhere.as_ref().map_or(ConnectionId([0; 16]), |elsewhere| elsewhere.connection))
+        }
         PresenceKind::Connected | PresenceKind::Disconnected(_) => Subject::Connection(change.connection),
         PresenceKind::Joined(room) | PresenceKind::Left(room) => Subject::Member(change.session, Arc::clone(room)),
     }
@@ -404,7 +419,7 @@ mod tests {
     fn change(slot: u32, kind: PresenceKind) -> PresenceChange {
         let connection = ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
         let session = SessionId([slot as u8; 16]);
-        PresenceChange { connection, session, user: "u".into(), username: "U".into(), kind }
+        PresenceChange { connection, session, user: "u".into(), username: "U".into(), kind, elsewhere: None }
     }
 
     /// A record names connection, session, user, gateway, room and reason, under an id of its own.

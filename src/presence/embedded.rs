@@ -217,7 +217,7 @@ impl EmbeddedPresence {
     fn changed(&mut self, slot: Slot, connection: ConnAddr, kind: PresenceKind) {
         if let Some(changes) = &mut self.changes {
             let (session, user, username) = self.sessions.who(slot);
-            changes.push(PresenceChange { connection, session, user, username, kind });
+            changes.push(PresenceChange { connection, session, user, username, kind, elsewhere: None });
         }
     }
 

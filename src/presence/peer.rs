@@ -76,12 +76,29 @@ impl<P: Presence> PresencePeer<P> {
 
     /// Says what has changed; returns when to be called again for what the bus did not take.
     fn announce(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
-        let Some(announcer) = &mut self.announcer else { return Monotonic::NEVER };
         self.presence.changes(&mut self.changes);
         self.presence.hub_changes(&mut self.hub_changes);
-        announcer.announce_hubs(wall, self.hub_changes.drain(..));
-        announcer.announce(wall, self.changes.drain(..));
-        if announcer.waiting() == 0 { Monotonic::NEVER } else { now + RETRY }
+        if let Some(announcer) = &mut self.announcer {
+            announcer.announce_hubs(wall, self.hub_changes.drain(..));
+            announcer.announce(wall, self.changes.drain(..));
+        }
+        self.changes.clear();
+        self.hub_changes.clear();
+        if self.announcer.as_ref().is_none_or(Announcer::is_settled) {
+            self.presence.announced(&mut self.replies);
+            self.reply();
+        }
+        let waiting = self.announcer.as_ref().map_or(0, Announcer::waiting);
+        if waiting == 0 { Monotonic::NEVER } else { now + RETRY }
+    }
+
+    /// The node ends and its shards have: takes what they still said, and has presence carry it out. Call it until it
+    /// returns true.
+    pub fn finish(&mut self, now: Monotonic, wall: WallMillis) -> bool {
+        self.turn(now, wall);
+        for _ in self.port.wake_list() {}
+        let said = self.announcer.as_ref().is_none_or(Announcer::is_settled);
+        !self.port.has_input() && said && self.presence.finish(now)
     }
 
     /// What keeps the sessions.

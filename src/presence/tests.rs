@@ -122,6 +122,7 @@ fn said(reply: PresenceReply) -> Said {
         other @ (PresenceReply::Members { .. }
         | PresenceReply::Enrolled { .. }
         | PresenceReply::Hub { .. }
+        | PresenceReply::Unavailable { .. }
         | PresenceReply::HubState { .. }) => unreachable!("nobody asks for that here: {other:?}"),
         PresenceReply::Stop { session, .. } => Said::Stop(to, session),
     }

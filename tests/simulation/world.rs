@@ -86,6 +86,7 @@ impl World {
         let signer = Signer::from_secret(secret).expect("a good secret");
         let shared = Latest::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
         let node = Arc::new(NodeState {
+            lease: Arc::new(ringgate::ports::Lease::endless()),
             connections: AtomicU64::new(0),
             connections_max: 10_000,
             draining: AtomicBool::new(false),
