@@ -17,7 +17,9 @@ pub use error::ErrorCode;
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::{Audience, Batch, FrameKind, SentRun};
-use crate::id::{ConnAddr, ConnKey, ConnectionId, EventId, NodeId, RoomCode, Scope, SessionId, StreamHandle, TokenHash};
+use crate::id::{
+    ConnAddr, ConnKey, ConnectionId, EventId, NodeId, RoomCode, Scope, SessionId, StreamHandle, TokenHash,
+};
 
 /// A place in a named stream: what a client sends to resume, and what a session's record keeps from entry.
 #[derive(Clone, PartialEq, Eq, Debug)]

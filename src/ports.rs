@@ -37,6 +37,36 @@ pub trait Presence: Send {
     }
 }
 
+impl<P: Presence + ?Sized> Presence for Box<P> {
+    fn handle(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
+        (**self).handle(now, request, replies);
+    }
+
+    fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic {
+        (**self).poll(now, replies)
+    }
+
+    fn changes(&mut self, out: &mut Vec<PresenceChange>) {
+        (**self).changes(out);
+    }
+
+    fn hub_changes(&mut self, out: &mut Vec<HubChange>) {
+        (**self).hub_changes(out);
+    }
+
+    fn said(&mut self, room: &str, message: HubMessage) {
+        (**self).said(room, message);
+    }
+
+    fn announced(&mut self, replies: &mut Vec<PresenceReply>) {
+        (**self).announced(replies);
+    }
+
+    fn finish(&mut self, now: Monotonic) -> bool {
+        (**self).finish(now)
+    }
+}
+
 /// How long this node may take its sessions for its own: until a moment that whoever keeps its lease moves on. When it
 /// has passed, others may take them over, so every connection that has one is closed before its next byte is read
 /// (DELIVERY §6). Shared by all threads of a node.

@@ -7,6 +7,7 @@
 
 mod announce;
 mod bus;
+mod presence;
 mod reload;
 mod room_key;
 mod threads;
@@ -88,7 +89,8 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
     secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
-    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id };
+    let lease = Arc::clone(&node.lease);
+    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease };
     let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
     calls.runs_on(peers.api_thread());
     let api_keys = Latest::new(api_keys(&config, &mut entropy));

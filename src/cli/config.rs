@@ -1,9 +1,9 @@
 //! `ringgate config`: print the default file, check a configuration.
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Surroundings, flags};
-use crate::config;
+use crate::config::{self, Config};
 
 /// The grammar.
 pub(super) fn command() -> Command {
@@ -16,7 +16,13 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("check")
                 .about("Checks a file together with the environment; prints every value and where it comes from")
-                .arg(file),
+                .arg(file)
+                .arg(
+                    Arg::new("connect")
+                        .long("connect")
+                        .action(ArgAction::SetTrue)
+                        .help("Also reaches every component that is configured, and says what is wrong with it"),
+                ),
         )
 }
 
@@ -24,14 +30,31 @@ pub(super) fn command() -> Command {
 pub(super) fn run(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Failure> {
     match matches.subcommand() {
         Some(("default", _)) => Ok(config::default_file()),
-        Some(("check", matches)) => check(matches.get_one::<String>("file").map(String::as_str), surroundings),
+        Some(("check", matches)) => {
+            check(matches.get_one::<String>("file").map(String::as_str), matches.get_flag("connect"), surroundings)
+        }
         _ => Err(Failure::usage("config: give default or check; see `ringgate config --help`".to_owned())),
     }
 }
 
-fn check(file: Option<&str>, surroundings: &Surroundings) -> Result<String, Failure> {
+fn check(file: Option<&str>, connects: bool, surroundings: &Surroundings) -> Result<String, Failure> {
     let loaded = flags::Reading::of(file, Vec::new(), surroundings).load()?;
     loaded.config.auth.verifier().map_err(Failure::usage)?;
     let warnings: String = loaded.warnings.iter().map(|warning| format!("# warning: {warning}\n")).collect();
-    Ok(format!("{}{warnings}# valid\n", config::explain(&loaded)))
+    let reached = if connects { connect(&loaded.config)? } else { String::new() };
+    Ok(format!("{}{warnings}{reached}# valid\n", config::explain(&loaded)))
+}
+
+/// Reaches every component; a line for each.
+fn connect(config: &Config) -> Result<String, Failure> {
+    let mut outcomes = Vec::new();
+    if let Some(redis) = config.redis.settings() {
+        let reached = |version| format!("redis {}:{}: reached, version {version}", redis.host, redis.port);
+        outcomes.push(redis.check().map(reached).map_err(|error| error.to_string()));
+    }
+    let faults: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err().cloned()).collect();
+    if !faults.is_empty() {
+        return Err(Failure { code: 1, lines: faults });
+    }
+    Ok(outcomes.into_iter().flatten().map(|line| format!("# {line}\n")).collect())
 }

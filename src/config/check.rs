@@ -38,7 +38,7 @@ pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<St
     let (delivery, timeouts) = (&config.delivery, &config.timeouts);
     let frame = delivery.max_frame + FRAME_OVERHEAD;
     let history = delivery.resume_window + timeouts.idle + HISTORY_SLACK;
-    let rows: [(bool, &str, &str, String); 9] = [
+    let rows: [(bool, &str, &str, String); 10] = [
         (
             delivery.queue_bytes >= 2 * frame,
             "delivery.queue_bytes",
@@ -89,6 +89,14 @@ pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<St
                 "must be at least resume_window_s + idle_ms + 30 s = {} s, or a restart loses histories",
                 history.as_secs()
             ),
+        ),
+        (
+            config.redis.host.is_none() || config.auth.room_token_key.is_some(),
+            "auth.room_token_key",
+            "redis.host",
+            "must be set, the same on all gateways, or one's room tokens are no other's; \
+             `openssl rand -hex 32` prints one"
+                .to_owned(),
         ),
         (
             !same_listener(config),

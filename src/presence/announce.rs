@@ -249,9 +249,9 @@ impl fmt::Debug for Announcer {
 
 fn subject(change: &PresenceChange) -> Subject {
     match &change.kind {
-        PresenceKind::Connected | PresenceKind::Disconnected(_) if change.elsewhere.is_some() => {
-            Subject::Elsewhere(change.elsewhere.as_ref().map_or(ConnectionId([0; 16]), |elsewhere| elsewhere.connection))
-        }
+        PresenceKind::Connected | PresenceKind::Disconnected(_) if change.elsewhere.is_some() => Subject::Elsewhere(
+            change.elsewhere.as_ref().map_or(ConnectionId([0; 16]), |elsewhere| elsewhere.connection),
+        ),
         PresenceKind::Connected | PresenceKind::Disconnected(_) => Subject::Connection(change.connection),
         PresenceKind::Joined(room) | PresenceKind::Left(room) => Subject::Member(change.session, Arc::clone(room)),
     }

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
 use super::bus::NodeBus;
+use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits;
 use crate::message::Event;
-use crate::ports::Bus;
+use crate::ports::{Bus, Lease, Presence};
 use crate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
@@ -247,25 +248,31 @@ impl Peers {
         names: Names,
     ) -> Result<Self, String> {
         let PeerPorts { presence, bus, mut api } = ports;
-        let Names { gateway_id, nonce, secret, incarnation, seed } = names;
+        let Names { gateway_id, nonce, secret, incarnation, seed, lease } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let store = open_store(config)?;
-        let embedded = open_presence(config, seed)?;
+        let settings = gateway_settings(config, &gateway_id, nonce, incarnation, seed);
+        let sessions = match NodePresence::in_redis(config, settings, lease, log.durability())? {
+            Some(shared) => shared,
+            None => NodePresence::Embedded(Box::new(open_presence(config, seed)?)),
+        };
         let presence_log = log.share();
         let presence_thread = spawn("presence", &stop, move |stop| {
             // Handles of its own, so that it is woken when the bus has taken or refused what it says.
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let says = presence_log.reader(&[], Arc::clone(&wake));
-            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], wake));
+            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], Arc::clone(&wake)));
             drop(presence_log);
             let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
-            let mut peer = PresencePeer::new(presence, embedded).announcing(announcer).listening(listener);
+            let sessions = sessions.start(wake);
+            let mut peer = PresencePeer::new(presence, sessions).announcing(announcer).listening(listener);
             if let Ok(wakes) = presence_gate.recv() {
                 let wakes: Vec<Arc<dyn Wake>> = wakes;
                 peer::run(&mut peer, &wakes, clock, stop);
+                finish(&mut peer);
             }
         });
         let bus_log = log.share();
@@ -351,6 +358,8 @@ pub struct Names {
     pub nonce: u64,
     /// Names the gateway.
     pub gateway_id: String,
+    /// How long its sessions are its own.
+    pub lease: Arc<Lease>,
 }
 
 type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
@@ -371,6 +380,18 @@ fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String>
     }
     let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
     hubs.map_err(|error| error.to_string())
+}
+
+/// The shards have ended: what they said last goes to Redis, so that nobody must find out.
+fn finish<P: Presence>(peer: &mut PresencePeer<P>) {
+    let until = Instant::now() + FINISH;
+    loop {
+        let (now, wall) = clock();
+        if peer.finish(now, wall) || Instant::now() >= until {
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 /// The services of this node, on the calling thread.
@@ -435,6 +456,9 @@ pub fn obey_signals(
         tracing::error!(%error, "signals will end the process without a drain");
     }
 }
+
+/// How long the end of a node waits for Redis.
+const FINISH: Duration = Duration::from_secs(2);
 
 fn clock() -> (Monotonic, WallMillis) {
     (syscall::monotonic(), syscall::wall())

@@ -258,15 +258,13 @@ impl ApiPeer {
             match message {
                 Deliver::Api(reply) => self.finish(reply.to, Answer::Shard(reply.answer)),
                 Deliver::Answered { to, outcome, .. } => self.finish(to, Answer::Appended(outcome)),
-                Deliver::Presence(reply) => {
-                    match *reply {
-                        PresenceReply::Members { to, members, next } => {
-                            self.finish(to.conn, Answer::Members { members, next });
-                        }
-                        PresenceReply::Unavailable { to } => self.drop_call(to.conn),
-                        other => tracing::error!(from = from.0, ?other, "the API asks presence for members only"),
+                Deliver::Presence(reply) => match *reply {
+                    PresenceReply::Members { to, members, next } => {
+                        self.finish(to.conn, Answer::Members { members, next });
                     }
-                }
+                    PresenceReply::Unavailable { to } => self.drop_call(to.conn),
+                    other => tracing::error!(from = from.0, ?other, "the API asks presence for members only"),
+                },
                 other => tracing::error!(from = from.0, ?other, "the API got an answer of another's"),
             }
         }

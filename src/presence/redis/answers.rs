@@ -17,15 +17,39 @@ use crate::time::Monotonic;
 /// A call on its way.
 #[derive(Debug)]
 pub(super) enum Asked {
-    Registered { at: Monotonic },
-    Renewed { at: Monotonic },
+    Registered {
+        at: Monotonic,
+    },
+    Renewed {
+        at: Monotonic,
+    },
     Released,
-    Opened { from: ConnAddr, session: SessionId },
-    Claimed { from: ConnAddr, token: TokenHash, session: Option<SessionId> },
-    Attached { from: ConnAddr, room: Arc<str>, record: Box<SessionRecord>, token: TokenHash, known: Option<SessionId> },
-    Seized { from: ConnAddr, token: TokenHash, session: SessionId },
+    Opened {
+        from: ConnAddr,
+        session: SessionId,
+    },
+    Claimed {
+        from: ConnAddr,
+        token: TokenHash,
+        session: Option<SessionId>,
+    },
+    Attached {
+        from: ConnAddr,
+        room: Arc<str>,
+        record: Box<SessionRecord>,
+        token: TokenHash,
+        known: Option<SessionId>,
+    },
+    Seized {
+        from: ConnAddr,
+        token: TokenHash,
+        session: SessionId,
+    },
     Unwaited,
-    Written { session: SessionId, version: u64 },
+    Written {
+        session: SessionId,
+        version: u64,
+    },
     Ended(Ended),
     /// A question that changes no session.
     Question(PresenceRequest),

@@ -37,7 +37,8 @@ impl RedisPresence {
         let args = [text(room), text(player), text(name), text(&max_players.to_string())];
         let args = args.into_iter().chain(codes.iter().map(|code| text(code.as_str()))).collect();
         let (from, max_players, codes) = (*from, *max_players, *codes);
-        let again = CreateHub { from, room: room.clone(), player: player.clone(), name: name.clone(), max_players, codes };
+        let again =
+            CreateHub { from, room: room.clone(), player: player.clone(), name: name.clone(), max_players, codes };
         self.question("create_hub", args, PresenceRequest::CreateHub(Box::new(again)), replies);
     }
 
@@ -146,7 +147,8 @@ impl RedisPresence {
 fn hub(code: RoomCode, answer: &[Value]) -> Option<Hub> {
     let at = |index: usize| answer.get(index).and_then(string);
     let (room, max_players) = (at(1)?.into(), at(2)?.parse().ok()?);
-    let players = answer[3..].chunks_exact(2).filter_map(|pair| Some((string(&pair[0])?.into(), string(&pair[1])?.into())));
+    let players =
+        answer[3..].chunks_exact(2).filter_map(|pair| Some((string(&pair[0])?.into(), string(&pair[1])?.into())));
     Some(Hub { room, code, max_players, players: players.collect() })
 }
 

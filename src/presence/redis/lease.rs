@@ -50,7 +50,13 @@ impl RedisPresence {
     }
 
     /// The answer to that.
-    pub(super) fn registered(&mut self, now: Monotonic, at: Monotonic, answer: &[Value], replies: &mut Vec<PresenceReply>) {
+    pub(super) fn registered(
+        &mut self,
+        now: Monotonic,
+        at: Monotonic,
+        answer: &[Value],
+        replies: &mut Vec<PresenceReply>,
+    ) {
         let word = answer.first().and_then(string).unwrap_or_default();
         let before = self.standing.incarnation();
         match (word, answer.get(1).and_then(string).and_then(|life| life.parse().ok())) {
@@ -88,7 +94,10 @@ impl RedisPresence {
     /// Somebody says that the lease is not this gateway's any more: flushed, expired or taken.
     pub(super) fn fenced(&mut self, now: Monotonic) {
         if matches!(self.standing, Standing::Held { .. }) {
-            tracing::warn!(gateway_id = self.gateway.gateway_id, "redis does not know this gateway's lease; registering anew");
+            tracing::warn!(
+                gateway_id = self.gateway.gateway_id,
+                "redis does not know this gateway's lease; registering anew"
+            );
             self.register(now);
         }
     }

@@ -73,7 +73,8 @@ impl Link {
             wake: Arc::clone(&wake),
             stop: Arc::clone(&stop),
         };
-        let listener = Listener { settings: settings.clone(), channels, events: noticing, wake, stop: Arc::clone(&stop) };
+        let listener =
+            Listener { settings: settings.clone(), channels, events: noticing, wake, stop: Arc::clone(&stop) };
         let caller = spawn("redis", move || caller.run());
         // It ends within its read time-out; nothing waits for it.
         drop(spawn("redis-inbox", move || listener.run()));
@@ -126,7 +127,8 @@ impl Caller {
         let mut pause = limits::REDIS_RETRY_MIN;
         while !self.stop.load(Ordering::Acquire) {
             let began = Instant::now();
-            let why = match self.settings.connect().and_then(|mut connection| Ok((load(&mut connection)?, connection))) {
+            let why = match self.settings.connect().and_then(|mut connection| Ok((load(&mut connection)?, connection)))
+            {
                 Ok((script, connection)) => {
                     self.say(Event::Up);
                     match self.serve(connection, script) {
@@ -154,7 +156,9 @@ impl Caller {
             let mut answers = Vec::with_capacity(batch.len());
             let mut outcome = exchange(&mut connection, &script, &batch, &mut packed, &mut answers);
             // Scripts vanish together (SCRIPT FLUSH): all calls behind the first that missed it missed it too.
-            let missing = answers.iter().position(|answer| matches!(answer, Err(Fault::Refused(why)) if why.starts_with(NO_SCRIPT)));
+            let missing = answers
+                .iter()
+                .position(|answer| matches!(answer, Err(Fault::Refused(why)) if why.starts_with(NO_SCRIPT)));
             if let (Ok(()), Some(from)) = (&outcome, missing) {
                 answers.truncate(from);
                 outcome = load(&mut connection).and_then(|loaded| {
@@ -281,7 +285,8 @@ impl Listener {
 
     fn say(&self, event: Event) {
         let mut event = event;
-        while let Err(crossbeam_channel::SendTimeoutError::Timeout(back)) = self.events.send_timeout(event, STOP_CHECK) {
+        while let Err(crossbeam_channel::SendTimeoutError::Timeout(back)) = self.events.send_timeout(event, STOP_CHECK)
+        {
             if self.stopped() {
                 return;
             }

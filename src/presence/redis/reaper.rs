@@ -250,7 +250,8 @@ impl RedisPresence {
             let Some(connection) = ConnectionId::parse(at(0)) else { continue };
             let here = connection.addr(self.gateway.nonce);
             let session = SessionId::parse(at(3));
-            let owner = session.and_then(|session| self.table.by_session(session)).and_then(|slot| self.table.owner(slot));
+            let owner =
+                session.and_then(|session| self.table.by_session(session)).and_then(|slot| self.table.owner(slot));
             if is_own && here.is_some() && here == owner {
                 continue;
             }

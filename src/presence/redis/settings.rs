@@ -3,7 +3,10 @@
 use std::fmt;
 use std::net::{TcpStream, ToSocketAddrs as _};
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisError,
+    RedisResult,
+};
 
 use crate::limits;
 
@@ -62,9 +65,33 @@ impl RedisSettings {
         }
         if !matches!(field("maxmemory_policy").as_str(), "noeviction" | "") {
             let policy = field("maxmemory_policy");
-            tracing::warn!(policy, "redis may evict presence's keys when its memory is full; set maxmemory-policy noeviction");
+            tracing::warn!(
+                policy,
+                "redis may evict presence's keys when its memory is full; set maxmemory-policy noeviction"
+            );
         }
         Ok(version)
+    }
+
+    /// Other gateways that have a lease.
+    ///
+    /// # Errors
+    /// As [`RedisSettings::check`].
+    pub fn other_gateways(&self, gateway_id: &str) -> Result<Vec<String>, CheckError> {
+        let fault = |error: RedisError| CheckError { text: self.explain(&error), refused: !is_away(&error) };
+        let mut connection = self.connect().map_err(fault)?;
+        let (mut cursor, mut found) = (0u64, Vec::new());
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg("gateway:*").arg("COUNT").arg(1000).arg("TYPE").arg("string");
+            let (next, keys): (u64, Vec<String>) = scan.query(&mut connection).map_err(fault)?;
+            let others = keys.iter().filter_map(|key| key.strip_prefix("gateway:")).filter(|id| *id != gateway_id);
+            found.extend(others.map(str::to_owned));
+            cursor = next;
+            if cursor == 0 {
+                return Ok(found);
+            }
+        }
     }
 
     /// A connection, with time-outs.
@@ -78,7 +105,7 @@ impl RedisSettings {
     /// One line: the server, what is wrong, the remedy.
     pub(super) fn explain(&self, error: &RedisError) -> String {
         let remedy = if error.kind() == ErrorKind::AuthenticationFailed || is_denied(error) {
-            "set REDIS_PASSWORD (redis.password) and redis.username to what this server expects"
+            "set redis.password (RINGGATE_REDIS_PASSWORD) and redis.username to what this server expects"
         } else if error.is_io_error() && self.tls {
             "is Redis running there, by TLS, with a certificate for this name that redis.ca_path has signed?"
         } else if error.is_io_error() {
@@ -127,7 +154,8 @@ impl RedisSettings {
             Some(path) => Some(std::fs::read(path).map_err(RedisError::from)?),
             None => None,
         };
-        let address = ConnectionAddr::TcpTls { host: self.host.clone(), port: self.port, insecure: false, tls_params: None };
+        let address =
+            ConnectionAddr::TcpTls { host: self.host.clone(), port: self.port, insecure: false, tls_params: None };
         let info = address.into_connection_info()?.set_redis_settings(redis);
         Client::build_with_tls(info, redis::TlsCertificates { client_tls: None, root_cert })
     }
