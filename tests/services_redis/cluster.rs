@@ -57,22 +57,8 @@ impl Cluster {
     }
 
     pub fn unready_gateway(&mut self, id: &str, detached_max: usize) -> Gateway {
-        let settings = GatewaySettings {
-            gateway_id: id.to_owned(),
-            nonce: self.next_nonce,
-            incarnation: 1000 + self.next_nonce,
-            resume_window: WINDOW,
-            detached_max,
-            seed: 7,
-            wall: ringgate::shard::driver::syscall::wall,
-        };
         self.next_nonce += 1;
-        let lease = Arc::new(Lease::endless());
-        let wake = Arc::new(ThreadWaker::new(std::thread::current()));
-        let nonce = settings.nonce;
-        let presence = RedisPresence::start(self.server.settings(), settings, Arc::clone(&lease), wake);
-        let (replies, changes, hub_changes) = (Vec::new(), Vec::new(), Vec::new());
-        Gateway { presence, lease, nonce, replies, changes, hub_changes, announces: true }
+        gateway_on(&self.server, id, self.next_nonce, detached_max)
     }
 
     /// Lets time pass, for these gateways; others stand still.
@@ -116,6 +102,24 @@ impl Cluster {
     }
 }
 
+/// A gateway that asks for its lease.
+pub fn gateway_on(server: &Server, id: &str, nonce: u64, detached_max: usize) -> Gateway {
+    let settings = GatewaySettings {
+        gateway_id: id.to_owned(),
+        nonce,
+        incarnation: 1000 + nonce,
+        resume_window: WINDOW,
+        detached_max,
+        seed: 7,
+        wall: ringgate::shard::driver::syscall::wall,
+    };
+    let lease = Arc::new(Lease::endless());
+    let wake = Arc::new(ThreadWaker::new(std::thread::current()));
+    let presence = RedisPresence::start(server.settings(), settings, Arc::clone(&lease), wake);
+    let (replies, changes, hub_changes) = (Vec::new(), Vec::new(), Vec::new());
+    Gateway { presence, lease, nonce, replies, changes, hub_changes, announces: true }
+}
+
 impl Gateway {
     /// Does what there is to do; a wait for Redis is the caller's.
     pub fn turn(&mut self, now: Monotonic) {
@@ -141,7 +145,7 @@ impl Gateway {
                 return;
             }
             assert!(began.elapsed() < Duration::from_secs(20), "{what}: not within 20 s: {:?}", self.presence);
-            std::thread::park_timeout(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_micros(300));
         }
     }
 
@@ -223,7 +227,7 @@ pub fn resumed(replies: &[PresenceReply], to: u32) -> &SessionRecord {
 }
 
 /// No lease may run out between two looks at it.
-const STEP: Duration = Duration::from_secs(4);
+const STEP: Duration = Duration::from_secs(8);
 
 const SHIFT: &str = "
 for _, key in ipairs(redis.call('KEYS', '*')) do

@@ -71,6 +71,11 @@ impl Asked {
     pub fn is_write(&self) -> bool {
         matches!(self, Self::Written { .. } | Self::Ended(_))
     }
+
+    /// Whether it asks for a session that there is.
+    pub fn is_claim(&self) -> bool {
+        matches!(self, Self::Claimed { .. } | Self::Attached { .. } | Self::Seized { .. })
+    }
 }
 
 impl RedisPresence {
@@ -84,6 +89,8 @@ impl RedisPresence {
     ) {
         let Some(asked) = self.asked.remove(&tag) else { return };
         self.writes -= usize::from(asked.is_write());
+        let was_claim = asked.is_claim();
+        self.claims -= usize::from(was_claim);
         match outcome {
             Ok(Value::Array(answer)) => match answer.first().and_then(string) {
                 Some("FENCED") => {
@@ -100,6 +107,9 @@ impl RedisPresence {
                 }
                 self.failed(now, asked, &fault, replies);
             }
+        }
+        if was_claim {
+            self.hear_again(replies);
         }
     }
 

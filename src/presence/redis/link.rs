@@ -220,7 +220,9 @@ fn exchange(
     connection.send_packed_command(packed)?;
     for _ in calls {
         answers.push(match connection.recv_response()? {
-            Value::ServerError(error) => Err(Fault::Refused(error.to_string())),
+            Value::ServerError(error) => {
+                Err(Fault::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
+            }
             value => Ok(value),
         });
     }

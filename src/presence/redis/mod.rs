@@ -87,6 +87,10 @@ pub struct RedisPresence {
     next_tag: u64,
     /// Writes among them.
     writes: usize,
+    /// Questions for sessions among them.
+    claims: usize,
+    /// Notices that may be about their answers.
+    unheard: Vec<Box<str>>,
     waiters: HashMap<SessionId, Waiter, FixedState>,
     /// Of `waiters`, by time.
     deadlines: BTreeSet<(Monotonic, SessionId)>,
@@ -149,6 +153,8 @@ impl RedisPresence {
             asked: HashMap::with_hasher(hasher.clone()),
             next_tag: 1,
             writes: 0,
+            claims: 0,
+            unheard: Vec::new(),
             waiters: HashMap::with_hasher(hasher.clone()),
             deadlines: BTreeSet::new(),
             held: HashMap::with_hasher(hasher.clone()),
@@ -186,7 +192,7 @@ impl RedisPresence {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.is_ready()
-            && self.asked.values().all(|asked| matches!(asked, Asked::Watch(_) | Asked::Renewed { .. }))
+            && self.asked.values().all(|asked| matches!(asked, Asked::Watch(_)))
             && self.ended.is_empty()
             && self.unwritten.is_empty()
             && self.early.is_empty()
@@ -393,6 +399,7 @@ impl RedisPresence {
         }
         self.next_tag += 1;
         self.writes += usize::from(asked.is_write());
+        self.claims += usize::from(asked.is_claim());
         self.asked.insert(tag, asked);
         true
     }
@@ -415,7 +422,7 @@ impl Presence for RedisPresence {
                 Event::Up => self.register(now),
                 Event::Down(why) => self.away(&why, replies),
                 Event::Answer(tag, outcome) => self.answered(now, tag, outcome, replies),
-                Event::Listening => self.write_all(),
+                Event::Listening => self.listening(now),
                 Event::Notice(channel, text) => self.noticed(now, &channel, &text, replies),
             }
         }

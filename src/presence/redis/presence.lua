@@ -249,11 +249,13 @@ function unfenced.missing()
   return found
 end
 
--- A step of a look for gateways that have connections.
+-- A step of a look for gateways that have a lease or connections.
 function unfenced.find()
-  local cursor, keys = unpack(call('SCAN', ARGV[5], 'MATCH', 'gateway:*:sockets', 'COUNT', 2000))
+  local cursor, keys = unpack(call('SCAN', ARGV[5], 'MATCH', 'gateway:*', 'COUNT', 2000))
   local found = {'OK', cursor}
-  for _, key in ipairs(keys) do found[#found + 1] = key:match('^gateway:(.*):sockets$') end
+  for _, key in ipairs(keys) do
+    found[#found + 1] = key:match('^gateway:(.*):sockets$') or key:match('^gateway:(.*)$')
+  end
   return found
 end
 
@@ -285,6 +287,7 @@ function unfenced.reap()
     local key = 'session:' .. (session or '')
     if session and call('HGET', key, 'connection_id') == conn then
       call('HSET', key, 'connection_id', '', 'last_close', 'connection_lost', 'gateway_id', me, 'incarnation', life)
+      call('HINCRBY', key, 'version', 1)
       local token, user, rooms = unpack(call('HMGET', key, 'token', 'user_id', 'rooms'))
       expire(session, token, window)
       touch_hubs(rooms, window + window / 4, user)
@@ -306,6 +309,7 @@ function unfenced.adopt()
     local owner, conn = unpack(call('HMGET', key, 'gateway_id', 'connection_id'))
     if owner == gateway and conn == '' then
       call('HSET', key, 'gateway_id', me, 'incarnation', life)
+      call('HINCRBY', key, 'version', 1)
       found[#found + 1] = record(key:match('^session:(.*)$'))
     end
   end

@@ -93,6 +93,13 @@ impl RedisPresence {
         }
     }
 
+    /// Notices arrive from now on; what those before said is looked up: who is there, and which sessions were taken.
+    pub(super) fn listening(&mut self, now: Monotonic) {
+        self.reaper.find_at = now;
+        self.reaper.watch_at = now;
+        self.write_all();
+    }
+
     /// Looks after other gateways; returns when to come again.
     pub(super) fn watch(&mut self, now: Monotonic) -> Monotonic {
         if !self.is_ready() {

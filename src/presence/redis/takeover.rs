@@ -238,46 +238,59 @@ impl RedisPresence {
         self.forget(slot);
     }
 
-    /// A notice of another gateway.
+    /// A notice of another gateway. It comes by another connection than answers do: one that says nothing yet may be
+    /// about the answer to a question that is on its way, and is looked at again behind it.
     pub(super) fn noticed(&mut self, now: Monotonic, channel: &str, notice: &str, replies: &mut Vec<PresenceReply>) {
         if channel == super::LEASES {
-            return self.heard(now, notice);
+            self.heard(now, notice);
+        } else if !self.obey(notice, replies) && self.claims > 0 && self.unheard.len() < limits::REDIS_NOTICES {
+            self.unheard.push(notice.into());
         }
+    }
+
+    /// A question for a session is answered.
+    pub(super) fn hear_again(&mut self, replies: &mut Vec<PresenceReply>) {
+        for notice in std::mem::take(&mut self.unheard) {
+            if !self.obey(&notice, replies) && self.claims > 0 {
+                self.unheard.push(notice);
+            }
+        }
+    }
+
+    /// Whether the notice had something to do.
+    fn obey(&mut self, notice: &str, replies: &mut Vec<PresenceReply>) -> bool {
         let mut words = notice.split(' ');
-        let (Some(word), Some(session)) = (words.next(), words.next().and_then(SessionId::parse)) else { return };
+        let (Some(word), Some(session)) = (words.next(), words.next().and_then(SessionId::parse)) else { return false };
         let rest = words.next().unwrap_or_default();
         let named = ConnectionId::parse(rest).and_then(|id| id.addr(self.gateway.nonce));
         let waiter = self.waiters.get(&session).copied().filter(|waiter| Some(waiter.from) == named);
-        match word {
-            "stop" => {
+        match (word, waiter) {
+            ("stop", waiter) => {
                 let owner = self.table.by_session(session).and_then(|slot| self.table.owner(slot));
-                if let Some(to) = named.filter(|named| owner == Some(*named) || waiter.is_some()) {
-                    if waiter.is_some() {
-                        self.end_takeover(session);
-                    }
-                    replies.push(PresenceReply::Stop { to, session });
-                }
-            }
-            "yours" => {
-                if let Some(waiter) = waiter {
+                let Some(to) = named.filter(|named| owner == Some(*named) || waiter.is_some()) else { return false };
+                if waiter.is_some() {
                     self.end_takeover(session);
-                    self.claim(waiter.from, waiter.token, replies);
                 }
+                replies.push(PresenceReply::Stop { to, session });
             }
-            "ended" => {
-                if let Some(waiter) = waiter {
-                    self.end_takeover(session);
-                    replies.push(PresenceReply::Expired { to: waiter.from });
-                }
+            ("yours", Some(waiter)) => {
+                self.end_takeover(session);
+                self.claim(waiter.from, waiter.token, replies);
             }
-            "taken" => {
+            ("ended", Some(waiter)) => {
+                self.end_takeover(session);
+                replies.push(PresenceReply::Expired { to: waiter.from });
+            }
+            ("taken", _) => {
                 let version: u64 = rest.parse().unwrap_or(0);
-                if self.own.get(&session).is_some_and(|own| own.version < version) {
-                    self.lost(session, replies);
+                if self.own.get(&session).is_none_or(|own| own.version >= version) {
+                    return false;
                 }
+                self.lost(session, replies);
             }
-            _ => tracing::debug!(notice, "a notice that is not understood"),
+            _ => return false,
         }
+        true
     }
 
     pub(super) fn hold(&mut self, session: Option<SessionId>) {
