@@ -6,10 +6,20 @@
 
 use ringgate::{close, id, limits, message, ports, presence, router, time};
 
+mod binary;
+#[path = "../integration/client.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod client;
 mod cluster;
 mod hubs;
+#[path = "../integration/json.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod json;
 mod keys;
 mod many;
+#[path = "../integration/node.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod node;
 mod outage;
 mod server;
 mod shared;

@@ -143,7 +143,7 @@ impl RedisPresence {
         lease.extend(Monotonic::NEVER);
         Self {
             link: Link::start(redis, channels, wake),
-            standing: Standing::Away { before: 0 },
+            standing: Standing::Asking { before: 0, again_at: Monotonic::NEVER },
             lease,
             table: Sessions::new(gateway.seed),
             own: HashMap::with_hasher(hasher.clone()),
