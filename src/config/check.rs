@@ -38,7 +38,7 @@ pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<St
     let (delivery, timeouts) = (&config.delivery, &config.timeouts);
     let frame = delivery.max_frame + FRAME_OVERHEAD;
     let history = delivery.resume_window + timeouts.idle + HISTORY_SLACK;
-    let rows: [(bool, &str, &str, String); 10] = [
+    let rows: [(bool, &str, &str, String); 9] = [
         (
             delivery.queue_bytes >= 2 * frame,
             "delivery.queue_bytes",
@@ -91,14 +91,6 @@ pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<St
             ),
         ),
         (
-            config.redis.host.is_none() || config.auth.room_token_key.is_some(),
-            "auth.room_token_key",
-            "redis.host",
-            "must be set, the same on all gateways, or one's room tokens are no other's; \
-             `openssl rand -hex 32` prints one"
-                .to_owned(),
-        ),
-        (
             !same_listener(config),
             "server.health_port",
             "server.port",
@@ -107,6 +99,17 @@ pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<St
     ];
     for (_, key, other, message) in rows.into_iter().filter(|(holds, ..)| !holds) {
         errors.push(format!("{}: {message}; {}", print::place(key, config, origins), remedy(key, other, origins)));
+    }
+}
+
+/// What many gateways must have alike.
+pub(super) fn cluster(config: &Config, origins: &[Origin], errors: &mut Vec<String>) {
+    if config.redis.host.is_some() && config.auth.room_token_key.is_none() {
+        let place = print::place("redis.host", config, origins);
+        errors.push(format!(
+            "{place}: one gateway's room tokens would be no other's; set auth.room_token_key to the same secret on all \
+             of them (`openssl rand -hex 32` prints one), or unset redis.host"
+        ));
     }
 }
 

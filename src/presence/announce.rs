@@ -422,6 +422,25 @@ mod tests {
         PresenceChange { connection, session, user: "u".into(), username: "U".into(), kind, elsewhere: None }
     }
 
+    /// A departure that another gateway says of a connection has the id under which its own gateway says it.
+    #[test]
+    fn a_reaper_says_it_under_the_same_id() {
+        let gone = || change(1, PresenceKind::Disconnected(CloseReason::ConnectionLost));
+        let (mut own, said) = rig();
+        own.announce(WallMillis(5), std::iter::once(change(2, PresenceKind::Connected)));
+        own.announce(WallMillis(5), std::iter::once(gone()));
+        let reaped = Arc::new(Mutex::new(Shared { room_for: usize::MAX, ..Shared::default() }));
+        let mut reaper = Announcer::new(Box::new(Scarce(Arc::clone(&reaped))), "gw:2".into(), 8, 4, 1);
+        let connection = ConnectionId::of(7, gone().connection);
+        let elsewhere =
+            Some(Box::new(crate::message::Elsewhere { connection, gateway: "gw:1".into(), incarnation: 3 }));
+        reaper.announce(
+            WallMillis(5),
+            std::iter::once(PresenceChange { elsewhere, connection: ConnAddr::NOBODY, ..gone() }),
+        );
+        assert_eq!(said.lock().unwrap().records[1], reaped.lock().unwrap().records[0]);
+    }
+
     /// A record names connection, session, user, gateway, room and reason, under an id of its own.
     #[test]
     fn a_change_becomes_a_record() {

@@ -250,7 +250,7 @@ impl Peers {
         let PeerPorts { presence, bus, mut api } = ports;
         let Names { gateway_id, nonce, secret, incarnation, seed, lease } = names;
         let stop = Arc::new(AtomicBool::new(false));
-        let (presence_wakes, presence_gate) = bounded(1);
+        let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let store = open_store(config)?;
@@ -260,21 +260,8 @@ impl Peers {
             None => NodePresence::Embedded(Box::new(open_presence(config, seed)?)),
         };
         let presence_log = log.share();
-        let presence_thread = spawn("presence", &stop, move |stop| {
-            // Handles of its own, so that it is woken when the bus has taken or refused what it says.
-            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
-            let says = presence_log.reader(&[], Arc::clone(&wake));
-            let listener = Listener::new(presence_log.reader(&[Listener::TOPIC], Arc::clone(&wake)));
-            drop(presence_log);
-            let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
-            let sessions = sessions.start(wake);
-            let mut peer = PresencePeer::new(presence, sessions).announcing(announcer).listening(listener);
-            if let Ok(wakes) = presence_gate.recv() {
-                let wakes: Vec<Arc<dyn Wake>> = wakes;
-                peer::run(&mut peer, &wakes, clock, stop);
-                finish(&mut peer);
-            }
-        });
+        let life = PresenceLife { port: presence, sessions, log: presence_log, gateway_id, nonce, incarnation, seed };
+        let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
         let bus_log = log.share();
         let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
@@ -342,6 +329,34 @@ impl Peers {
             if let Err(panic) = thread.join() {
                 tracing::error!("a peer ended: {}", panic_text(&*panic));
             }
+        }
+    }
+}
+
+/// What the presence thread needs.
+struct PresenceLife {
+    port: Port,
+    sessions: NodePresence,
+    log: NodeBus,
+    gateway_id: String,
+    nonce: u64,
+    incarnation: u64,
+    seed: u64,
+}
+
+impl PresenceLife {
+    fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
+        let Self { port, sessions, log, gateway_id, nonce, incarnation, seed } = self;
+        // Handles of its own, so that it is woken when the bus has taken or refused what it says.
+        let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+        let says = log.reader(&[], Arc::clone(&wake));
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], Arc::clone(&wake)));
+        drop(log);
+        let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
+        let mut peer = PresencePeer::new(port, sessions.start(wake)).announcing(announcer).listening(listener);
+        if let Ok(wakes) = gate.recv() {
+            peer::run(&mut peer, &wakes, clock, stop);
+            finish(&mut peer);
         }
     }
 }
