@@ -34,6 +34,8 @@ pub struct Session {
     pub rooms: Packed<RoomSeat>,
     /// Joins on their way.
     pub joining: Packed<Joining>,
+    /// Allowance of JOIN, LEAVE and new tokens. Here, since nearly every session has joined a room.
+    pub moves: Bucket,
     /// What an idle session has nothing of.
     pub seldom: Option<Box<Seldom>>,
 }
@@ -58,8 +60,6 @@ pub struct Seldom {
     pub asked: Vec<Asked>,
     /// When messages came that could not be read.
     pub faults: Vec<Monotonic>,
-    /// Allowance of JOIN and LEAVE.
-    pub moves: Bucket,
     /// Allowance of commands to publishers.
     pub player_commands: Bucket,
 }
@@ -586,6 +586,7 @@ impl Session {
             closes_at: closes_at(cx, record.expires_at),
             rooms: Packed::default(),
             joining: Packed::default(),
+            moves: Bucket::default(),
             seldom: (!record.acted.is_empty())
                 .then(|| Box::new(Seldom { acted: record.acted.iter().cloned().collect(), ..Seldom::default() })),
         }

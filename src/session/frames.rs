@@ -119,7 +119,7 @@ impl Connection {
     fn may_move(&mut self, cx: &mut Cx<'_>, correlation: u64) -> bool {
         let Phase::Open(session) = &mut self.phase else { return false };
         let rate = cx.settings.moves;
-        let allowed = session.seldom().moves.allow(cx.now, rate);
+        let allowed = session.moves.allow(cx.now, rate);
         if !allowed {
             self.too_fast(cx, correlation, "JOIN and LEAVE", rate);
         }

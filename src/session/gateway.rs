@@ -95,13 +95,13 @@ impl Connection {
     /// A token for a session that is attached: it takes the place of the old one.
     fn refresh(&mut self, cx: &mut Cx<'_>, message: Authenticate<'_>) {
         let Phase::Open(session) = &mut self.phase else { return };
-        let seldom = session.seldom();
         let correlation_id = message.correlation_id.map(|id| Box::from(&*id));
         // A good token costs the shard a signature's check and presence a record, each time.
-        if !seldom.moves.allow(cx.now, cx.settings.moves) {
+        if !session.moves.allow(cx.now, cx.settings.moves) {
             let text = format!("system.authenticate: at most {}", cx.settings.moves);
             return self.answer(cx, |out| write::error(out, ErrorCode::RateLimited, &text, correlation_id.as_deref()));
         }
+        let seldom = session.seldom();
         match message.token {
             Some(token) if seldom.refresh.is_none() => {
                 seldom.refresh = Some(Box::new(Refresh { token: Box::from(&*token), correlation_id }));
