@@ -7,6 +7,7 @@ mod embedded;
 mod hubs;
 mod listener;
 mod peer;
+mod reaping;
 mod redis;
 mod sessions;
 
@@ -14,6 +15,7 @@ pub use announce::Announcer;
 pub use embedded::EmbeddedPresence;
 pub use listener::Listener;
 pub use peer::PresencePeer;
+pub use reaping::Reaping;
 pub use redis::{CheckError, GatewaySettings, RedisPresence, RedisSettings};
 
 #[cfg(test)]

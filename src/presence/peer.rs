@@ -143,7 +143,7 @@ impl<P: Presence> Peer for PresencePeer<P> {
 }
 
 /// How long a bus that refuses is left alone.
-const RETRY: Duration = Duration::from_millis(50);
+pub(super) const RETRY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

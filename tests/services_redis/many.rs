@@ -288,3 +288,43 @@ fn waiters_of_many_gateways_take_turns() {
     assert_eq!(cluster.members("user:ann:sockets"), [c.name(4)]);
     nothing_is_left(cluster, vec![a, b, c]);
 }
+
+/// A process without clients reaps too: when the only gateway has crashed, a worker's watch says so on the bus, once.
+#[test]
+fn a_worker_reaps_the_last_gateway() {
+    use ringgate::bus::{EmbeddedBus, TopicBounds};
+    use ringgate::ports::Bus as _;
+    let mut cluster = Cluster::start();
+    let mut gateway = cluster.gateway("a");
+    cluster.ask(&mut gateway, open(1, 1, "ann"));
+    let name = gateway.name(1);
+    drop(gateway);
+    let bus = EmbeddedBus::new(1, TopicBounds::default());
+    let wake: std::sync::Arc<dyn crate::router::Wake> =
+        std::sync::Arc::new(crate::router::ThreadWaker::new(std::thread::current()));
+    let mut reader = bus.reader(&["gateway.presence"], std::sync::Arc::clone(&wake));
+    let announcer = crate::presence::Announcer::new(Box::new(bus.reader(&[], wake)), "worker".into(), 9, 9, 1);
+    let worker = cluster.unready_gateway("worker", 1000).presence;
+    let mut worker = crate::presence::Reaping::new(worker, announcer);
+    let mut seconds = 0;
+    while !cluster.members("presence:online").is_empty() {
+        seconds += 1;
+        assert!(seconds < 120, "ann is still online");
+        cluster.skip(Duration::from_secs(1));
+        for _ in 0..20 {
+            worker.turn(cluster.now(), crate::time::WallMillis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+    let began = std::time::Instant::now();
+    while !worker.finish(cluster.now(), crate::time::WallMillis(1)) {
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+    let mut records = Vec::new();
+    reader.read("gateway.presence", 0, 100, &mut records);
+    let said: Vec<_> = records.iter().map(|record| String::from_utf8_lossy(&record.value).into_owned()).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(&name) && said[0].contains("\"type\":\"disconnected\""), "{said:?}");
+    let left: Vec<_> = cluster.keys().into_iter().filter(|key| !key.starts_with("session:")).collect();
+    assert_eq!(left, [] as [String; 0]);
+}
