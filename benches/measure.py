@@ -25,6 +25,17 @@ PORT, HEALTH = 19898, 19897
 SECONDS = float(os.environ.get("SECONDS_PER_RUN", "3"))
 # A tick of the delta row: 2 intervals are a bound of the server's histogram, whose buckets are powers of two.
 DELTA_INTERVAL = 2**23 / 1e9
+# Two players each; many, so that the service is never without a command.
+ROLL_ROOMS = 500
+
+
+def newest_bench(name):
+    """The executable of a bench that `cargo bench --no-run` built."""
+    deps = f"{TARGET}/release/deps"
+    names = [file for file in os.listdir(deps) if re.fullmatch(f"{name}-[0-9a-f]+", file)]
+    if not names:
+        raise SystemExit(f"measure: no bench {name} in {deps}; run `cargo bench --bench {name} --no-run`")
+    return f"{deps}/{max(names, key=lambda file: os.path.getmtime(f'{deps}/{file}'))}"
 
 
 class Server:
@@ -34,10 +45,7 @@ class Server:
         self.kind = kind
         pin = ["taskset", "-c", "0" if shards == 1 else "0,1"]
         if kind in ("bare-echo", "bare-fanout"):
-            deps = f"{TARGET}/release/deps"
-            names = [name for name in os.listdir(deps) if re.fullmatch(r"limit-[0-9a-f]+", name)]
-            newest = max(names, key=lambda name: os.path.getmtime(f"{deps}/{name}"))
-            command = [f"{deps}/{newest}", kind.removeprefix("bare-"), "--port", str(PORT)]
+            command = [newest_bench("limit"), kind.removeprefix("bare-"), "--port", str(PORT)]
         else:
             command = [RINGGATE, "serve", "--host", "127.0.0.1", "--port", str(PORT), "--health-port", str(HEALTH)]
             command += ["--shards", str(shards), "--dev", "--driver", kind, *flags]
@@ -207,6 +215,55 @@ def storm():
         run("storm", f"{kind}, RS256", lambda kind=kind: Server(kind, *key, secret=None), f"{load} --token {token}")
 
 
+def json_fanout():
+    # 100 B of payload each: a binary stamp behind a header of 24 B, or JSON with its place spliced in.
+    for number in range(1, 6):
+        for rate in ("", " --rate 300"):
+            for dialect in ("frames", "json"):
+                load = f"fanout --connections 500 --dialect {dialect}{rate}"
+                run("json fan-out", dialect + rate.replace(" --rate", " at"), lambda: Server("uring"), load, number)
+
+
+def json_echo():
+    # Frames: the bare echo. JSON: a heartbeat of 100 B, parsed and answered with the time.
+    for number in range(1, 6):
+        for dialect in ("frames", "json"):
+            run("json echo", dialect, lambda: Server("uring"), f"echo --connections 200 --dialect {dialect}", number)
+
+
+def commands():
+    # Roll to rolled: gateway, bus, service, bus, gateway, all in one process on core 0; 500 rooms. First as fast as they
+    # may, then at shares of that.
+    table = f"{TARGET}/measure.toml"
+    with open(table, "w") as file:
+        file.write('[[command]]\ntype = "games.command.*"\ntopic = "games.commands"\nkey = "room_id"\nrequire = "member:room_id"\n'
+                   'rate = "100000/s"\n')
+    for kind in ("uring", "monoio"):
+        def at(variant, rate, kind=kind):
+            load = f"rolls --connections {2 * ROLL_ROOMS} --rate {rate:.4f}"
+            return run("commands", f"{kind}, {variant}", lambda: Server(kind, "--config", table), load)
+
+        most = at("most", 0)["report"]["deliveries_per_s"]
+        for percent in (10, 50, 80):
+            at(f"{percent} %", most * percent / 100 / ROLL_ROOMS)
+
+
+def resume():
+    for kind in ("uring", "monoio"):
+        run("resume", kind, lambda kind=kind: Server(kind), "storm --connections 5000 --connect-concurrency 5000 --resume")
+
+
+def log():
+    """Appends of the log on disk, in a bench of its own."""
+    found = subprocess.run([newest_bench("log"), "--bench"], capture_output=True, text=True, check=True).stdout
+    for in_flight, writer, rate, p50, p99 in (line.split() for line in found.splitlines()[1:]):
+        record = {"row": "log", "variant": f"{in_flight} in flight, {writer}", "round": 0,
+                  "appends_per_s": int(rate), "p50_us": int(p50), "p99_us": int(p99)}
+        with open(RAW, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(f"log {record['variant']}: {rate} appends/s, p99 {p99} us", file=sys.stderr)
+
+
 def share():
     if not shutil.which("perf"):
         print("measure: share: no perf, left out", file=sys.stderr)
@@ -230,7 +287,10 @@ def profile(server):
     return {"user_percent": user, "top_user": top, "top": [(percent, name) for percent, _, name in rows[:60]]}
 
 
-ROWS = {f.__name__: f for f in (echo, fanout, paced, burst, idle, slow, stalled, delta, cross, storm, share)}
+ROWS = {f.__name__: f for f in (echo, fanout, paced, burst, idle, slow, stalled, delta, cross, storm, json_fanout, json_echo, commands,
+                                resume, log, share)}
+# What a row's runs are called, if not like it.
+RUNS = {"depth", "json fan-out", "json echo"}
 
 
 class Results:
@@ -241,7 +301,7 @@ class Results:
             records = [json.loads(line) for line in file]
         # A row that was run again counts once, with its newest runs.
         newest = {(r["row"], r["variant"], r["round"]): r for r in records}
-        self.records = [r for row in ROWS | {"depth": None} for r in newest.values() if r["row"] == row]
+        self.records = [r for row in [*ROWS, *sorted(RUNS)] for r in newest.values() if r["row"] == row]
 
     def of(self, row, variant=None):
         return [r for r in self.records if r["row"] == row and variant in (None, r["variant"])]
@@ -312,7 +372,31 @@ def table(results):
             target = "≤ 1.5 without verification" if "HS256" in record["variant"] else "-"
             add(f"storm, {record['variant']}: CPU per join, verification included / bare accept + upgrade", target,
                 results.spread("storm", record["variant"], "bare", cpu))
+    add_json(results, add)
+    add_commands(results, add)
+    for record in results.of("resume"):
+        found = record["report"]
+        add(f"resume of 5,000 clients at once, {record['variant']}: until all are served; longest tick, their first connect included", "- ; ≤ 50 ms",
+            f"{5000 / found['resumes_per_s']:.2f} s ({found['resumes_per_s']:.0f}/s, {found['resumed']} resumed, {found['losses_told']} lost); "
+            f"{record['metrics']['ringgate_tick_max_seconds'] * 1e3:.1f} ms")
+    for record in results.of("log"):
+        add(f"durable log, {record['variant']}: appends/s; append to acknowledged", "256 in flight ≥ 20 × 1",
+            f"{record['appends_per_s']}; p50 {record['p50_us']}, p99 {record['p99_us']} µs")
     return rows
+
+
+def add_json(results, add):
+    for rate in ("", " at 300"):
+        what = f"fan-out 1 → 500{rate and ' at 300 messages/s'}, 100 B of payload: CPU per delivery, JSON / frames"
+        add(what, "≤ 1.1", results.spread("json fan-out", "json" + rate, "frames" + rate, cpu))
+    add("200 connections, 100 B: CPU per answer, JSON heartbeat / bare echo", "≤ 1.1", results.spread("json echo", "json", "frames", cpu))
+
+
+def add_commands(results, add):
+    for record in results.of("commands"):
+        found, latency = record["report"], record["report"]["latency"]
+        add(f"command path, roll → rolled in {ROLL_ROOMS} rooms, one core, {record['variant']}: rolls/s; latency from when it was due", "-",
+            f"{found['deliveries_per_s']:.0f}; p50 {latency['p50_us']:.0f}, p99 {latency['p99_us']:.0f} µs; {cpu(record):.1f} µs CPU per roll")
 
 
 def sends(results, row):
@@ -391,6 +475,8 @@ def report():
           " `ringgate serve`\nand `ringgate load` (bare: `benches/limit`).\n")
     last = None
     for record in results.records:
+        if "report" not in record:
+            continue
         if record["row"] != last:
             last = record["row"]
             print(f"\n### {last}\n\n| variant | deliveries/s | server CPU | µs/delivery | load CPU | p50 | p99 | verdict | load |\n|---|---|---|---|---|---|---|---|---|")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The end-to-end rows of the performance table (DESIGN §10): server on core 0, load on core 1, beside the bare TCP server.
 #
-#     cargo build --release && cargo bench --bench limit --no-run
-#     benches/measure.sh > benches/results/DATE-end-to-end.md       all rows, about 12 minutes
+#     cargo build --release && cargo bench --bench limit --bench log --no-run
+#     benches/measure.sh > benches/results/DATE-end-to-end.md       all rows, about 18 minutes
 #     benches/measure.sh run echo fanout; benches/measure.sh report  some rows, then all that are there
 #
 # Goal of each row: a ratio within one run; absolute figures move by 2-3 x between hours. Raw results of `run` collect

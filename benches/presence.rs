@@ -1,143 +1,146 @@
-//! How many changes of presence a second one gateway and one Redis carry at a storm of 5,000 clients: they open their
-//! sessions, enter a room, lose their connections and resume, each step as fast as it goes, pipelined.
+//! What does a storm cost presence per client, in memory and with the records in SQLite? µs of the presence thread, µs the
+//! longest group of requests took, and µs per session for the start that reads them back. Goals: a resume ≤ 50 µs with
+//! SQLite, so that 5,000 at once take a quarter of a second; 16 × the clients cost no more than 2.5 × per client, for a
+//! storm must not be quadratic in anything.
 //!
-//! Goal: a storm is over within a second, so that nobody runs into the authentication time-out. Unit: changes/s, from the
-//! first request to the last answer. `cargo bench --features real-services --bench presence`; Redis is the one that
-//! `tests/services/redis.sh` installs.
+//! `cargo bench --bench presence [-- DIRECTORY]`; without `--bench`, as under `cargo test --benches`, a smoke run.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringgate::close::CloseReason;
 use ringgate::id::{ConnAddr, ConnKey, NodeId, Scope, SessionId, TokenHash};
-use ringgate::message::{Position, PresenceChange, PresenceReply, PresenceRequest, ScopeEntry, SessionRecord};
-use ringgate::ports::{Lease, Presence};
-use ringgate::presence::{EmbeddedPresence, GatewaySettings, RedisPresence, RedisSettings};
-use ringgate::router::ThreadWaker;
-use ringgate::shard::driver::syscall;
-use ringgate::time::Monotonic;
-
-/// What client `n` asks.
-type Request = fn(u32) -> PresenceRequest;
+use ringgate::limits;
+use ringgate::message::{GatewayLife, Position, PresenceReply, PresenceRequest, ScopeEntry, SessionRecord};
+use ringgate::ports::Presence;
+use ringgate::presence::EmbeddedPresence;
+use ringgate::store::{SqliteStore, StoreSettings};
+use ringgate::time::{Monotonic, WallMillis};
 
 const WINDOW: Duration = Duration::from_secs(300);
 
 fn main() {
-    let is_smoke = !std::env::args().any(|arg| arg == "--bench");
-    let clients = if is_smoke { 50 } else { 5000 };
-    let folder = std::env::temp_dir().join(format!("ringgate-bench-redis-{}", std::process::id()));
-    let port = script("start", &folder).parse().expect("redis.sh prints a port");
-    let gateway = GatewaySettings {
-        gateway_id: "bench".into(),
-        nonce: 1,
-        incarnation: 1,
-        resume_window: WINDOW,
-        detached_max: 1 << 18,
-        seed: 1,
-        wall: syscall::wall,
-    };
-    let wake = Arc::new(ThreadWaker::new(std::thread::current()));
-    let settings = RedisSettings::new("127.0.0.1", port);
-    let mut redis = RedisPresence::start(&settings, gateway, Arc::new(Lease::endless()), wake);
-    storm("redis", &mut redis, clients, RedisPresence::is_settled);
-    let mut embedded = EmbeddedPresence::new(WINDOW, 1 << 18, 1).announcing();
-    storm("embedded", &mut embedded, clients, |_| true);
-    drop(redis);
-    script("stop", &folder);
-    let _ = std::fs::remove_dir_all(&folder);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let measured = arguments.iter().any(|argument| argument == "--bench");
+    let folder = arguments.iter().find(|argument| !argument.starts_with("--"));
+    let folder = folder.map_or_else(std::env::temp_dir, PathBuf::from);
+    let storms: &[u32] = if measured { &[1_250, 5_000, 20_000] } else { &[16] };
+    println!(
+        "{:>8} {:>8} {:>10} {:>10} {:>12} {:>10} {:>10}",
+        "clients", "records", "open", "lose", "resume", "longest", "read"
+    );
+    for clients in storms {
+        for stored in [false, true] {
+            let file = folder.join(format!("ringgate-bench-presence-{}.sqlite", std::process::id()));
+            let line = storm(*clients, stored.then_some(&file));
+            println!("{clients:>8} {:>8} {line}", if stored { "SQLite" } else { "memory" });
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+            }
+        }
+    }
 }
 
-/// Carries the storm out step by step and prints each one's rate.
-fn storm<P: Presence>(name: &str, presence: &mut P, clients: u32, is_settled: impl Fn(&P) -> bool) {
-    let steps: [(&str, Request, bool); 4] =
-        [("open", open, true), ("enter", enter, false), ("detach", detach, false), ("resume", resume, true)];
-    settle(presence, &is_settled, 0);
-    for (step, request, is_answered) in steps {
+fn storm(clients: u32, file: Option<&PathBuf>) -> String {
+    let mut presence = start(file.map(PathBuf::as_path), 1);
+    let opened = each(&mut presence, clients, |n| {
+        let mut requests = vec![PresenceRequest::Open { from: conn(n), record: record(n), token: token(n) }];
+        requests.extend(entries(n).map(|entry| PresenceRequest::Entered { session: session(n), entry }));
+        requests
+    });
+    let lost = each(&mut presence, clients, |n| {
+        let last_close = CloseReason::ConnectionLost;
+        vec![PresenceRequest::Detached { from: conn(n), session: session(n), last_close }]
+    });
+    // With a store, the storm meets the process that was started anew.
+    let mut read = Duration::ZERO;
+    if let Some(file) = file {
+        drop(presence);
         let began = Instant::now();
-        let mut replies = Vec::new();
-        for n in 0..clients {
-            presence.handle(now(), request(n), &mut replies);
-        }
-        let expected = if is_answered { clients as usize } else { 0 };
-        let given = replies.iter().filter(|reply| is_good(reply)).count();
-        let answered = given + settle(presence, &is_settled, expected - given);
-        assert_eq!(answered, expected, "{name} {step}");
-        let took = began.elapsed();
-        let rate = f64::from(clients) / took.as_secs_f64();
-        println!("{name:8} {step:6} {clients} clients: {:7.1} ms, {rate:9.0}/s", took.as_secs_f64() * 1000.0);
+        presence = start(Some(file), 2);
+        presence.settle(Monotonic::ZERO, true);
+        read = began.elapsed();
+        assert_eq!(presence.sessions(), clients as usize);
     }
+    let resumed =
+        each(&mut presence, clients, |n| vec![PresenceRequest::Resume { from: conn(clients + n), token: token(n) }]);
+    assert_eq!(presence.detached(), 0);
+    let per = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(clients);
+    let longest = resumed.1.as_micros();
+    let [opened, lost, resumed] = [opened, lost, resumed].map(|(span, _)| per(span));
+    format!("{opened:>10.1} {lost:>10.1} {resumed:>12.1} {longest:>10} {:>10.1}", per(read))
 }
 
-/// Turns until so many good answers came and nothing is on its way.
-fn settle<P: Presence>(presence: &mut P, is_settled: &impl Fn(&P) -> bool, answers: usize) -> usize {
-    let (mut found, mut replies, mut changes) = (0, Vec::new(), Vec::<PresenceChange>::new());
-    let began = Instant::now();
-    loop {
-        presence.poll(now(), &mut replies);
+/// Makes requests of every client in groups, as the peer does; the time it took, and that of the longest group.
+fn each(
+    presence: &mut EmbeddedPresence,
+    clients: u32,
+    requests: impl Fn(u32) -> Vec<PresenceRequest>,
+) -> (Duration, Duration) {
+    let (mut replies, mut changes) = (Vec::new(), Vec::new());
+    let (mut sum, mut longest, now) = (Duration::ZERO, Duration::ZERO, Monotonic::ZERO);
+    let all: Vec<_> = (0..clients).flat_map(requests).collect();
+    let mut all = all.into_iter().peekable();
+    while all.peek().is_some() {
+        let group: Vec<_> = all.by_ref().take(limits::PRESENCE_GROUP).collect();
+        let began = Instant::now();
+        group.into_iter().for_each(|request| presence.handle(now, request, &mut replies));
         presence.changes(&mut changes);
-        presence.announced(&mut replies);
+        presence.settle(now, true);
+        let took = began.elapsed();
+        (sum, longest) = (sum + took, longest.max(took));
         changes.clear();
-        found += replies.drain(..).filter(is_good).count();
-        if found >= answers && is_settled(presence) {
-            return found;
-        }
-        assert!(began.elapsed() < Duration::from_secs(60), "{found} of {answers} answers");
-        std::thread::park_timeout(Duration::from_millis(1));
+        assert!(replies.drain(..).all(|reply| !matches!(reply, PresenceReply::Expired { .. })));
     }
+    (sum, longest)
 }
 
-fn is_good(reply: &PresenceReply) -> bool {
-    matches!(reply, PresenceReply::Opened { .. } | PresenceReply::Resumed { .. })
-}
-
-fn now() -> Monotonic {
-    syscall::monotonic()
+fn start(file: Option<&Path>, nonce: u64) -> EmbeddedPresence {
+    let life = GatewayLife { nonce, incarnation: nonce };
+    let presence = EmbeddedPresence::new(WINDOW, limits::DETACHED_SESSIONS, 1).announcing(life);
+    let Some(file) = file else { return presence };
+    let store = SqliteStore::open(&StoreSettings { file: Some(file.into()), messages_max: 1 });
+    let store = Box::new(store.expect("the folder can be used"));
+    let now = (Monotonic::ZERO, WallMillis(1_700_000_000_000));
+    presence.keeping_sessions_in(now, 1, store).expect("it reads what it wrote")
 }
 
 fn conn(slot: u32) -> ConnAddr {
     ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } }
 }
 
-fn id(n: u32) -> [u8; 16] {
-    u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
+/// Ids are random: here spread by a multiplication.
+fn spread(n: u32) -> [u8; 16] {
+    u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
 }
 
-fn open(n: u32) -> PresenceRequest {
-    let record = SessionRecord {
-        session: SessionId(id(n)),
+fn session(n: u32) -> SessionId {
+    SessionId(spread(n))
+}
+
+fn token(n: u32) -> TokenHash {
+    TokenHash(spread(!n))
+}
+
+fn record(n: u32) -> Box<SessionRecord> {
+    Box::new(SessionRecord {
+        session: session(n),
         user: format!("user-{n}").into(),
         username: format!("Player {n}").into(),
         roles: ["user".into()].into(),
-        expires_at: u64::MAX,
+        expires_at: 1_800_000_000,
         scopes: Vec::new(),
         acted: Vec::new(),
         last_close: None,
+    })
+}
+
+/// A room of 50 and the session's own scope.
+fn entries(n: u32) -> impl Iterator<Item = ScopeEntry> {
+    let entry = |scope: Scope| {
+        let stream: Arc<str> = format!("games.events.0/{scope}").into();
+        ScopeEntry { scope, entered: vec![Position { stream, epoch: 1 << 50, place: n.into() }], admitted: true }
     };
-    PresenceRequest::Open { from: conn(n), record: Box::new(record), token: TokenHash(id(n)) }
-}
-
-fn enter(n: u32) -> PresenceRequest {
-    // Rooms of ten.
-    let room = format!("room-{}", n / 10);
-    let entered = vec![Position { stream: format!("games.events.0/room:{room}").into(), epoch: 1 << 40, place: 7 }];
-    let entry = ScopeEntry { scope: Scope::Room(room.into()), entered, admitted: true };
-    PresenceRequest::Entered { session: SessionId(id(n)), entry }
-}
-
-fn detach(n: u32) -> PresenceRequest {
-    let (session, last_close) = (SessionId(id(n)), CloseReason::ConnectionLost);
-    PresenceRequest::Detached { from: conn(n), session, last_close }
-}
-
-fn resume(n: u32) -> PresenceRequest {
-    PresenceRequest::Resume { from: conn(1_000_000 + n), token: TokenHash(id(n)) }
-}
-
-fn script(command: &str, folder: &Path) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/redis.sh");
-    let output = Command::new(script).arg(command).arg(folder).output().expect("redis.sh runs");
-    assert!(output.status.success(), "redis.sh {command} failed");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    [entry(Scope::Room(format!("room-{}", n / 50).into())), entry(Scope::Session(session(n)))].into_iter()
 }

@@ -40,6 +40,7 @@ pub enum CloseReason {
     HandshakeTimeout,
     ConnectionLost,
     Refused,
+    HistoryEvicted,
 }
 
 /// A row of the table.
@@ -59,7 +60,7 @@ pub struct CloseRow {
 
 impl CloseReason {
     /// The table, in the order of the enum.
-    pub const ALL: [CloseRow; 24] = {
+    pub const ALL: [CloseRow; 25] = {
         use CloseReason as R;
         use Reconnect::{Delayed, No, Resume};
         const fn row(reason: R, code: u16, text: &'static str, reconnect: Reconnect, label: &'static str) -> CloseRow {
@@ -90,6 +91,7 @@ impl CloseReason {
             row(R::HandshakeTimeout, 0, "handshake timeout", Delayed, "handshake_timeout"),
             row(R::ConnectionLost, 0, "connection lost", Resume, "connection_lost"),
             row(R::Refused, 0, "refused", No, "refused"),
+            row(R::HistoryEvicted, 4408, "history_evicted", Resume, "history_evicted"),
         ]
     };
 

@@ -93,7 +93,7 @@ pub trait Transcode {
     fn transcode(&self, form: Form, view: View, original: &Original<'_>, out: &mut Vec<u8>);
 }
 
-/// Who of a stream's members sees a frame, by user id.
+/// Who of a stream's members sees a frame, by user id. The ids ascend: every member of the room is looked for in them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Audience {
     /// These alone.
@@ -107,10 +107,15 @@ impl Audience {
     #[must_use]
     pub fn includes(&self, user: &str) -> bool {
         match self {
-            Self::Only(users) => users.iter().any(|other| **other == *user),
-            Self::Except(users) => !users.iter().any(|other| **other == *user),
+            Self::Only(users) => has(users, user),
+            Self::Except(users) => !has(users, user),
         }
     }
+}
+
+fn has(users: &[Box<str>], user: &str) -> bool {
+    debug_assert!(users.is_sorted(), "an audience's ids ascend");
+    users.binary_search_by(|other| (**other).cmp(user)).is_ok()
 }
 
 /// What a frame does to the sessions that it is delivered to, once each (DELIVERY §4 "Effects").

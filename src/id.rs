@@ -154,6 +154,12 @@ impl ConnectionId {
         parse_uuid(text).map(Self)
     }
 
+    /// The nonce of the process that named it.
+    #[must_use]
+    pub fn nonce(self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("sixteen bytes have eight"))
+    }
+
     /// The connection that has this name in the process of this nonce; `None` if it is another process's.
     #[must_use]
     pub fn addr(self, nonce: u64) -> Option<ConnAddr> {
@@ -308,6 +314,18 @@ impl Scope {
         NodeId((hash % u64::from(shards)) as u16)
     }
 
+    /// Whether the stream of this name is one of the scope's.
+    #[must_use]
+    pub fn has_stream(&self, name: &str) -> bool {
+        let Some((_, scope)) = name.split_once('/') else { return false };
+        match (self, scope.split_once(':')) {
+            (Self::Room(id), Some(("room", other))) | (Self::User(id), Some(("user", other))) => **id == *other,
+            (Self::Session(id), Some(("session", other))) => SessionId::parse(other) == Some(*id),
+            (Self::Everyone, None) => scope == "everyone",
+            _ => false,
+        }
+    }
+
     /// Reads the form that `Display` writes; `None` if it is not that.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -399,9 +417,11 @@ mod tests {
         let addr = ConnAddr { shard: NodeId(63), conn };
         let id = ConnectionId::of(7, addr);
         assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
-        assert_eq!((id.addr(7), id.addr(8)), (Some(addr), None));
+        assert_eq!((id.addr(7), id.addr(8), id.nonce()), (Some(addr), None, 7));
         for scope in ["room:a.b-c", "user:a:b/c", "session:00000000-0000-0000-0000-000000000009", "everyone"] {
             assert_eq!(Scope::parse(scope).map(|scope| scope.to_string()).as_deref(), Some(scope));
+            let named = |other: &str| Scope::parse(scope).unwrap().has_stream(&format!("games.events.0/{other}"));
+            assert!(named(scope) && !named("room:a.b") && !named("user:a") && !named("x"), "{scope}");
         }
         for bad in ["", "room:", "room:a b", "user:", "session:9", "everyone:", "nobody", "group:a"] {
             assert_eq!(Scope::parse(bad), None, "{bad:?}");

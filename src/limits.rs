@@ -171,6 +171,11 @@ pub const PRESENCE_LOOK: usize = 4096;
 /// Sessions without a connection that embedded presence keeps; beyond it the longest detached expire early, so that a
 /// storm of short connections cannot fill memory (about 100 MiB).
 pub const DETACHED_SESSIONS: usize = 1 << 18;
+/// Requests whose records embedded presence writes in one transaction: a storm costs few of them, and nobody waits long
+/// for the others of a group.
+pub const PRESENCE_GROUP: usize = 256;
+/// Expired session records that embedded presence removes from its store at a time: some milliseconds.
+pub const PRESENCE_SWEEP: usize = 1024;
 /// How long a resume waits for a living former owner to stop (DELIVERY §6).
 pub const TAKEOVER_WAIT: Duration = Duration::from_secs(1);
 /// A gateway's lease in Redis (PROTOCOLS "Redis keys"); when it has run out, others reap what the gateway left.

@@ -6,6 +6,7 @@
 
 mod api;
 mod error;
+mod presence;
 
 use std::sync::Arc;
 
@@ -13,13 +14,14 @@ pub use api::{
     ApiAnswer, ApiAsk, ApiReply, ApiRequest, ConnectionInfo, HistoryAsk, HistoryPage, HistoryRefusal, RoomMember, Whom,
 };
 pub use error::ErrorCode;
+pub use presence::{
+    CreateHub, GatewayLife, Hub, HubChange, HubMember, HubMessage, HubState, JoinHub, Kick, PresenceChange,
+    PresenceKind, PresenceReply, PresenceRequest, ScopeEntry, SessionRecord,
+};
 
 use crate::class::Class;
-use crate::close::CloseReason;
 use crate::frame::{Audience, Batch, FrameKind, SentRun};
-use crate::id::{
-    ConnAddr, ConnKey, ConnectionId, EventId, NodeId, RoomCode, Scope, SessionId, StreamHandle, TokenHash,
-};
+use crate::id::{ConnAddr, ConnKey, EventId, NodeId, Scope, SessionId, StreamHandle};
 
 /// A place in a named stream: what a client sends to resume, and what a session's record keeps from entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +32,20 @@ pub struct Position {
     pub epoch: u64,
     /// The place of the last reliable frame seen; 0 = none yet.
     pub place: u64,
+}
+
+impl Position {
+    /// Among the places of an entry: the home has not said where the streams that are missing start.
+    #[must_use]
+    pub fn unsaid() -> Self {
+        Self { stream: "".into(), epoch: 0, place: 0 }
+    }
+
+    /// See [`Position::unsaid`].
+    #[must_use]
+    pub fn is_unsaid(&self) -> bool {
+        self.stream.is_empty()
+    }
 }
 
 /// A stream as it is introduced to a client: its position is the head when the introduction was made.
@@ -52,6 +68,8 @@ pub enum LostReason {
     HistoryEvicted,
     /// The position belongs to another numbering.
     EpochChanged,
+    /// Of a room alone: the session came in again behind the position, so what lies between is not all for it.
+    EnteredLater,
 }
 
 impl LostReason {
@@ -62,6 +80,7 @@ impl LostReason {
             Self::Expired => "expired",
             Self::HistoryEvicted => "history_evicted",
             Self::EpochChanged => "epoch_changed",
+            Self::EnteredLater => "entered_later",
         }
     }
 }
@@ -71,6 +90,20 @@ impl LostReason {
 pub enum Request {
     /// Include the sender's shard and say where the scope's streams stand.
     Join(Box<JoinRequest>),
+    /// Backends let sessions into the room: nobody's JOIN opens it.
+    Reserve {
+        /// The room.
+        scope: Scope,
+    },
+    /// Say whose session a connection of the shard has; answered `Session`.
+    WhoIs {
+        /// Who asks: a peer.
+        from: NodeId,
+        /// The sender's number.
+        number: u64,
+        /// The connection.
+        conn: ConnKey,
+    },
     /// The sender's shard has no member of the scope left.
     Leave {
         /// The scope.
@@ -132,6 +165,13 @@ pub enum Deliver {
     },
     /// Answer of the presence peer.
     Presence(Box<PresenceReply>),
+    /// Answer to [`Request::WhoIs`].
+    Session {
+        /// The request's number.
+        number: u64,
+        /// The connection's session, if it is there and has one.
+        session: Option<SessionId>,
+    },
     /// Close every connection of the user, 4403 kicked.
     Kick {
         /// The user id.
@@ -170,6 +210,15 @@ pub struct ResumeFrom {
     pub entered: Vec<Position>,
 }
 
+impl ResumeFrom {
+    /// The place of the event that let the session in, if no home has answered for it since.
+    #[must_use]
+    pub fn unsaid_entry(&self) -> Option<&Position> {
+        let unsaid = self.entered.iter().any(Position::is_unsaid);
+        self.entered.iter().find(|position| unsaid && !position.is_unsaid())
+    }
+}
+
 /// See [`Deliver::Joined`].
 #[derive(Debug)]
 pub struct Joined {
@@ -179,6 +228,8 @@ pub struct Joined {
     pub scope: Scope,
     /// The scope's streams, or why there is none.
     pub outcome: Result<Vec<StreamStart>, ErrorCode>,
+    /// Whether it is a room that only a backend lets into.
+    pub admits: bool,
 }
 
 /// A stream of a joined scope.
@@ -197,6 +248,8 @@ pub enum Start {
     Live,
     /// By pages, behind this place.
     Behind(u64),
+    /// Like `Behind`, but elsewhere than the client says that it stands, for the session came in there: it is told.
+    Anew(u64),
     /// The position cannot be served; the whole resume then starts at the heads.
     Lost(LostReason),
 }
@@ -341,6 +394,15 @@ pub struct Event {
     pub body: Box<[u8]>,
 }
 
+/// What homes had before a restart.
+#[derive(Debug)]
+pub enum Kept {
+    /// An event of the bus.
+    Event(Box<Event>),
+    /// A room that backends let sessions into.
+    Reserved(Scope),
+}
+
 /// What an event does besides being delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
@@ -365,363 +427,6 @@ pub struct Append {
     pub key: Box<[u8]>,
     /// The command envelope (PROTOCOLS "Bus topics and envelopes"), JSON.
     pub value: Box<[u8]>,
-}
-
-/// What presence keeps of a session (DELIVERY §6).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SessionRecord {
-    /// The session.
-    pub session: SessionId,
-    /// User id.
-    pub user: Arc<str>,
-    /// Display name.
-    pub username: Arc<str>,
-    /// Roles, e.g. `publisher`.
-    pub roles: Arc<[Box<str>]>,
-    /// The token's `exp`, seconds since the Unix epoch; `u64::MAX` = never.
-    pub expires_at: u64,
-    /// Scopes the session is in, with the places where their streams stood at entry.
-    pub scopes: Vec<ScopeEntry>,
-    /// Places up to which the effects of streams' events have acted.
-    pub acted: Vec<Position>,
-    /// How its last connection ended.
-    pub last_close: Option<CloseReason>,
-}
-
-/// A scope of a session and the places at entry.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScopeEntry {
-    /// The scope.
-    pub scope: Scope,
-    /// Heads of its streams at entry; a stream that is missing did not exist then.
-    pub entered: Vec<Position>,
-    /// Whether a backend let the session in.
-    pub admitted: bool,
-}
-
-/// To the presence peer. Requests of one shard are carried out in order.
-#[derive(Debug)]
-pub enum PresenceRequest {
-    /// A new session, owned by the connection; answered `Opened`.
-    Open {
-        /// The owner.
-        from: ConnAddr,
-        /// The session.
-        record: Box<SessionRecord>,
-        /// The resume token's hash.
-        token: TokenHash,
-    },
-    /// Attach the session of this token to the connection; answered `Resumed` or `Expired`, after a living former
-    /// owner was told to stop and said so with `Detached`.
-    Resume {
-        /// The new owner.
-        from: ConnAddr,
-        /// The resume token's hash.
-        token: TokenHash,
-    },
-    /// The session entered a scope.
-    Entered {
-        /// The session.
-        session: SessionId,
-        /// The scope and its streams' heads.
-        entry: ScopeEntry,
-    },
-    /// The session left a scope.
-    Left {
-        /// The session.
-        session: SessionId,
-        /// The scope.
-        scope: Scope,
-    },
-    /// A new token took the place of the session's.
-    Refreshed {
-        /// The session.
-        session: SessionId,
-        /// The token's roles.
-        roles: Arc<[Box<str>]>,
-        /// The token's `exp`, seconds since the Unix epoch.
-        expires_at: u64,
-    },
-    /// The effects of the stream's events up to this place have acted on the session.
-    Acted {
-        /// The session.
-        session: SessionId,
-        /// The stream and the place.
-        place: Position,
-    },
-    /// The owner's connection is gone; the record lives on for the resume window, unless it was closed as kicked.
-    Detached {
-        /// The former owner; ignored if it is no longer that.
-        from: ConnAddr,
-        /// The session.
-        session: SessionId,
-        /// How the connection ended.
-        last_close: CloseReason,
-    },
-    /// End all sessions of the user.
-    Kick {
-        /// The user id.
-        user: Arc<str>,
-    },
-    /// Who is in a room; answered `Members`, a part of the records at a time, so that nobody waits for a long look.
-    Members {
-        /// Who asks.
-        from: ConnAddr,
-        /// The room id.
-        room: Arc<str>,
-        /// Where to go on: 0, or the last answer's `next`.
-        after: u32,
-    },
-    /// Make a room hub with its first player; answered `Enrolled`.
-    CreateHub(Box<CreateHub>),
-    /// Give a player a place in the hub of this code; answered `Enrolled`.
-    JoinHub(Box<JoinHub>),
-    /// Say which hub has this code; answered `Hub`.
-    FindHub {
-        /// Who asks.
-        from: ConnAddr,
-        /// The hub's.
-        code: RoomCode,
-    },
-    /// Attach the session of this player of a hub to the connection, a new one if there is none; answered `Opened`, or
-    /// as `Resume` is. `Expired` says that the hub or the player is gone.
-    Attach {
-        /// The new owner.
-        from: ConnAddr,
-        /// The hub.
-        room: Arc<str>,
-        /// The session, if it is a new one; the user is the player.
-        record: Box<SessionRecord>,
-        /// What the player's session is known by.
-        token: TokenHash,
-    },
-    /// Say who is in a hub and what was said there; answered `HubState`.
-    HubState {
-        /// Who asks.
-        from: ConnAddr,
-        /// The hub.
-        room: Arc<str>,
-    },
-}
-
-/// See [`PresenceRequest::CreateHub`].
-#[derive(Debug)]
-pub struct CreateHub {
-    /// Who asks.
-    pub from: ConnAddr,
-    /// Room id; new.
-    pub room: Arc<str>,
-    /// The first player's id; new.
-    pub player: Arc<str>,
-    /// The first player's name.
-    pub name: Arc<str>,
-    /// Capacity.
-    pub max_players: u32,
-    /// Where codes are taken from, the first that is free.
-    pub codes: [RoomCode; 4],
-}
-
-/// See [`PresenceRequest::JoinHub`].
-#[derive(Debug)]
-pub struct JoinHub {
-    /// Who asks.
-    pub from: ConnAddr,
-    /// The hub's.
-    pub code: RoomCode,
-    /// The player's id; new.
-    pub player: Arc<str>,
-    /// The player's name.
-    pub name: Arc<str>,
-}
-
-/// What a hub is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Hub {
-    /// Room id.
-    pub room: Arc<str>,
-    /// What players type.
-    pub code: RoomCode,
-    /// Capacity.
-    pub max_players: u32,
-    /// Players who have a place: ids and names.
-    pub players: Vec<(Arc<str>, Arc<str>)>,
-}
-
-/// Who is in a hub and what was said there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HubState {
-    /// Players by the time they came.
-    pub members: Vec<HubMember>,
-    /// The newest chat messages, the oldest of them first.
-    pub messages: Vec<HubMessage>,
-}
-
-/// A player of a hub.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HubMember {
-    /// Player id.
-    pub player: Arc<str>,
-    /// Display name.
-    pub name: Arc<str>,
-    /// Whether a connection has the player's session.
-    pub connected: bool,
-}
-
-/// A chat message of a hub.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HubMessage {
-    /// Its place in the room's stream of `rooms.events`; 0 = before all that is kept there.
-    pub place: u64,
-    /// The event's payload, JSON.
-    pub payload: Arc<str>,
-}
-
-/// From the presence peer to the shard of the connection it names.
-#[derive(Debug)]
-pub enum PresenceReply {
-    /// The session is kept.
-    Opened {
-        /// Who asked.
-        to: ConnAddr,
-        /// The record's roles, in the copy that all sessions with the same share.
-        roles: Arc<[Box<str>]>,
-    },
-    /// The session is the connection's.
-    Resumed {
-        /// Who asked.
-        to: ConnAddr,
-        /// The session.
-        record: Box<SessionRecord>,
-    },
-    /// No session under this token.
-    Expired {
-        /// Who asked.
-        to: ConnAddr,
-    },
-    /// Members of a room among the records looked at.
-    Members {
-        /// Who asked.
-        to: ConnAddr,
-        /// The sessions in the room, in no order.
-        members: Vec<RoomMember>,
-        /// Where the next look goes on; `None` when all records were looked at.
-        next: Option<u32>,
-    },
-    /// Another connection takes the session over: stop, answer `Detached`, close 4409.
-    Stop {
-        /// The owner until now.
-        to: ConnAddr,
-        /// The session.
-        session: SessionId,
-    },
-    /// The player has a place, or `RoomNotFound`, `RoomFull`, `Unavailable`.
-    Enrolled {
-        /// Who asked.
-        to: ConnAddr,
-        /// The hub's room id and code, or why not.
-        outcome: Result<(Arc<str>, RoomCode), ErrorCode>,
-    },
-    /// The hub of a code, if there is one.
-    Hub {
-        /// Who asked.
-        to: ConnAddr,
-        /// The hub.
-        hub: Option<Box<Hub>>,
-    },
-    /// Who is in the hub and what was said there; nothing if it has ended.
-    HubState {
-        /// Who asked.
-        to: ConnAddr,
-        /// The state.
-        state: Box<HubState>,
-    },
-    /// Presence cannot be reached: whatever was asked is not done, as far as the asker will ever notice.
-    Unavailable {
-        /// Who asked.
-        to: ConnAddr,
-    },
-}
-
-impl PresenceReply {
-    /// The connection it is for.
-    #[must_use]
-    pub fn to(&self) -> ConnAddr {
-        match self {
-            Self::Enrolled { to, .. } | Self::Hub { to, .. } | Self::HubState { to, .. } => *to,
-            Self::Opened { to, .. }
-            | Self::Resumed { to, .. }
-            | Self::Expired { to }
-            | Self::Members { to, .. }
-            | Self::Unavailable { to }
-            | Self::Stop { to, .. } => *to,
-        }
-    }
-}
-
-/// What others are told of a session (`gateway.presence`).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PresenceChange {
-    /// The connection it is about.
-    pub connection: ConnAddr,
-    /// Its session.
-    pub session: SessionId,
-    /// User id.
-    pub user: Arc<str>,
-    /// Display name.
-    pub username: Arc<str>,
-    /// What happened.
-    pub kind: PresenceKind,
-    /// Whose connection it was, if another process's; `connection` is then nobody's.
-    pub elsewhere: Option<Box<Elsewhere>>,
-}
-
-/// A connection of another process, or of a former life of this gateway.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Elsewhere {
-    /// Its name.
-    pub connection: ConnectionId,
-    /// The gateway that had it.
-    pub gateway: Arc<str>,
-    /// The gateway's life then.
-    pub incarnation: u64,
-}
-
-/// What the rooms service is told of hubs; saying it again changes nothing.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum HubChange {
-    /// It was made.
-    Opened {
-        /// Room id.
-        room: Arc<str>,
-        /// What players type.
-        code: RoomCode,
-        /// Capacity.
-        max_players: u32,
-    },
-    /// A player has a place.
-    Enrolled {
-        /// Room id.
-        room: Arc<str>,
-        /// Player id.
-        player: Arc<str>,
-        /// Display name.
-        name: Arc<str>,
-        /// Who gave up theirs for that.
-        in_place_of: Option<Arc<str>>,
-    },
-}
-
-/// See [`PresenceChange`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PresenceKind {
-    /// The session is the connection's now.
-    Connected,
-    /// It is not any more.
-    Disconnected(CloseReason),
-    /// It entered the room.
-    Joined(Arc<str>),
-    /// It left the room.
-    Left(Arc<str>),
 }
 
 #[cfg(test)]

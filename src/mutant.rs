@@ -1,7 +1,8 @@
 //! Deliberately broken policies, to show that the checks of tests and simulation bite. Exists only with the feature
 //! `mutants`; chosen at run time, one at a time.
 
-/// A broken policy; each names the invariant of DELIVERY §2 it breaks.
+/// A broken policy; each names the invariant of DELIVERY §2 it breaks, or of §7: *kept* = no acknowledged command is lost,
+/// *once* = none is done twice.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Mutant {
     /// The true policy.
@@ -63,11 +64,29 @@ pub enum Mutant {
     JoinAtBeginning,
     /// D7: a command that the bus took is answered twice.
     DoubledAnswer,
+    /// D1: an effect acts again when its frame is replayed.
+    EffectAgain,
+    /// D2: who is let into a room by an event starts at the room's head.
+    EntryAtHead,
+    /// D1: `only` and `except` are ignored.
+    IgnoredAudience,
+    /// D2: a frame that is not for a member is left out without an advance.
+    NoAdvance,
+    /// D1: a resume reads what was said in a room before its session came in.
+    ResumeBeforeEntry,
+    /// D2: a resume that names a place from before its entry starts elsewhere and is not told.
+    EntryUntold,
+    /// Kept: a command is acknowledged and never reaches the bus.
+    ForgottenCommand,
+    /// Once: the services do a command again that comes again.
+    CommandAgain,
+    /// Kept: a worker that starts anew goes on behind the batch that was under way.
+    LostBatch,
 }
 
 impl Mutant {
     /// Every broken policy.
-    pub const BROKEN: [Self; 28] = [
+    pub const BROKEN: [Self; 37] = [
         Self::DropReliable,
         Self::ReorderReliable,
         Self::OlderAfterNewer,
@@ -96,8 +115,20 @@ impl Mutant {
         Self::KeptSeat,
         Self::JoinAtBeginning,
         Self::DoubledAnswer,
+        Self::EffectAgain,
+        Self::EntryAtHead,
+        Self::IgnoredAudience,
+        Self::NoAdvance,
+        Self::ResumeBeforeEntry,
+        Self::EntryUntold,
+        Self::ForgottenCommand,
+        Self::CommandAgain,
+        Self::LostBatch,
     ];
 
     /// Those of the write queue; the others are those of shard, homes and peers, and only the simulation can see them.
     pub const IN_QUEUE: &'static [Self] = Self::BROKEN.split_at(16).0;
+
+    /// Those that only commands of services show.
+    pub const IN_SERVICES: &'static [Self] = Self::BROKEN.split_at(34).1;
 }

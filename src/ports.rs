@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use crate::id::EventId;
-use crate::message::{Append, ErrorCode, HubChange, HubMessage, PresenceChange, PresenceReply, PresenceRequest};
+use crate::message::{Append, ErrorCode, HubChange, HubMessage, Kick, PresenceChange, PresenceReply, PresenceRequest};
 use crate::time::{Monotonic, WallMillis};
 
 /// Presence and session records. Requests of one sender are carried out in order; a remote store answers later,
@@ -18,6 +18,15 @@ pub trait Presence: Send {
     /// Does what time has brought (expiry, answers of a remote store); returns when to call again.
     fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic;
 
+    /// How many requests may be handled before [`Presence::settle`] must be called and replies leave.
+    fn group(&self) -> usize {
+        1
+    }
+
+    /// Puts what was handled where it survives this process, if there is such a place; replies leave behind it. `told`:
+    /// what [`Presence::changes`] gave so far has reached all who were to be told, for good.
+    fn settle(&mut self, _now: Monotonic, _told: bool) {}
+
     /// Takes what has changed since it was asked last, in order, if it was told to keep that.
     fn changes(&mut self, out: &mut Vec<PresenceChange>);
 
@@ -26,6 +35,9 @@ pub trait Presence: Send {
 
     /// A chat message stands in a hub's stream of `rooms.events`.
     fn said(&mut self, room: &str, message: HubMessage);
+
+    /// Carries out those of these kicks that a former process did not live to. To be called before anybody is served.
+    fn carry_out(&mut self, _now: Monotonic, _kicks: Vec<Kick>) {}
 
     /// The bus has accepted all that was taken by [`Presence::changes`] and [`Presence::hub_changes`].
     fn announced(&mut self, _replies: &mut Vec<PresenceReply>) {}
@@ -44,6 +56,18 @@ impl<P: Presence + ?Sized> Presence for Box<P> {
 
     fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic {
         (**self).poll(now, replies)
+    }
+
+    fn group(&self) -> usize {
+        (**self).group()
+    }
+
+    fn settle(&mut self, now: Monotonic, told: bool) {
+        (**self).settle(now, told);
+    }
+
+    fn carry_out(&mut self, now: Monotonic, kicks: Vec<Kick>) {
+        (**self).carry_out(now, kicks);
     }
 
     fn changes(&mut self, out: &mut Vec<PresenceChange>) {

@@ -208,14 +208,17 @@ fn api(
 }
 
 /// One SO_REUSEPORT listener per shard. Since such sockets would share a port with another process that uses them too,
-/// a plain bind finds out first whether somebody has it.
+/// a plain bind finds out first whether somebody has it. A free port is the first listener's choice, which keeps it.
 fn listen(address: SocketAddr, shards: u16) -> Result<(SocketAddr, Vec<OwnedFd>), String> {
     let refused =
         |error: io::Error| format!("port {address}: {error}; stop what uses it or choose another with --port");
-    let trial = TcpListener::bind(address).map_err(refused)?;
-    let bound = trial.local_addr().map_err(refused)?;
-    drop(trial);
-    let listeners: io::Result<Vec<_>> = (0..shards).map(|_| syscall::listen(bound, BACKLOG)).collect();
+    if address.port() != 0 {
+        drop(TcpListener::bind(address).map_err(refused)?);
+    }
+    let first = TcpListener::from(syscall::listen(address, BACKLOG).map_err(refused)?);
+    let bound = first.local_addr().map_err(refused)?;
+    let others = (1..shards).map(|_| syscall::listen(bound, BACKLOG));
+    let listeners: io::Result<Vec<_>> = std::iter::once(Ok(first.into())).chain(others).collect();
     Ok((bound, listeners.map_err(refused)?))
 }
 
@@ -314,3 +317,29 @@ fn history_time(config: &Config) -> Duration {
 const BACKLOG: u32 = 65_535;
 /// Clients of a node that restarts come back spread over this time.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::thread;
+
+    use super::*;
+
+    /// A free port that is asked for stays this node's from the moment it is chosen, whoever else looks for one meanwhile.
+    #[test]
+    fn a_free_port_is_kept() {
+        let (any, over) = (SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), AtomicBool::new(false));
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let _others: Vec<_> = (0..64).filter_map(|_| TcpListener::bind(any).ok()).collect();
+                    }
+                });
+            }
+            let failed = (0..10_000).find_map(|_| listen(any, 2).err());
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(failed, None);
+        });
+    }
+}

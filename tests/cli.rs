@@ -29,8 +29,25 @@ fn the_default_configuration_checks() {
     let checked = ringgate(&["config", "check", "-"], text(&default.stdout));
     assert!(checked.status.success(), "{checked:?}");
     assert_eq!(checked.stdout, ringgate(&["config", "check"], "").stdout);
-    assert!(text(&checked.stdout).contains("server.port = 9998  # default\n"));
-    assert!(text(&checked.stdout).ends_with("# valid\n"));
+    assert!(text(&checked.stdout).lines().last().unwrap().starts_with("# valid: 0 of "), "{checked:?}");
+    let all = ringgate(&["config", "check", "--all"], "");
+    assert!(text(&all.stdout).contains("server.port = 9998  # default\n"));
+    assert!(text(&all.stdout).lines().last().unwrap().starts_with("# valid: 0 of "));
+}
+
+/// What a check prints is what was set and where, and then that it is valid, on one screen.
+#[test]
+fn a_check_ends_with_its_outcome() {
+    let file = "[server]\nport = 4000\n[[event]]\ntype = \"a.e\"\nto = \"room\"\n";
+    let checked = ringgate(&["config", "check", "-"], file);
+    let lines: Vec<_> = text(&checked.stdout).lines().collect();
+    assert_eq!(lines[0], "server.port = 4000  # -:2");
+    assert!(lines.len() <= 5 && lines[1].starts_with("[[event]] type = \"a.e\""), "{lines:?}");
+    let last = lines.last().unwrap();
+    assert!(
+        last.starts_with("# valid: 1 of ") && last.contains(" values set, rows of the type table: 1; --all"),
+        "{last}"
+    );
 }
 
 /// An unknown key ends with exit code 2 and one line that names file, line, key and the nearest key.

@@ -96,8 +96,10 @@ fn battle_command(room: &str, body: &str) -> Vec<u8> {
         username: "u",
         roles: &[],
         room_id: Some(room),
+        password: None,
         form: PayloadForm::Enriched,
         body: body.as_bytes(),
+        checked: false,
     };
     let mut out = Vec::new();
     put_command(&mut out, &command, &mut Json::default());

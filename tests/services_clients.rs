@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use simd_json::prelude::{ValueAsScalar, ValueObjectAccess};
+use simd_json::prelude::{ValueAsArray, ValueAsScalar, ValueObjectAccess};
 
 const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
 const SECRET: &str = "a secret of the services' tests, 32 bytes";
@@ -220,5 +220,27 @@ fn json_clients_resume_their_talk() {
         let chat: Vec<_> = chains.iter().filter(|(name, _)| name.starts_with("chat.events.0/room:")).collect();
         assert_eq!(chat.len(), 1, "{script}: {seen}");
         assert_eq!(chat[0].1.as_u64(), Some(20), "{script}: {seen}");
+    }
+}
+
+/// Clients of dialect B in Python and in Node make a room by HTTP, enter it twice and talk, one of them across a connection
+/// that was cut: both hear everything once and in one order, the members are both there, and a room that is not there
+/// and a forged token are refused as promised.
+#[test]
+fn hub_players_resume_their_talk() {
+    let (python, modules) = (equip("python.sh"), equip("node.sh"));
+    let gateway = Gateway::start("0");
+    for (program, script) in [(&*python, "hub_player.py"), ("node", "hub_player.mjs")] {
+        let output = Command::new("timeout")
+            .args([SECONDS, program, &path(&format!("tests/examples/{script}")), &gateway.url(), "20"])
+            .env("NODE_PATH", &modules)
+            .output()
+            .unwrap();
+        let seen = summary(&output);
+        assert_eq!((count(&seen, "heard"), count(&seen, "recovered")), (40, 1), "{script}: {seen}");
+        assert!(count(&seen, "chain") >= 40, "{script}: {seen}");
+        let members = seen.get("members").and_then(|names| names.as_array()).unwrap();
+        let names: Vec<_> = members.iter().filter_map(ValueAsScalar::as_str).collect();
+        assert_eq!(names, ["Ann", "Bob"], "{script}: {seen}");
     }
 }

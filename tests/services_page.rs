@@ -57,8 +57,9 @@ fn the_pages_tests_pass() {
     succeeded(&Command::new(path("tests/services/page.sh")).output().unwrap());
 }
 
-/// Two windows of a real browser sign in, meet in a room, chat and play dice to the end while one of them loses its
-/// connection again and again: neither misses or doubles anything. Pictures stay in `target/screenshots`.
+/// Two windows of a real browser sign in, meet in a room, chat and play dice to the end while TCP connections of one are
+/// reset again and again, also in the middle of a frame, and the other cuts its own: neither misses or doubles anything.
+/// Pictures stay in `target/screenshots`.
 #[test]
 fn two_browsers_play_the_demo() {
     let equip = Command::new(path("tests/services/chromium.sh")).stderr(Stdio::inherit()).output().unwrap();

@@ -4,6 +4,7 @@
 //! any, so an event is a repeat only if its type and payload are the same as well.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use foldhash::quality::FixedState;
 use xxhash_rust::xxh3::Xxh3;
@@ -12,21 +13,34 @@ use crate::limits;
 use crate::message::Event;
 use crate::time::WallMillis;
 
-/// The events of the resume window, at most [`limits::SEEN_EVENTS`].
-#[derive(Default, Debug)]
+/// The events of the history time, at most [`limits::SEEN_EVENTS`].
+#[derive(Debug)]
 pub struct Duplicates {
+    window_ms: u64,
     seen: HashSet<u128, FixedState>,
     /// Oldest first.
     order: VecDeque<(WallMillis, u128)>,
 }
 
+impl Default for Duplicates {
+    fn default() -> Self {
+        Self::new(limits::HISTORY_TIME)
+    }
+}
+
 impl Duplicates {
+    /// None; each is remembered for `window`.
+    #[must_use]
+    pub fn new(window: Duration) -> Self {
+        let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        Self { window_ms, seen: HashSet::default(), order: VecDeque::new() }
+    }
+
     /// Whether the event, accepted at that time, repeats one that was accepted before.
     pub fn is_repeat(&mut self, accepted: WallMillis, event: &Event) -> bool {
         let Some(id) = event.id.filter(|id| id.0[6] >> 4 == 5) else { return false };
-        let window = limits::RESUME_WINDOW.as_millis() as u64;
         while let Some((at, oldest)) = self.order.front() {
-            if self.order.len() < limits::SEEN_EVENTS && accepted.0.saturating_sub(at.0) <= window {
+            if self.order.len() < limits::SEEN_EVENTS && accepted.0.saturating_sub(at.0) <= self.window_ms {
                 break;
             }
             self.seen.remove(oldest);

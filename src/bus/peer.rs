@@ -6,6 +6,7 @@
 //! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`. A command
 //! is answered when the bus has accepted it, however late that is; while too many are on their way no more are taken.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,11 +15,11 @@ use serde::Serialize;
 use super::DEAD_TOPIC;
 use super::duplicates::Duplicates;
 use super::rebuild::Rebuilt;
-use crate::id::{ConnAddr, NodeId, Scope};
+use crate::id::{ConnAddr, ConnectionId, NodeId, Scope, SessionId};
 use crate::limits;
 use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, Request};
 use crate::ports::{Accepted, Bus, Completed, Record, Ticket};
-use crate::protocol::envelope::{EnvelopeError, EventRules, EventSource, Json, parse_event};
+use crate::protocol::envelope::{EnvelopeError, EventRule, EventRules, EventSource, Json, parse_event};
 use crate::router::peer::Peer;
 use crate::router::{Latest, Port};
 use crate::stats::Counter;
@@ -36,7 +37,11 @@ pub struct BusPeer<B, R> {
     pending: VecDeque<(Ticket, ConnAddr, u64)>,
     completed: Vec<Completed>,
     duplicates: Duplicates,
+    /// A poison event was lost, and none was kept since.
+    dead_lost: bool,
     json: Json,
+    /// What the node's connections are named by; unset, nothing is for a connection.
+    nonce: Option<u64>,
     stats: Arc<BusStats>,
     /// The broken policy to run instead.
     #[cfg(feature = "mutants")]
@@ -74,6 +79,8 @@ pub struct BusStats {
     pub events_total: Counter,
     /// Events that nobody can use.
     pub poison_total: Counter,
+    /// Those of them that could not be kept either.
+    pub poison_lost_total: Counter,
     /// Events that repeat one of the window, which are dropped.
     pub duplicates_total: Counter,
 }
@@ -89,7 +96,46 @@ struct Reading {
     page: Vec<Record>,
     /// Looked at, and not yet taken by the mesh.
     held: Option<Box<Event>>,
+    /// Whose connection the record under way is for.
+    asking: Asking,
     poison_logged: bool,
+}
+
+/// Where a topic stands with a record that names a connection instead of a session. It is read again once the
+/// connection's shard has answered.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Asking {
+    /// Nobody was asked.
+    #[default]
+    Nobody,
+    /// The shard was.
+    Shard(ConnectionId),
+    /// It has answered.
+    Answered(ConnectionId, Option<SessionId>),
+}
+
+/// The type table, and what is known of the connection that a record names.
+struct Resolving<'a, R> {
+    rules: &'a R,
+    asking: Asking,
+    /// A connection that nobody was asked about.
+    unknown: Cell<Option<ConnectionId>>,
+}
+
+impl<R: EventRules> EventRules for Resolving<'_, R> {
+    fn rule(&self, event_type: &str) -> Option<EventRule<'_>> {
+        self.rules.rule(event_type)
+    }
+
+    fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        match self.asking {
+            Asking::Answered(known, session) if known == connection => session,
+            _ => {
+                self.unknown.set(Some(connection));
+                None
+            }
+        }
+    }
 }
 
 impl<B: Bus, R: EventRules> BusPeer<B, R> {
@@ -102,6 +148,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             next: 0,
             page: Vec::new(),
             held: None,
+            asking: Asking::Nobody,
             poison_logged: false,
         };
         let topics = topics.iter().map(reading).collect();
@@ -114,7 +161,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             pending: VecDeque::new(),
             completed: Vec::new(),
             duplicates: Duplicates::default(),
+            dead_lost: false,
             json: Json::default(),
+            nonce: None,
             stats: Arc::default(),
             #[cfg(feature = "mutants")]
             mutant: crate::mutant::Mutant::None,
@@ -125,6 +174,12 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     #[cfg(feature = "mutants")]
     pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
         self.mutant = mutant;
+    }
+
+    /// The peer gives what names a connection of this node ([`ConnectionId::of`]) to its session.
+    #[must_use]
+    pub fn naming(self, nonce: u64) -> Self {
+        Self { nonce: Some(nonce), ..self }
     }
 
     /// The peer reads on where the histories' rebuild ended.
@@ -161,6 +216,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     fn append(&mut self, wall: WallMillis, append: &Append) {
+        if mutant!(self, ForgottenCommand) && wall.0.is_multiple_of(16) {
+            return self.answer(append.from, append.correlation, Ok(()));
+        }
         match self.bus.append(wall, append) {
             Ok(Accepted::Now) => self.answer(append.from, append.correlation, Ok(())),
             Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, append.from, append.correlation)),
@@ -175,9 +233,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         for Completed { ticket, outcome } in completed.drain(..) {
             let Some((expected, from, correlation)) = self.pending.pop_front() else { break };
             debug_assert_eq!(expected, ticket, "a handle's appends are completed in order");
-            if from == ConnAddr::NOBODY && outcome.is_err() {
-                tracing::warn!(topic = DEAD_TOPIC, "a poison event is lost: the topic could not be written");
-            } else if from != ConnAddr::NOBODY {
+            if from == ConnAddr::NOBODY {
+                self.buried(outcome);
+            } else {
                 self.answer(from, correlation, outcome);
             }
         }
@@ -216,7 +274,10 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
         let reversed = mutant!(self, ReversedEvents);
         let Self { bus, json, rules, topics, duplicates, stats, .. } = self;
-        let Reading { source, next, page, held, .. } = &mut topics[at];
+        let Reading { source, next, page, held, asking, .. } = &mut topics[at];
+        if matches!(asking, Asking::Shard(_)) {
+            return false;
+        }
         if page.is_empty() {
             // All before `next` was taken by the mesh.
             bus.done(&source.topic, *next);
@@ -227,12 +288,44 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
         let Some(record) = page.pop() else { return false };
         source.offset = record.offset;
-        match parse_event(&record.value, source, &**rules, json) {
+        let resolving = Resolving { rules: &**rules, asking: *asking, unknown: Cell::new(None) };
+        let parsed = parse_event(&record.value, source, &resolving, json);
+        if let Some(connection) = resolving.unknown.get() {
+            page.push(record);
+            return self.ask_whose(at, connection);
+        }
+        *asking = Asking::Nobody;
+        match parsed {
             Ok(Some(event)) if duplicates.is_repeat(record.timestamp, &event) => stats.duplicates_total.add(1),
             Ok(event) => *held = event.map(Box::new),
             Err(error) => self.bury(at, wall, &record, &error),
         }
         true
+    }
+
+    /// Asks the connection's shard whose session it has; whether the answer is known at once.
+    fn ask_whose(&mut self, at: usize, connection: ConnectionId) -> bool {
+        let addr = self.nonce.and_then(|nonce| connection.addr(nonce));
+        let Some(ConnAddr { shard, conn }) = addr.filter(|addr| addr.shard.0 < self.nodes.shards) else {
+            self.topics[at].asking = Asking::Answered(connection, None);
+            return true;
+        };
+        if self.port.can_request(shard) {
+            self.topics[at].asking = Asking::Shard(connection);
+            let (from, number) = (self.port.id(), at as u64);
+            self.port.request(shard, Request::WhoIs { from, number, conn });
+        }
+        false
+    }
+
+    /// A shard has answered.
+    fn answered(&mut self, number: u64, session: Option<SessionId>) {
+        let reading = usize::try_from(number).ok().and_then(|at| self.topics.get_mut(at));
+        if let Some(Reading { asking, .. }) = reading
+            && let Asking::Shard(connection) = *asking
+        {
+            *asking = Asking::Answered(connection, session);
+        }
     }
 
     /// Gives the event back if the mesh does not take it now.
@@ -247,7 +340,8 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
         if let Some(user) = kicked {
             // Records first: a connection that the shards close now must not find its session again.
-            let kick = Request::Presence(Box::new(PresenceRequest::Kick { user }));
+            let event = Some((Arc::clone(&event.topic), event.place));
+            let kick = Request::Presence(Box::new(PresenceRequest::Kick { user, event }));
             self.port.request(self.nodes.presence, kick);
         }
         self.port.request(home, Request::Event(event));
@@ -278,20 +372,34 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             value: simd_json::to_vec(&dead).expect("plain text is always JSON").into(),
         };
         match self.bus.append(wall, &dead) {
-            Ok(Accepted::Now) => {}
+            Ok(Accepted::Now) => self.buried(Ok(())),
             Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, ConnAddr::NOBODY, 0)),
-            Err(code) => {
-                tracing::warn!(topic = DEAD_TOPIC, code = code.name(), "a poison event is lost: the topic refused it");
+            Err(code) => self.buried(Err(code)),
+        }
+    }
+
+    /// The first of several losses in a row is told; all are counted.
+    fn buried(&mut self, outcome: Result<(), ErrorCode>) {
+        if let Err(code) = outcome {
+            self.stats.poison_lost_total.add(1);
+            if !self.dead_lost {
+                let code = code.name();
+                tracing::warn!(topic = DEAD_TOPIC, code, "a poison event is lost; further ones are counted");
             }
         }
+        self.dead_lost = outcome.is_err();
     }
 }
 
 impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
     fn turn(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
         self.port.flush_outboxes();
-        // Nobody answers a peer; what comes all the same must not fill a ring.
-        while self.port.take_deliver().is_some() {}
+        // Nothing else is asked; what comes all the same must not fill a ring.
+        while let Some((_, message)) = self.port.take_deliver() {
+            if let Deliver::Session { number, session } = message {
+                self.answered(number, session);
+            }
+        }
         self.answer_completed();
         let mut more = self.take_commands(wall);
         // Behind the commands: the events of one that a new row allowed find that table's rows here.

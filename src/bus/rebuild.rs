@@ -2,10 +2,12 @@
 //! (DELIVERY §7, "Reading"). The bus peer goes on where this ended, so every event reaches its home once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::duplicates::Duplicates;
+use crate::id::Scope;
 use crate::limits;
-use crate::message::{Effect, Event};
+use crate::message::{Effect, Event, Kick};
 use crate::ports::Bus;
 use crate::protocol::envelope::{EventRules, EventSource, Json, parse_event};
 use crate::time::WallMillis;
@@ -19,18 +21,23 @@ pub struct Rebuilt {
     pub duplicates: Duplicates,
     /// Events given.
     pub events: u64,
+    /// Kicks that were not given; whoever keeps sessions over a restart knows which of them were carried out.
+    pub kicks: Vec<Kick>,
 }
 
 /// Gives every event of these topics that is not older than `since`, in the topic's order, until `give` wants no more.
-/// No kick is given: it acted once, when it was live. What nobody can use was buried when it was live.
+/// From then on an event that repeats one of the last `history` is left out.
+/// No kick is given to a home: it acted once, when it was live. What nobody can use was buried when it was live.
 pub fn rebuild(
     bus: &mut impl Bus,
     rules: &impl EventRules,
     topics: &[&str],
     since: WallMillis,
+    history: Duration,
     mut give: impl FnMut(Event) -> bool,
 ) -> Rebuilt {
-    let (mut rebuilt, mut json, mut page) = (Rebuilt::default(), Json::default(), Vec::new());
+    let mut rebuilt = Rebuilt { duplicates: Duplicates::new(history), ..Rebuilt::default() };
+    let (mut json, mut page) = (Json::default(), Vec::new());
     for name in topics {
         let topic: Arc<str> = (*name).into();
         let mut source = EventSource { topic: Arc::clone(&topic), partition: 0, epoch: bus.epoch(name), offset: 0 };
@@ -44,7 +51,13 @@ pub fn rebuild(
             for record in page.drain(..) {
                 source.offset = record.offset;
                 let Ok(Some(event)) = parse_event(&record.value, &source, rules, &mut json) else { continue };
-                if event.effect == Some(Effect::Kick) || rebuilt.duplicates.is_repeat(record.timestamp, &event) {
+                if rebuilt.duplicates.is_repeat(record.timestamp, &event) {
+                    continue;
+                }
+                if event.effect == Some(Effect::Kick) {
+                    if let Scope::User(user) = event.scope {
+                        rebuilt.kicks.push(Kick { user, topic: event.topic, place: event.place });
+                    }
                     continue;
                 }
                 rebuilt.events += 1;

@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Surroundings, flags};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Origin};
 
 /// The grammar.
 pub(super) fn command() -> Command {
@@ -15,13 +15,19 @@ pub(super) fn command() -> Command {
         .subcommand(Command::new("default").about("Prints a file with every key, its meaning, unit and default"))
         .subcommand(
             Command::new("check")
-                .about("Checks a file together with the environment; prints every value and where it comes from")
+                .about("Checks a file together with the environment; prints what they set, and where")
                 .arg(file)
                 .arg(
                     Arg::new("connect")
                         .long("connect")
                         .action(ArgAction::SetTrue)
                         .help("Also reaches every component that is configured, and says what is wrong with it"),
+                )
+                .arg(
+                    Arg::new("all")
+                        .long("all")
+                        .action(ArgAction::SetTrue)
+                        .help("Print the values at their default too"),
                 ),
         )
 }
@@ -31,18 +37,24 @@ pub(super) fn run(matches: &ArgMatches, surroundings: &Surroundings) -> Result<S
     match matches.subcommand() {
         Some(("default", _)) => Ok(config::default_file()),
         Some(("check", matches)) => {
-            check(matches.get_one::<String>("file").map(String::as_str), matches.get_flag("connect"), surroundings)
+            let (all, connects) = (matches.get_flag("all"), matches.get_flag("connect"));
+            check(matches.get_one::<String>("file").map(String::as_str), all, connects, surroundings)
         }
         _ => Err(Failure::usage("config: give default or check; see `ringgate config --help`".to_owned())),
     }
 }
 
-fn check(file: Option<&str>, connects: bool, surroundings: &Surroundings) -> Result<String, Failure> {
+fn check(file: Option<&str>, all: bool, connects: bool, surroundings: &Surroundings) -> Result<String, Failure> {
     let loaded = flags::Reading::of(file, Vec::new(), surroundings).load()?;
     loaded.config.auth.verifier().map_err(Failure::usage)?;
     let warnings: String = loaded.warnings.iter().map(|warning| format!("# warning: {warning}\n")).collect();
     let reached = if connects { connect(&loaded.config)? } else { String::new() };
-    Ok(format!("{}{warnings}{reached}# valid\n", config::explain(&loaded)))
+    let explained = if all { config::explain(&loaded) } else { config::explain_set(&loaded) };
+    let set = loaded.origins.iter().filter(|origin| **origin != Origin::Default).count();
+    let (keys, rows) = (loaded.origins.len(), loaded.rows.len());
+    let hint = if all { "" } else { "; --all prints every value" };
+    let rows = if rows == 0 { String::new() } else { format!(", rows of the type table: {rows}") };
+    Ok(format!("{explained}{warnings}{reached}# valid: {set} of {keys} values set{rows}{hint}\n"))
 }
 
 /// Reaches every component; a line for each.

@@ -1,13 +1,15 @@
-//! `ringgate connect`: an interactive client of dialect D, or with path `/ws` of dialect A, on tungstenite. One thread
-//! reads the socket, one reads standard input; the main thread alone writes and prints, one line per frame.
+//! `ringgate connect`: an interactive client on tungstenite, of the dialect that the URL's path names. One thread reads the
+//! socket, one reads standard input; the main thread alone writes and prints, one line per frame. Neither thread runs
+//! ahead of it without bound: a server or a pipe that is faster waits.
 
+mod hub;
 mod json;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +17,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::Role;
-use tungstenite::{Message, WebSocket};
+use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
+use self::hub::HubConsole;
 use self::json::JsonConsole;
 use crate::frame::FrameKind;
 use crate::id::StreamHandle;
@@ -30,14 +33,12 @@ use crate::protocol::frames::{Header, PLAYER_KIND_MIN, type_name, types};
 pub fn command() -> Command {
     let value = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     Command::new("connect")
-        .about("Talks to a server in dialect D, or with path /ws in JSON, readably; reads commands from standard input")
-        .arg(
-            Arg::new("url")
-                .value_name("URL")
-                .default_value("ws://127.0.0.1:9998")
-                .help("Server; ws://HOST:PORT/ws speaks JSON"),
-        )
-        .arg(value("token", "JWT").help("Token to authenticate with"))
+        .about("Talks to a server readably, in the dialect of the URL's path; reads commands from standard input")
+        .arg(Arg::new("url").value_name("URL").default_value("ws://127.0.0.1:9998").help(
+            "Server; without a path binary frames, /ws JSON, /ws/rooms makes a room in the hub, /ws/rooms/CODE enters one",
+        ))
+        .arg(value("token", "JWT").help("Token to authenticate with; in the hub that of a player"))
+        .arg(value("name", "NAME").help("Enter the hub as a new player of this name"))
         .arg(value("resume", "TOKEN").help("Resume token of an earlier welcome"))
         .arg(value("room", "ROOM").help("Room to join at once; in JSON by its name"))
         .arg(value("delta-window", "N").help("Credit for deltas"))
@@ -94,53 +95,119 @@ fn talk(matches: &ArgMatches) -> Result<bool, String> {
     let delta_window = number("delta-window")?.and_then(|window| u32::try_from(window).ok());
     let (publisher, room) = (matches.get_flag("publisher"), text("room").map(str::to_owned));
     let url = text("url").unwrap_or_default();
-    if speaks_json(url) && publisher {
-        return Err("--publisher: JSON has no publishers; leave the path /ws out".into());
-    }
-    let (reader, socket) = connect(url)?;
-    let mut speaker: Box<dyn Speaker> = if speaks_json(url) {
-        let mut console = JsonConsole::new(socket, room);
-        console.authenticate(text("token"), text("resume"), delta_window)?;
-        Box::new(console)
-    } else {
-        let mut console = Console::new(socket, publisher, room);
-        let hello = Hello { token: text("token"), resume: text("resume"), positions: Vec::new(), delta_window };
-        console.send(|out| client::hello(out, &hello))?;
-        Box::new(console)
+    let dialect = Dialect::of(url);
+    dialect.check(matches)?;
+    let (reader, mut speaker): (_, Box<dyn Speaker>) = match dialect {
+        Dialect::Frames => {
+            let (reader, socket) = connect(url, None)?;
+            let mut console = Console::new(socket, publisher, room);
+            let hello = Hello { token: text("token"), resume: text("resume"), positions: Vec::new(), delta_window };
+            console.send(|out| client::hello(out, &hello))?;
+            (reader, Box::new(console))
+        }
+        Dialect::Json => {
+            let (reader, socket) = connect(url, None)?;
+            let mut console = JsonConsole::new(socket, room);
+            console.authenticate(text("token"), text("resume"), delta_window)?;
+            (reader, Box::new(console))
+        }
+        Dialect::Hub => {
+            let (reader, socket) = hub::enter(url, text("name"), text("token"))?;
+            (reader, Box::new(HubConsole::new(socket)))
+        }
     };
-    let (sender, happenings) = mpsc::channel();
+    let (sender, happenings) = mpsc::sync_channel(HAPPENINGS_AHEAD);
+    let (permits, permitted) = mpsc::channel();
     let lines = sender.clone();
     // Neither thread is joined: one ends with the connection, the other may be waiting for a line for ever.
     thread::spawn(move || read_socket(reader, &sender));
-    thread::spawn(move || read_lines(&lines));
-    converse(&mut *speaker, &happenings, linger)
+    thread::spawn(move || read_lines(std::io::stdin().lock(), &permitted, &lines));
+    converse(&mut *speaker, &happenings, &permits, linger)
 }
 
-/// Whether the URL's path is that of dialect A.
-fn speaks_json(url: &str) -> bool {
-    let path = url.strip_prefix("ws://").and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
-    path.split('?').next().unwrap_or_default().trim_end_matches('/') == "ws"
+/// What is spoken at a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Dialect {
+    /// D, binary frames.
+    Frames,
+    /// A, at `/ws`.
+    Json,
+    /// B, at `/ws/rooms` and below.
+    Hub,
 }
 
-/// Connects; returns the reading and the writing half, which share the socket.
-fn connect(url: &str) -> Result<(WebSocket<TcpStream>, WebSocket<TcpStream>), String> {
-    let rest = url.strip_prefix("ws://").ok_or_else(|| format!("{url:?}: give ws://HOST:PORT"))?;
-    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+impl Dialect {
+    fn of(url: &str) -> Self {
+        let path = url.strip_prefix("ws://").and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
+        match path.split('?').next().unwrap_or_default().trim_end_matches('/') {
+            "ws" => Self::Json,
+            path if path == "ws/rooms" || path.starts_with("ws/rooms/") => Self::Hub,
+            _ => Self::Frames,
+        }
+    }
+
+    /// Refuses options of the other dialects.
+    fn check(self, matches: &ArgMatches) -> Result<(), String> {
+        let given = |names: &[&str]| {
+            let name = |name: &&&str| matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
+            names.iter().find(name).map_or(String::new(), |name| format!("--{name}"))
+        };
+        let (options, remedy) = match self {
+            Self::Frames => (given(&["name"]), "only the hub takes names; give the path /ws/rooms"),
+            Self::Json => {
+                (given(&["name", "publisher"]), "JSON has neither publishers nor names; leave the path /ws out")
+            }
+            Self::Hub => {
+                let others = ["publisher", "room", "resume", "delta-window"];
+                (given(&others), "the hub has none; give --name, or --token with the path /ws/rooms/CODE")
+            }
+        };
+        if options.is_empty() { Ok(()) } else { Err(format!("{options}: {remedy}")) }
+    }
+}
+
+/// Connects; returns the reading and the writing half, which share the socket. `bearer` authorises the upgrade.
+fn connect(url: &str, bearer: Option<&str>) -> Result<Halves, String> {
+    let (host, path) = split(url)?;
     let path = if path.trim_matches('/').is_empty() { "/ws/frames" } else { path };
-    let unreachable =
-        |error| format!("cannot reach {host}: {error}; start the server (`ringgate serve`) or pass its URL");
-    let stream = TcpStream::connect(host).map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let stream = reach(host)?;
     let writing = stream.try_clone().map_err(|error| error.to_string())?;
     let mut request = format!("ws://{host}{path}").into_client_request().map_err(|error| error.to_string())?;
-    if !speaks_json(url) {
+    if Dialect::of(url) == Dialect::Frames {
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ringgate.frames.v1"));
     }
-    let (reader, _) = tungstenite::client(request, stream).map_err(|error| format!("no upgrade: {error}"))?;
+    if let Some(token) = bearer {
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| format!("--token: {error}"))?;
+        request.headers_mut().insert("Authorization", value);
+    }
+    let (reader, _) = tungstenite::client(request, stream).map_err(|error| match error {
+        HandshakeError::Failure(Error::Http(response)) => {
+            let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            format!("no upgrade: {} {}", response.status(), body.trim())
+        }
+        error => format!("no upgrade: {error}"),
+    })?;
     Ok((reader, WebSocket::from_raw_socket(writing, Role::Client, None)))
 }
 
-fn read_socket(mut socket: WebSocket<TcpStream>, happenings: &Sender<Happening>) {
+/// The reading and the writing half of a connection.
+type Halves = (WebSocket<TcpStream>, WebSocket<TcpStream>);
+
+/// Host and path.
+fn split(url: &str) -> Result<(&str, &str), String> {
+    let rest = url.strip_prefix("ws://").ok_or_else(|| format!("{url:?}: give ws://HOST:PORT"))?;
+    Ok(rest.find('/').map_or((rest, ""), |at| rest.split_at(at)))
+}
+
+fn reach(host: &str) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect(host).map_err(|error| {
+        format!("cannot reach {host}: {error}; start the server (`ringgate serve`) or pass its URL")
+    })?;
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    Ok(stream)
+}
+
+fn read_socket(mut socket: WebSocket<TcpStream>, happenings: &SyncSender<Happening>) {
     loop {
         let happening = match socket.read() {
             Ok(Message::Binary(bytes)) => Happening::Frame(bytes.to_vec()),
@@ -164,9 +231,11 @@ fn read_socket(mut socket: WebSocket<TcpStream>, happenings: &Sender<Happening>)
     }
 }
 
-fn read_lines(happenings: &Sender<Happening>) {
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { break };
+/// Takes a line for each permit.
+fn read_lines(input: impl BufRead, permits: &Receiver<()>, happenings: &SyncSender<Happening>) {
+    let mut lines = input.lines();
+    while permits.recv().is_ok() {
+        let Some(Ok(line)) = lines.next() else { break };
         if happenings.send(Happening::Line(line)).is_err() {
             return;
         }
@@ -174,6 +243,11 @@ fn read_lines(happenings: &Sender<Happening>) {
     // The main thread may have ended first.
     let _ = happenings.send(Happening::EndOfInput);
 }
+
+/// Frames and lines that wait for the main thread.
+const HAPPENINGS_AHEAD: usize = 256;
+/// Lines that were read and wait for an answer to the one before.
+const LINES_AHEAD: usize = 64;
 
 /// One side of the conversation, in one dialect.
 trait Speaker {
@@ -195,23 +269,37 @@ trait Speaker {
     fn leave(&mut self);
 }
 
-/// Prints frames and carries commands out until the connection or the input ends; whether that was normal.
-fn converse(speaker: &mut dyn Speaker, happenings: &Receiver<Happening>, linger: Duration) -> Result<bool, String> {
+/// Prints frames and carries commands out until the connection or the input ends; whether that was normal. A line is
+/// read from the input for each permit.
+fn converse(
+    speaker: &mut dyn Speaker,
+    happenings: &Receiver<Happening>,
+    permits: &Sender<()>,
+    linger: Duration,
+) -> Result<bool, String> {
     let tty = std::io::stdin().is_terminal();
+    let permit = || {
+        // Without a reader there is no more input.
+        let _ = permits.send(());
+    };
+    (0..LINES_AHEAD).for_each(|_| permit());
     let (mut leave_at, mut input) = (None, VecDeque::<Option<String>>::new());
     loop {
         while !speaker.waits() {
             match input.pop_front() {
                 None => break,
                 Some(None) => leave_at = Some(Instant::now() + linger),
-                Some(Some(line)) => match speaker.carry_out(line.trim()) {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        speaker.leave();
-                        return Ok(true);
+                Some(Some(line)) => {
+                    permit();
+                    match speaker.carry_out(line.trim()) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            speaker.leave();
+                            return Ok(true);
+                        }
+                        Err(remedy) => print(&remedy, true),
                     }
-                    Err(remedy) => print(&remedy, true),
-                },
+                }
             }
         }
         if tty {
@@ -269,11 +357,7 @@ impl Console {
     fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), String> {
         let mut out = Vec::new();
         write(&mut out);
-        match self.socket.send(Message::binary(out)) {
-            // The reading half says why.
-            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|error| format!("cannot send: {error}")),
-        }
+        send(&mut self.socket, Message::binary(out))
     }
 }
 
@@ -345,14 +429,26 @@ impl Speaker for Console {
     }
 
     fn leave(&mut self) {
-        // A courtesy; the server copes with its absence.
-        let _ = self.socket.close(None);
-        let _ = self.socket.flush();
+        leave(&mut self.socket);
     }
 }
 
 const HELP: &str = "\
 join ROOM · leave ROOM · event TEXT · delta KEY TEXT · command KIND JSON · ping [TEXT] · ack COUNT · quit · help";
+
+fn send(socket: &mut WebSocket<TcpStream>, message: Message) -> Result<(), String> {
+    match socket.send(message) {
+        // The reading half says why.
+        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| format!("cannot send: {error}")),
+    }
+}
+
+/// A courtesy; the server copes with its absence.
+fn leave(socket: &mut WebSocket<TcpStream>) {
+    let _ = socket.close(None);
+    let _ = socket.flush();
+}
 
 /// A line, or a prompt; a closed pipe ends the process at the next happening, so it is not an error here.
 fn print(text: &str, line: bool) {
@@ -400,6 +496,8 @@ fn readable(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+
     use tungstenite::handshake::server::{Request, Response};
 
     use super::*;
@@ -438,7 +536,7 @@ mod tests {
             };
             tungstenite::accept_hdr(listener.accept().unwrap().0, agree).unwrap()
         });
-        let (_reader, socket) = connect(&format!("ws://{address}")).unwrap();
+        let (_reader, socket) = connect(&format!("ws://{address}"), None).unwrap();
         let mut console = Console::new(socket, true, None);
         console.relay = StreamHandle(3);
         (console, server.join().unwrap())
@@ -464,7 +562,7 @@ mod tests {
         let relay = Introduction { handle: StreamHandle(9), position, publishers_only: false };
         sender.send(frame(&|out| write::welcome(out, &json::Welcome::default()))).unwrap();
         sender.send(frame(&|out| write::joined(out, 1, "arena", [&relay], None))).unwrap();
-        assert_eq!(converse(&mut console, &happenings, Duration::ZERO), Ok(true));
+        assert_eq!(converse(&mut console, &happenings, &mpsc::channel().0, Duration::ZERO), Ok(true));
         let mut join = server.read().unwrap().into_data().to_vec();
         assert!(matches!(parse(&mut join), Ok(Inbound::Join { correlation: 1, .. })));
         let mut event = server.read().unwrap().into_data().to_vec();
@@ -496,11 +594,59 @@ mod tests {
         assert_eq!(console.carry_out("quit"), Ok(false));
     }
 
+    /// However much input there is, only so many lines are taken while the first waits for its answer.
+    #[test]
+    fn input_waits_for_answers() {
+        let (mut console, mut server) = pair();
+        console.awaited = None;
+        let (sender, happenings) = mpsc::sync_channel(HAPPENINGS_AHEAD);
+        let (permits, permitted) = mpsc::channel();
+        let lines = sender.clone();
+        let reader = thread::spawn(move || {
+            let mut input = std::io::Cursor::new("join arena\n".repeat(10 * LINES_AHEAD));
+            read_lines(BufReader::with_capacity(11, &mut input), &permitted, &lines);
+            input.position() / 11
+        });
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(server.read().is_ok());
+                sender.send(Happening::Closed(String::new(), false)).unwrap();
+            });
+            assert_eq!(converse(&mut console, &happenings, &permits, Duration::ZERO), Ok(false));
+        });
+        drop((permits, happenings));
+        assert!((1..=1 + LINES_AHEAD as u64).contains(&reader.join().unwrap()));
+    }
+
+    /// The path names the dialect, and options of another one are refused with the remedy.
+    #[test]
+    fn paths_name_dialects() {
+        for (line, dialect, remedy) in [
+            ("", Dialect::Frames, None),
+            ("ws://a:1/ws/frames --publisher --room r", Dialect::Frames, None),
+            ("--name Ann", Dialect::Frames, Some("give the path /ws/rooms")),
+            ("ws://a:1/ws?token=t --room r", Dialect::Json, None),
+            ("ws://a:1/ws/ --publisher", Dialect::Json, Some("leave the path /ws out")),
+            ("ws://a:1/ws/rooms --name Ann", Dialect::Hub, None),
+            ("ws://a:1/ws/rooms/ABCDEF?token=t", Dialect::Hub, None),
+            ("ws://a:1/ws/rooms/ABCDEF --resume r", Dialect::Hub, Some("--resume: the hub has none")),
+            ("ws://a:1/ws/roomservice", Dialect::Frames, None),
+        ] {
+            let matches = command().get_matches_from(format!("connect {line}").split_whitespace());
+            let found = Dialect::of(matches.get_one::<String>("url").unwrap());
+            assert_eq!(found, dialect, "{line}");
+            match (found.check(&matches), remedy) {
+                (Err(error), Some(remedy)) => assert!(error.contains(remedy), "{error}"),
+                (outcome, remedy) => assert_eq!((outcome, remedy), (Ok(()), None), "{line}"),
+            }
+        }
+    }
+
     /// A server that is not there is a plain error with a remedy.
     #[test]
     fn an_absent_server_is_explained() {
-        let error = connect("ws://127.0.0.1:1").err().unwrap();
+        let error = connect("ws://127.0.0.1:1", None).err().unwrap();
         assert!(error.contains("cannot reach 127.0.0.1:1") && error.contains("ringgate serve"), "{error}");
-        assert!(connect("http://x").err().unwrap().contains("ws://HOST:PORT"));
+        assert!(connect("http://x", None).err().unwrap().contains("ws://HOST:PORT"));
     }
 }

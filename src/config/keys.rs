@@ -285,7 +285,7 @@ pub static KEYS: &[Key] = &[
          429.",
         number!(server.rooms_calls_per_minute: u32, "calls", 1, 1_000_000)),
     known_as("DATA_DIR", row("server.data_dir", "data-dir",
-        "Folder for what must survive the process: the bus's log and the services' records. Unset: all is kept in memory and gone with the process.",
+        "Folder for what must survive the process: the bus's log, the services' records, sessions and room hubs. Unset: all is kept in memory and gone with the process.",
         text!(server.data_dir, "a path", "/var/lib/ringgate", secret: false))),
 
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
@@ -302,7 +302,8 @@ pub static KEYS: &[Key] = &[
         text!(auth.jwt_audience, "a text", "ringgate", secret: false)),
     row("auth.room_token_key", "room-token-key",
         "Secret of the tokens of room hubs. Unset: one is made, kept in data_dir if that is set, else gone with the \
-         process. Better set by environment than in a file or flag.",
+         process. It also seals rooms' passwords on their way to the bus: rooms made under another one cannot be \
+         joined with theirs. Better set by environment than in a file or flag.",
         Kind::Text {
             expected: "a secret text of 32 bytes or more",
             example: "<what `openssl rand -hex 32` prints>",

@@ -26,7 +26,7 @@ use crate::protocol::routes::Routes;
 
 pub use keys::{KEYS, Key, Kind};
 pub use load::{Loaded, Origin, Sources, load};
-pub use print::{default_file, differing, explain};
+pub use print::{default_file, differing, explain, explain_set};
 pub use table::Half;
 
 /// All settings, in bounds and consistent once [`load()`] returned them.

@@ -36,8 +36,18 @@ pub fn default_file() -> String {
 /// Every key with its value and where it comes from, and the file's rows of the type table, a line each.
 #[must_use]
 pub fn explain(loaded: &Loaded) -> String {
+    explain_keys(loaded, |_| true)
+}
+
+/// The same without the keys that are at their default.
+#[must_use]
+pub fn explain_set(loaded: &Loaded) -> String {
+    explain_keys(loaded, |origin| *origin != Origin::Default)
+}
+
+fn explain_keys(loaded: &Loaded, shows: impl Fn(&Origin) -> bool) -> String {
     let mut out = String::new();
-    for (key, from) in KEYS.iter().zip(&loaded.origins) {
+    for (key, from) in KEYS.iter().zip(&loaded.origins).filter(|(_, from)| shows(from)) {
         let _ = writeln!(out, "{} = {}  # {}", key.name, shown(key, &loaded.config), origin(from));
     }
     table::explain(loaded, &mut out);

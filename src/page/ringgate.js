@@ -38,7 +38,8 @@ export const CLOSE_TABLE = [
   { "code": 4429, "text": "rate_limited", "reconnect": "delayed", "label": "rate_limited" },
   { "code": 0, "text": "handshake timeout", "reconnect": "delayed", "label": "handshake_timeout" },
   { "code": 0, "text": "connection lost", "reconnect": "resume", "label": "connection_lost" },
-  { "code": 0, "text": "refused", "reconnect": "no", "label": "refused" }
+  { "code": 0, "text": "refused", "reconnect": "no", "label": "refused" },
+  { "code": 4408, "text": "history_evicted", "reconnect": "resume", "label": "history_evicted" }
 ];
 
 const LOST = CLOSE_TABLE.find((row) => row.label === "connection_lost");
@@ -451,8 +452,9 @@ export class Ringgate {
       case "system.authenticated":
         return this.#authenticated(frame);
       case "system.position":
-        for (const introduction of frame.streams) this.#streams.introduce(introduction);
+        for (const introduction of frame.streams) this.#streams.introduce(introduction, frame.recovered === false);
         this.#touch();
+        if (frame.recovered === false) this.#startedAnew(frame);
         break;
       case "system.skipped":
         this.stats.skipped += frame.count;
@@ -467,6 +469,13 @@ export class Ringgate {
     const authentication = frame.type === "system.error" && frame.code === "auth_failed";
     if (authentication && this.#state === "authenticating") return void this.#authenticate();
     if (frame.correlation_id !== undefined) this.#answered(frame);
+  }
+
+  /** A room that does not go on where the client stood: it came in there again, or part of it is gone. */
+  #startedAnew({ streams, reason }) {
+    const lost = streams.map(({ stream }) => stream);
+    const rooms = [...new Set(lost.map((stream) => stream.split("/room:")[1]).filter(Boolean))];
+    this.#emit({ type: "client.lost", reason, lost, rooms });
   }
 
   /** Runs a frame's handlers. One that throws gets the frame again by a resume, and after some tries it is told that
@@ -675,10 +684,10 @@ class Streams {
 
   /** A stream's handle and head. If the session was resumed and has been in it, our own place counts, and without one
    * the server starts where the session entered; otherwise we begin at the head. */
-  introduce({ handle, stream, epoch, offset }) {
+  introduce({ handle, stream, epoch, offset }, anew = false) {
     const again = [...this.#byHandle.values()].some(({ entry }) => entry.stream === stream);
     const known = this.#byName.get(stream);
-    const goesOn = this.#resumed !== null && !again && this.#goesOn(stream);
+    const goesOn = this.#resumed !== null && !again && !anew && this.#goesOn(stream);
     let entry = known;
     if (!goesOn || known?.epoch !== epoch) entry = this.#entry(stream, epoch, goesOn ? 0 : offset);
     this.#byHandle.set(handle, { entry, head: offset, goesOn, first: true });

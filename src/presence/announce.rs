@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::id::{ConnAddr, ConnectionId, EventId, SessionId};
 use crate::limits;
-use crate::message::{Append, ErrorCode, HubChange, PresenceChange, PresenceKind};
+use crate::message::{Append, ErrorCode, GatewayLife, HubChange, PresenceChange, PresenceKind};
 use crate::ports::{Accepted, Bus, Completed, Ticket};
 use crate::time::WallMillis;
 
@@ -21,11 +21,9 @@ use crate::time::WallMillis;
 pub struct Announcer {
     bus: Box<dyn Bus>,
     gateway_id: String,
-    nonce: u64,
-    incarnation: u64,
     topic: Arc<str>,
     rooms_topic: Arc<str>,
-    /// Changes there were; orders what waits, and tells ids apart.
+    /// Changes there were; orders what waits.
     counter: u64,
     waiting: BTreeMap<u64, Waiting>,
     /// What the rooms service is to be told of hubs, which goes first.
@@ -52,21 +50,17 @@ struct Waiting {
 /// What a change is about: of two that wait, the later one counts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Subject {
-    Connection(ConnAddr),
-    Elsewhere(ConnectionId),
+    Connection(GatewayLife, ConnAddr),
     Member(SessionId, Arc<str>),
 }
 
 impl Announcer {
-    /// Says what changes on this gateway; `nonce` names its connections ([`ConnectionId::of`]), `incarnation` its life,
-    /// `seed` is that of the hashes.
+    /// Says what changes on this gateway; `seed` is that of the hashes.
     #[must_use]
-    pub fn new(bus: Box<dyn Bus>, gateway_id: String, nonce: u64, incarnation: u64, seed: u64) -> Self {
+    pub fn new(bus: Box<dyn Bus>, gateway_id: String, seed: u64) -> Self {
         Self {
             bus,
             gateway_id,
-            nonce,
-            incarnation,
             topic: TOPIC.into(),
             rooms_topic: ROOMS_TOPIC.into(),
             counter: 0,
@@ -84,9 +78,9 @@ impl Announcer {
         self.waiting.len() + self.hubs.len()
     }
 
-    /// Whether the bus has accepted all that there was to say.
+    /// Whether the bus has accepted all there was to say.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.waiting() == 0 && self.unconfirmed.is_empty()
     }
 
@@ -139,7 +133,7 @@ impl Announcer {
         while self.unconfirmed.len() < limits::BUS_PENDING
             && let Some((&counter, Waiting { change, .. })) = self.waiting.first_key_value()
         {
-            let outcome = self.bus.append(wall, &self.record(wall, counter, change));
+            let outcome = self.bus.append(wall, &self.record(wall, change));
             if outcome == Err(ErrorCode::Unavailable) {
                 return;
             }
@@ -182,6 +176,11 @@ impl Announcer {
     }
 
     fn put(&mut self, change: PresenceChange) {
+        if change.again {
+            self.counter += 1;
+            self.waiting.insert(self.counter, Waiting { change, known: true });
+            return;
+        }
         let subject = subject(&change);
         let departs = matches!(change.kind, PresenceKind::Disconnected(_) | PresenceKind::Left(_));
         let unsaid = self.by_subject.remove(&subject).and_then(|counter| self.waiting.remove(&counter));
@@ -195,12 +194,10 @@ impl Announcer {
         self.waiting.insert(self.counter, Waiting { change, known });
     }
 
-    fn record(&self, wall: WallMillis, counter: u64, change: &PresenceChange) -> Append {
-        let PresenceChange { connection, session, user, username, kind, elsewhere } = change;
-        let (connection, gateway_id, incarnation) = match elsewhere {
-            Some(elsewhere) => (elsewhere.connection, &*elsewhere.gateway, elsewhere.incarnation),
-            None => (ConnectionId::of(self.nonce, *connection), &*self.gateway_id, self.incarnation),
-        };
+    fn record(&self, wall: WallMillis, change: &PresenceChange) -> Append {
+        let PresenceChange { life, connection, number, session, user, username, kind, gateway, again: _ } = change;
+        let connection = ConnectionId::of(life.nonce, *connection);
+        let gateway_id = gateway.as_deref().unwrap_or(&self.gateway_id);
         let (name, room_id, reason) = match kind {
             PresenceKind::Connected => ("connected", None, None),
             PresenceKind::Disconnected(reason) => ("disconnected", None, Some(*reason)),
@@ -208,10 +205,8 @@ impl Announcer {
             PresenceKind::Left(room) => ("left", Some(&**room), None),
         };
         let room = room_id.unwrap_or_default().as_bytes();
-        // A connection comes and goes once, so whoever says it of a gateway that is gone finds the same id.
-        let counter = if room_id.is_some() { counter } else { 0 };
-        let (incarnation, counter) = (incarnation.to_be_bytes(), counter.to_be_bytes());
-        let id = EventId::v5(&connection.0, &[&incarnation, name.as_bytes(), b"\0", room, b"\0", &counter]);
+        let (incarnation, number) = (life.incarnation.to_be_bytes(), number.to_be_bytes());
+        let id = EventId::v5(&connection.0, &[&incarnation, name.as_bytes(), b"\0", room, b"\0", &number]);
         let (connection_id, session_id) = (connection.to_string(), session.to_string());
         let payload = Payload {
             kind: name,
@@ -249,10 +244,7 @@ impl fmt::Debug for Announcer {
 
 fn subject(change: &PresenceChange) -> Subject {
     match &change.kind {
-        PresenceKind::Connected | PresenceKind::Disconnected(_) if change.elsewhere.is_some() => Subject::Elsewhere(
-            change.elsewhere.as_ref().map_or(ConnectionId([0; 16]), |elsewhere| elsewhere.connection),
-        ),
-        PresenceKind::Connected | PresenceKind::Disconnected(_) => Subject::Connection(change.connection),
+        PresenceKind::Connected | PresenceKind::Disconnected(_) => Subject::Connection(change.life, change.connection),
         PresenceKind::Joined(room) | PresenceKind::Left(room) => Subject::Member(change.session, Arc::clone(room)),
     }
 }
@@ -413,32 +405,28 @@ mod tests {
 
     fn rig() -> (Announcer, Arc<Mutex<Shared>>) {
         let shared = Arc::new(Mutex::new(Shared { room_for: usize::MAX, ..Shared::default() }));
-        (Announcer::new(Box::new(Scarce(Arc::clone(&shared))), "gw:1".into(), 7, 3, 1), shared)
+        (Announcer::new(Box::new(Scarce(Arc::clone(&shared))), "gw:1".into(), 1), shared)
     }
 
-    fn change(slot: u32, kind: PresenceKind) -> PresenceChange {
+    fn change(slot: u32, number: u64, kind: PresenceKind) -> PresenceChange {
         let connection = ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
         let session = SessionId([slot as u8; 16]);
-        PresenceChange { connection, session, user: "u".into(), username: "U".into(), kind, elsewhere: None }
+        let life = GatewayLife { nonce: 7, incarnation: 3 };
+        let (gateway, user, username) = (None, "u".into(), "U".into());
+        PresenceChange { gateway, life, connection, number, session, user, username, kind, again: false }
     }
 
-    /// A departure that another gateway says of a connection has the id under which its own gateway says it.
+    /// A departure that another gateway says of a connection is the record by which its own gateway says it.
     #[test]
     fn a_reaper_says_it_under_the_same_id() {
-        let gone = || change(1, PresenceKind::Disconnected(CloseReason::ConnectionLost));
+        let gone = || change(1, 0, PresenceKind::Disconnected(CloseReason::ConnectionLost));
         let (mut own, said) = rig();
-        own.announce(WallMillis(5), std::iter::once(change(2, PresenceKind::Connected)));
         own.announce(WallMillis(5), std::iter::once(gone()));
         let reaped = Arc::new(Mutex::new(Shared { room_for: usize::MAX, ..Shared::default() }));
-        let mut reaper = Announcer::new(Box::new(Scarce(Arc::clone(&reaped))), "gw:2".into(), 8, 4, 1);
-        let connection = ConnectionId::of(7, gone().connection);
-        let elsewhere =
-            Some(Box::new(crate::message::Elsewhere { connection, gateway: "gw:1".into(), incarnation: 3 }));
-        reaper.announce(
-            WallMillis(5),
-            std::iter::once(PresenceChange { elsewhere, connection: ConnAddr::NOBODY, ..gone() }),
-        );
-        assert_eq!(said.lock().unwrap().records[1], reaped.lock().unwrap().records[0]);
+        let mut reaper = Announcer::new(Box::new(Scarce(Arc::clone(&reaped))), "gw:2".into(), 1);
+        let gone = PresenceChange { gateway: Some("gw:1".into()), ..gone() };
+        reaper.announce(WallMillis(5), std::iter::once(gone));
+        assert_eq!(said.lock().unwrap().records[0], reaped.lock().unwrap().records[0]);
     }
 
     /// A record names connection, session, user, gateway, room and reason, under an id of its own.
@@ -452,8 +440,8 @@ mod tests {
             PresenceKind::Joined("arena".into()),
             PresenceKind::Disconnected(CloseReason::ConnectionLost),
         ];
-        for kind in kinds {
-            announcer.announce(WallMillis(5), std::iter::once(change(1, kind)));
+        for (number, kind) in (1..).zip(kinds) {
+            announcer.announce(WallMillis(5), std::iter::once(change(1, number, kind)));
         }
         let records = std::mem::take(&mut shared.lock().unwrap().records);
         let expected = r#""event_type":"gateway.presence.joined","timestamp":"1970-01-01T00:00:00.005Z","gateway_id":"gw:1","session_id":"01010101-0101-0101-0101-010101010101","user":{"user_id":"u","username":"U"},"payload":{"type":"joined","connection_id":"00000000-0000-0007-0000-000100000001","session_id":"01010101-0101-0101-0101-010101010101","user_id":"u","gateway_id":"gw:1","room_id":"arena"}}"#;
@@ -461,6 +449,36 @@ mod tests {
         assert!(records[4].ends_with(r#""gateway_id":"gw:1","reason":"connection_lost"}}"#), "{}", records[4]);
         let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record[..52].to_owned()).collect();
         assert_eq!(ids.len(), 5);
+    }
+
+    /// What is said again for a former process is said in full and in order, however long the bus refuses it: nobody knows
+    /// what of it was heard.
+    #[test]
+    fn what_is_said_again_is_not_left_out() {
+        let (mut announcer, shared) = rig();
+        shared.lock().unwrap().room_for = 0;
+        let kinds = [
+            PresenceKind::Connected,
+            PresenceKind::Joined("r".into()),
+            PresenceKind::Left("r".into()),
+            PresenceKind::Disconnected(CloseReason::Restart),
+        ];
+        let again = kinds.map(|kind| PresenceChange { again: true, ..change(1, 1, kind) });
+        announcer.announce(WallMillis(5), again.into_iter());
+        // The same session comes back, and goes before anybody heard of it.
+        announcer.announce(WallMillis(5), std::iter::once(change(2, 2, PresenceKind::Connected)));
+        let gone = PresenceKind::Disconnected(CloseReason::Normal);
+        announcer.announce(WallMillis(5), std::iter::once(change(2, 2, gone)));
+        shared.lock().unwrap().room_for = usize::MAX;
+        assert!(!announcer.is_done());
+        announcer.announce(WallMillis(6), std::iter::empty());
+        assert!(announcer.is_done());
+        let records = std::mem::take(&mut shared.lock().unwrap().records);
+        let types = ["connected", "joined", "left", "disconnected"];
+        assert_eq!(records.len(), types.len());
+        for (record, name) in records.iter().zip(types) {
+            assert!(record.contains(&format!("gateway.presence.{name}\"")), "{record}");
+        }
     }
 
     /// Of a hub both topics are told, in order, before anybody is said to be in it, however late the bus takes it; what is
@@ -477,7 +495,7 @@ mod tests {
         };
         shared.lock().unwrap().room_for = 1;
         announcer.announce_hubs(WallMillis(5), [opened(), enrolled()].into_iter());
-        announcer.announce(WallMillis(5), std::iter::once(change(1, PresenceKind::Joined("r".into()))));
+        announcer.announce(WallMillis(5), std::iter::once(change(1, 1, PresenceKind::Joined("r".into()))));
         assert_eq!((announcer.hubs_waiting(), announcer.waiting()), (3, 4));
         shared.lock().unwrap().room_for = usize::MAX;
         announcer.announce(WallMillis(6), std::iter::empty());
@@ -508,7 +526,7 @@ mod tests {
             let mut there = [false; 4];
             let mut member = [false; 4];
             let mut generation = [0u32; 4];
-            for (slot, act, room_for) in steps {
+            for (number, (slot, act, room_for)) in (1..).zip(steps) {
                 let at = slot as usize;
                 let kind = match act {
                     0 | 1 => {
@@ -522,7 +540,7 @@ mod tests {
                         if member[at] { PresenceKind::Joined("r".into()) } else { PresenceKind::Left("r".into()) }
                     }
                 };
-                let mut change = change(slot, kind);
+                let mut change = change(slot, number, kind);
                 change.connection.conn.generation = generation[at];
                 shared.lock().unwrap().room_for = room_for;
                 announcer.announce(WallMillis(1), std::iter::once(change));

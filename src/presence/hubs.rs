@@ -2,7 +2,7 @@
 //! them, and says in the rooms' streams who comes and goes and what is said.
 //!
 //! Laws: a code names one hub; a player of a hub has a place in it from its enrolment on, and gives it up only to another
-//! one, when the hub is full and no session of the player's is left. A hub ends when none of its players has had a
+//! one, when the hub is full and no session of the player's is left; who is kicked has none any more. A hub ends when none of its players has had a
 //! session for a while, before the service forgets it, so nobody gets into a hub that the service does not know. What a
 //! caller was told is in the store, if there is one, before the answer leaves.
 
@@ -22,10 +22,11 @@ use crate::time::Monotonic;
 /// All hubs. See the module.
 ///
 /// Invariants: `codes` has every hub's; `checks` has every hub at its `check_at`; `oldest` has every hub with messages
-/// under the place of its first; `message_bytes` is the sum of all.
+/// under the place of its first; `message_bytes` is the sum of all; `of_player` has every player's.
 pub(super) struct Hubs {
     hubs: HashMap<Arc<str>, Kept, FixedState>,
     codes: HashMap<RoomCode, Arc<str>, FixedState>,
+    of_player: HashMap<Arc<str>, Arc<str>, FixedState>,
     checks: BTreeSet<(Monotonic, Arc<str>)>,
     oldest: BTreeSet<(u64, Arc<str>)>,
     message_bytes: usize,
@@ -39,6 +40,8 @@ struct Kept {
     code: RoomCode,
     max_players: u32,
     players: Vec<Player>,
+    /// Who was kicked and whose place the service still counts, until another one gets it.
+    vacated: Vec<Arc<str>>,
     messages: VecDeque<HubMessage>,
     message_bytes: usize,
     /// It does not end before that.
@@ -59,7 +62,8 @@ impl Hubs {
         let hasher = FixedState::with_seed(seed);
         Self {
             hubs: HashMap::with_hasher(hasher.clone()),
-            codes: HashMap::with_hasher(hasher),
+            codes: HashMap::with_hasher(hasher.clone()),
+            of_player: HashMap::with_hasher(hasher),
             checks: BTreeSet::new(),
             oldest: BTreeSet::new(),
             message_bytes: 0,
@@ -137,6 +141,7 @@ impl Hubs {
             let at = hub.players.iter().position(|player| player.id == id).expect("it was found above");
             gone = Some((at, hub.players.remove(at)));
         }
+        let vacated = if gone.is_none() { hub.vacated.last().cloned() } else { None };
         let kept_until = hub.keep_until;
         hub.keep_until = kept_until.max(now + window / 2);
         hub.players.push(Player { id: join.player.clone(), name: join.name.clone(), seen: now });
@@ -149,7 +154,14 @@ impl Hubs {
             }
             return Err(unwritten(&error));
         }
-        let in_place_of = gone.map(|(_, player)| player.id);
+        self.of_player.insert(join.player.clone(), room.clone());
+        if let Some((_, player)) = &gone {
+            self.of_player.remove(&player.id);
+        }
+        if vacated.is_some() {
+            self.hubs.get_mut(&room).expect("it was there before").vacated.pop();
+        }
+        let in_place_of = gone.map(|(_, player)| player.id).or(vacated);
         let (player, name) = (join.player.clone(), join.name.clone());
         self.changes.push(HubChange::Enrolled { room: room.clone(), player, name, in_place_of });
         Ok((room, join.code))
@@ -171,6 +183,17 @@ impl Hubs {
         player.seen = now;
         hub.keep_until = hub.keep_until.max(now + window / 4);
         true
+    }
+
+    /// The player, if it is one's, has no place any more: its token opens nothing, until it joins anew as another.
+    pub(super) fn kick(&mut self, player: &str) {
+        let Some((player, room)) = self.of_player.remove_entry(player) else { return };
+        let Some(hub) = self.hubs.get_mut(&room) else { return };
+        hub.players.retain(|known| known.id != player);
+        hub.vacated.push(player);
+        if let Err(error) = self.write(&room) {
+            tracing::error!(%error, "a kicked player's place comes back at the next start");
+        }
     }
 
     /// Who is in the hub and what was said there; `connected` tells whose session has a connection.
@@ -266,7 +289,9 @@ impl Hubs {
         }
         let (messages, check_at) = (VecDeque::new(), now + self.interval());
         let keep_until = now + self.resume_window / 2;
-        let hub = Kept { code, max_players, players, messages, message_bytes: 0, keep_until, check_at };
+        self.of_player.extend(players.iter().map(|player| (player.id.clone(), room.clone())));
+        let vacated = Vec::new();
+        let hub = Kept { code, max_players, players, vacated, messages, message_bytes: 0, keep_until, check_at };
         self.hubs.insert(room.clone(), hub);
         self.codes.insert(code, room.clone());
         self.checks.insert((check_at, room.clone()));
@@ -277,6 +302,9 @@ impl Hubs {
         let Some(hub) = self.hubs.remove(room) else { return };
         self.message_bytes -= hub.message_bytes;
         self.codes.remove(&hub.code);
+        for player in &hub.players {
+            self.of_player.remove(&player.id);
+        }
         self.checks.remove(&(hub.check_at, room.clone()));
         self.changes.retain(|change| match change {
             HubChange::Opened { room: other, .. } | HubChange::Enrolled { room: other, .. } => other != room,
@@ -347,8 +375,8 @@ struct Payload<'a> {
     sent_at: String,
 }
 
-/// Whose records these are in the store.
-const SERVICE: &str = "presence.hub";
+/// Whose records these are in the store, by room ids.
+pub const SERVICE: &str = "presence.hub";
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::limits;
 use crate::message::HubMessage;
 use crate::ports::{Bus, Record};
+use crate::time::WallMillis;
 
 /// A reader of `rooms.events`. See the module.
 pub struct Listener {
@@ -17,10 +18,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Reads all that the bus has. It must be a registered reader of [`Listener::TOPIC`].
+    /// Reads what the bus has since then, and the newest before, which a store may not have got. It must be a registered
+    /// reader of [`Listener::TOPIC`]. What is older is in no history, so that nobody asks where in the stream it stands.
     #[must_use]
-    pub fn new(bus: Box<dyn Bus>) -> Self {
-        let (next, _) = bus.range(Self::TOPIC);
+    pub fn new(mut bus: Box<dyn Bus>, since: WallMillis) -> Self {
+        let (first, end) = bus.range(Self::TOPIC);
+        let next = bus.since(Self::TOPIC, since).min(end.saturating_sub(LOOK_BACK)).max(first);
+        bus.done(Self::TOPIC, next);
         Self { bus, next, page: Vec::new() }
     }
 
@@ -79,12 +83,44 @@ fn chat(value: &[u8]) -> Option<(String, String)> {
     Some((target.room_id?, simd_json::to_string(&envelope.payload).ok()?))
 }
 
+/// Records read at a start however old they are; more than a worker does between two writes of its store.
+const LOOK_BACK: u64 = 4096;
 /// The type of what is kept.
 const CHAT: &str = "rooms.event.chat";
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
     use super::*;
+    use crate::bus::{EmbeddedBus, TopicBounds};
+    use crate::id::ConnAddr;
+    use crate::message::Append;
+    use crate::router::ThreadWaker;
+
+    /// After a restart what the histories have is read, and the newest of what is older; all else is left alone, and is
+    /// not held back on the bus.
+    #[test]
+    fn a_restart_reads_what_is_new() {
+        let bounds = TopicBounds { records: 1 << 20, bytes: 1 << 30 };
+        let mut bus = EmbeddedBus::new(1, bounds);
+        let wake = Arc::new(ThreadWaker::new(thread::current()));
+        let reader = || Box::new(bus.reader(&[Listener::TOPIC], wake.clone()));
+        let readers = [reader(), reader(), reader()];
+        let (old, new) = (LOOK_BACK + 500, LOOK_BACK + 100);
+        for n in 0..old + new {
+            let text = format!(r#"{{"event_type":"{CHAT}","target":{{"room_id":"r"}},"payload":{{"n":{n}}}}}"#);
+            let (topic, key, value) = (Listener::TOPIC.into(), Box::default(), text.into_bytes().into());
+            let append = Append { from: ConnAddr::NOBODY, correlation: 0, topic, key, value };
+            bus.append(WallMillis(if n < old { 1 } else { 9 }), &append).unwrap();
+        }
+        for (reader, (since, first)) in readers.into_iter().zip([(0, 0), (5, old), (10, old + new - LOOK_BACK)]) {
+            let mut heard = Vec::new();
+            Listener::new(reader, WallMillis(since)).hear(|_, message| heard.push(message.place));
+            assert_eq!(heard, (first + 1..=old + new).collect::<Vec<_>>());
+        }
+    }
 
     /// Only what is said to a whole room is heard, whatever else stands in the topic.
     #[test]

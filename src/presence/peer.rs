@@ -84,9 +84,8 @@ impl<P: Presence> PresencePeer<P> {
         }
         self.changes.clear();
         self.hub_changes.clear();
-        if self.announcer.as_ref().is_none_or(Announcer::is_settled) {
+        if self.announcer.as_ref().is_none_or(Announcer::is_done) {
             self.presence.announced(&mut self.replies);
-            self.reply();
         }
         let waiting = self.announcer.as_ref().map_or(0, Announcer::waiting);
         if waiting == 0 { Monotonic::NEVER } else { now + RETRY }
@@ -97,7 +96,7 @@ impl<P: Presence> PresencePeer<P> {
     pub fn finish(&mut self, now: Monotonic, wall: WallMillis) -> bool {
         self.turn(now, wall);
         for _ in self.port.wake_list() {}
-        let said = self.announcer.as_ref().is_none_or(Announcer::is_settled);
+        let said = self.announcer.as_ref().is_none_or(Announcer::is_done);
         !self.port.has_input() && said && self.presence.finish(now)
     }
 
@@ -107,7 +106,15 @@ impl<P: Presence> PresencePeer<P> {
         &self.presence
     }
 
-    fn reply(&mut self) {
+    /// The same, to be prepared before the first turn.
+    pub fn presence_mut(&mut self) -> &mut P {
+        &mut self.presence
+    }
+
+    /// Lets what was handled survive, then the replies leave.
+    fn reply(&mut self, now: Monotonic) {
+        let told = self.announcer.as_ref().is_none_or(Announcer::is_done);
+        self.presence.settle(now, told);
         for reply in self.replies.drain(..) {
             self.port.deliver(reply.to().shard, Deliver::Presence(Box::new(reply)));
         }
@@ -120,20 +127,30 @@ impl<P: Presence> Peer for PresencePeer<P> {
         // Nobody answers a peer; what comes all the same must not fill a ring.
         while self.port.take_deliver().is_some() {}
         self.hear();
-        let mut left = limits::RING_SLOTS;
+        let (mut left, group) = (limits::RING_SLOTS, self.presence.group());
+        let mut handled = 0;
         while left > 0
             && let Some((from, request)) = self.port.take_request()
         {
             left -= 1;
+            handled += 1;
             match request {
                 Request::Presence(request) => self.handle(now, *request),
                 other => tracing::error!(from = from.0, ?other, "the presence peer got a request of another's"),
             }
-            self.reply();
+            if handled == group {
+                self.reply(now);
+                handled = 0;
+            }
         }
+        self.presence.poll(now, &mut self.replies);
+        self.reply(now);
+        // Settling has moved its own deadline.
         let next = self.presence.poll(now, &mut self.replies);
-        self.reply();
         let retry = self.announce(now, wall);
+        if !self.replies.is_empty() {
+            self.reply(now);
+        }
         if left == 0 { now } else { next.min(retry) }
     }
 

@@ -31,7 +31,7 @@ impl<P: Presence> Reaping<P> {
         self.presence.hub_changes(&mut self.hub_changes);
         self.announcer.announce_hubs(wall, self.hub_changes.drain(..));
         self.announcer.announce(wall, self.changes.drain(..));
-        if self.announcer.is_settled() {
+        if self.announcer.is_done() {
             self.presence.announced(&mut self.replies);
         }
         // It has no connection that any of them could be for.
@@ -42,6 +42,6 @@ impl<P: Presence> Reaping<P> {
     /// The process ends: gives the lease back. Call it until it returns true.
     pub fn finish(&mut self, now: Monotonic, wall: WallMillis) -> bool {
         self.turn(now, wall);
-        self.announcer.is_settled() && self.presence.finish(now)
+        self.announcer.is_done() && self.presence.finish(now)
     }
 }

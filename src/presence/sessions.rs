@@ -6,7 +6,7 @@
 //! Invariants: a record is in all three indexes; it is in the detached list exactly when its owner is `Detached`, and
 //! that list ascends in `until`, for the window is the same for all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, Scope, SessionId, TokenHash};
-use crate::message::{Position, RoomMember, ScopeEntry, SessionRecord};
+use crate::message::{GatewayLife, Position, PresenceKind, RoomMember, ScopeEntry, SessionRecord};
 use crate::packed::Packed;
 use crate::time::Monotonic;
 
@@ -48,6 +48,14 @@ pub(super) struct Sessions {
     role_sets: Shared<[Box<str>]>,
     /// What few sessions have.
     extras: HashMap<Slot, Extra, FixedState>,
+    /// Records that differ from what is stored of them, those that have ended too; `None` = nothing is stored.
+    touched: Option<HashSet<SessionId, FixedState>>,
+    /// Records that have expired and are still stored; they may stay there for a while.
+    stale: Vec<SessionId>,
+    /// Records with changes that are not surely told.
+    owing: Vec<SessionId>,
+    /// Those of them that have ended.
+    ended: HashMap<SessionId, Whole, FixedState>,
     hasher: FixedState,
 }
 
@@ -65,6 +73,8 @@ pub(super) struct Kept {
     user_next: Slot,
     user_prev: Slot,
     last_close: Option<CloseReason>,
+    /// Whether some version of it is stored.
+    stored: bool,
 }
 
 /// [`ScopeEntry`] without spare capacity.
@@ -81,12 +91,44 @@ struct Extra {
     acted: Vec<Position>,
     /// The scopes it was let into.
     admitted: Vec<Scope>,
+    /// Changes that others are not surely told of.
+    owed: Vec<Owed>,
+}
+
+/// A change that others are to be told of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Owed {
+    pub(super) life: GatewayLife,
+    pub(super) connection: ConnAddr,
+    pub(super) number: u64,
+    pub(super) kind: PresenceKind,
+    pub(super) at: Monotonic,
+}
+
+/// A record with all that is kept beside it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Whole {
+    pub(super) record: SessionRecord,
+    pub(super) token: TokenHash,
+    pub(super) standing: Standing,
+    pub(super) owed: Vec<Owed>,
+}
+
+/// Whether a record has an owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// The owner, and the number of its attachment.
+    Attached(ConnAddr, u64),
+    /// None; the record expires then.
+    Detached(Monotonic),
+    /// It has expired or was ended; what is left of it is told.
+    Ended,
 }
 
 /// Whose the session is.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
-    Attached(ConnAddr),
+    Attached { to: ConnAddr, number: u64 },
     Detached { until: Monotonic, older: Slot, newer: Slot },
 }
 
@@ -106,8 +148,65 @@ impl Sessions {
             names: Shared(HashMap::with_hasher(hasher.clone())),
             role_sets: Shared(HashMap::with_hasher(hasher.clone())),
             extras: HashMap::with_hasher(hasher.clone()),
+            touched: None,
+            stale: Vec::new(),
+            owing: Vec::new(),
+            ended: HashMap::with_hasher(hasher.clone()),
             hasher,
         }
+    }
+
+    /// From now on it is remembered which records have changed.
+    pub(super) fn watch(&mut self) {
+        self.touched = Some(HashSet::with_hasher(self.hasher.clone()));
+    }
+
+    /// The record was read from where it is stored; unless it has `changed` since, it is the same there.
+    pub(super) fn taken_back(&mut self, slot: Slot, changed: bool) {
+        let kept = self.kept_mut(slot);
+        kept.stored = true;
+        let session = kept.session;
+        if let Some(touched) = self.touched.as_mut().filter(|_| !changed) {
+            touched.remove(&session);
+        }
+    }
+
+    /// A record that is stored and has expired.
+    pub(super) fn is_stale(&mut self, session: SessionId) {
+        self.stale.push(session);
+    }
+
+    /// Counts some of the expired records among those that have changed, so that a crowd of them is not one long write.
+    pub(super) fn sweep(&mut self, most: usize) {
+        let rest = self.stale.len().saturating_sub(most);
+        if let Some(touched) = &mut self.touched {
+            touched.extend(self.stale.drain(rest..));
+        }
+        if self.stale.is_empty() {
+            self.stale = Vec::new();
+        }
+    }
+
+    /// Whether there is something to sweep.
+    pub(super) fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// The records that have changed and were not written since, in no order.
+    pub(super) fn touched(&self) -> impl Iterator<Item = SessionId> {
+        self.touched.iter().flatten().copied()
+    }
+
+    /// What [`Sessions::touched`] named is written.
+    pub(super) fn written(&mut self) {
+        let Some(touched) = &mut self.touched else { return };
+        let mut written = std::mem::take(touched);
+        for session in written.drain() {
+            if let Some(slot) = self.by_session(session) {
+                self.kept_mut(slot).stored = true;
+            }
+        }
+        self.touched = Some(written);
     }
 
     /// Records kept.
@@ -140,12 +239,12 @@ impl Sessions {
         let slot = self.oldest.some()?;
         match self.kept(slot).owner {
             Owner::Detached { until, .. } => Some((slot, until)),
-            Owner::Attached(_) => unreachable!("only detached records are in the list"),
+            Owner::Attached { .. } => unreachable!("only detached records are in the list"),
         }
     }
 
     /// Adds a record; one of the same session or token must not be there.
-    pub(super) fn insert(&mut self, record: SessionRecord, token: TokenHash, owner: ConnAddr) -> Slot {
+    pub(super) fn insert(&mut self, record: SessionRecord, token: TokenHash, to: ConnAddr, number: u64) -> Slot {
         debug_assert!(self.by_token(token).is_none() && self.by_session(record.session).is_none());
         let SessionRecord { session, user, username, roles, expires_at, scopes, acted, last_close } = record;
         let same_name = *user == *username;
@@ -165,23 +264,34 @@ impl Sessions {
             roles,
             expires_at,
             scopes,
-            owner: Owner::Attached(owner),
+            owner: Owner::Attached { to, number },
             user_next: Slot::NONE,
             user_prev: Slot::NONE,
             last_close,
+            stored: false,
         });
         if !acted.is_empty() || !admitted.is_empty() {
-            self.extras.insert(slot, Extra { acted, admitted });
+            self.extras.insert(slot, Extra { acted, admitted, owed: Vec::new() });
         }
         self.index(slot, head);
+        self.touch(slot);
         slot
     }
 
     /// Takes a record out, whatever its state.
     pub(super) fn remove(&mut self, slot: Slot) {
+        let owes = self.touched.is_some() && self.owes(slot);
+        if owes {
+            let whole = Whole { standing: Standing::Ended, ..self.whole(slot) };
+            self.ended.insert(whole.record.session, whole);
+        }
         self.unlink_detached(slot);
         self.unindex(slot);
         let kept = self.cell(slot).take().expect("a slot is named only while its record lives");
+        if let Some(touched) = &mut self.touched {
+            // Of what nobody wrote there is nothing to remove.
+            _ = if kept.stored || owes { touched.insert(kept.session) } else { touched.remove(&kept.session) };
+        }
         self.free.push(slot);
         self.extras.remove(&slot);
         self.role_sets.give_back(&kept.roles);
@@ -190,18 +300,36 @@ impl Sessions {
         }
     }
 
+    /// Takes a record out whose time is over.
+    pub(super) fn expire(&mut self, slot: Slot) {
+        let session = self.kept(slot).session;
+        self.remove(slot);
+        if self.ended(session).is_none() && self.touched.as_mut().is_some_and(|touched| touched.remove(&session)) {
+            self.stale.push(session);
+        }
+    }
+
     /// The connection that owns the record.
     pub(super) fn owner(&self, slot: Slot) -> Option<ConnAddr> {
         match self.kept(slot).owner {
-            Owner::Attached(owner) => Some(owner),
+            Owner::Attached { to, .. } => Some(to),
             Owner::Detached { .. } => None,
         }
     }
 
-    /// Makes the connection the owner.
-    pub(super) fn attach(&mut self, slot: Slot, owner: ConnAddr) {
+    /// The number of the owner's attachment; 0 = there is no owner.
+    pub(super) fn attachment(&self, slot: Slot) -> u64 {
+        match self.kept(slot).owner {
+            Owner::Attached { number, .. } => number,
+            Owner::Detached { .. } => 0,
+        }
+    }
+
+    /// Makes the connection the owner, by the attachment of this number.
+    pub(super) fn attach(&mut self, slot: Slot, to: ConnAddr, number: u64) {
         self.unlink_detached(slot);
-        self.kept_mut(slot).owner = Owner::Attached(owner);
+        self.kept_mut(slot).owner = Owner::Attached { to, number };
+        self.touch(slot);
     }
 
     /// Leaves the record without an owner; `until` is no earlier than that of any record detached before.
@@ -215,6 +343,51 @@ impl Sessions {
         }
         self.newest = slot;
         self.detached += 1;
+        self.touch(slot);
+    }
+
+    /// Others are to be told of a change of the session's.
+    pub(super) fn owe(&mut self, slot: Slot, owed: Owed) {
+        self.extras.entry(slot).or_default().owed.push(owed);
+        self.owing.push(self.kept(slot).session);
+    }
+
+    /// Everything that was owed is told; returns whether there was anything.
+    pub(super) fn all_told(&mut self) -> bool {
+        let owing = std::mem::take(&mut self.owing);
+        let ended = std::mem::take(&mut self.ended);
+        if let Some(touched) = &mut self.touched {
+            touched.extend(ended.into_keys());
+        }
+        for session in &owing {
+            let Some(slot) = self.by_session(*session) else { continue };
+            if let Some(extra) = self.extras.get_mut(&slot) {
+                extra.owed = Vec::new();
+                if extra.acted.is_empty() && extra.admitted.is_empty() {
+                    self.extras.remove(&slot);
+                }
+            }
+        }
+        !owing.is_empty()
+    }
+
+    /// What is left of a session that has ended.
+    pub(super) fn ended(&self, session: SessionId) -> Option<&Whole> {
+        self.ended.get(&session)
+    }
+
+    /// Keeps what is left of a session that is not in the table.
+    pub(super) fn bury(&mut self, whole: Whole) {
+        let session = whole.record.session;
+        self.owing.push(session);
+        self.ended.insert(session, whole);
+        if let Some(touched) = &mut self.touched {
+            touched.insert(session);
+        }
+    }
+
+    fn owes(&self, slot: Slot) -> bool {
+        self.extras.get(&slot).is_some_and(|extra| !extra.owed.is_empty())
     }
 
     /// The session's id.
@@ -241,6 +414,7 @@ impl Sessions {
     /// Remembers how the last connection ended.
     pub(super) fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.kept_mut(slot).last_close = Some(reason);
+        self.touch(slot);
     }
 
     /// Whether the scope is among the record's.
@@ -256,6 +430,7 @@ impl Sessions {
         }
         let entered = self.compact(entry);
         self.kept_mut(slot).scopes.push(entered);
+        self.touch(slot);
     }
 
     /// Takes the scope out of the record.
@@ -264,8 +439,14 @@ impl Sessions {
         let entered = self.kept_mut(slot).scopes.remove(at);
         if let Some(extra) = self.extras.get_mut(&slot) {
             extra.admitted.retain(|other| other != scope);
+            // Nobody resumes a stream of a room that was left; who enters it anew begins behind what has acted.
+            extra.acted.retain(|known| !scope.has_stream(&known.stream));
+            if extra.acted.is_empty() && extra.admitted.is_empty() {
+                self.extras.remove(&slot);
+            }
         }
         self.release(&entered);
+        self.touch(slot);
     }
 
     /// Gives the session another token's roles and end.
@@ -275,15 +456,32 @@ impl Sessions {
         kept.expires_at = expires_at;
         let old = std::mem::replace(&mut kept.roles, roles);
         self.role_sets.give_back(&old);
+        self.touch(slot);
     }
 
-    /// Moves the place up to which the effects of a stream's events have acted.
+    /// Moves the place up to which the effects of a stream's events have acted. Of a room that was left, perhaps by that
+    /// event, nothing is kept: only streams of the session's scopes are, which are few.
     pub(super) fn acted(&mut self, slot: Slot, place: Position) {
+        let rooms = || self.kept(slot).scopes.iter().map(|entered| &entered.scope);
+        if place.stream.contains("/room:") && !rooms().any(|scope| scope.has_stream(&place.stream)) {
+            return;
+        }
         let acted = &mut self.extras.entry(slot).or_default().acted;
         match acted.iter_mut().find(|known| known.stream == place.stream) {
             Some(known) => *known = place,
             None => acted.push(place),
         }
+        self.touch(slot);
+    }
+
+    /// The record with all that is kept beside it.
+    pub(super) fn whole(&self, slot: Slot) -> Whole {
+        let standing = match self.kept(slot).owner {
+            Owner::Attached { to, number } => Standing::Attached(to, number),
+            Owner::Detached { until, .. } => Standing::Detached(until),
+        };
+        let owed = self.extras.get(&slot).map(|extra| extra.owed.clone()).unwrap_or_default();
+        Whole { record: self.record(slot), token: self.kept(slot).token, standing, owed }
     }
 
     /// The record as its owner gets it.
@@ -324,7 +522,7 @@ impl Sessions {
             user: kept.user.clone(),
             username: kept.username.clone(),
             connection: match kept.owner {
-                Owner::Attached(owner) => Some(owner),
+                Owner::Attached { to, .. } => Some(to),
                 Owner::Detached { .. } => None,
             },
             elsewhere: None,
@@ -410,7 +608,14 @@ impl Sessions {
     fn links(&mut self, slot: Slot) -> (&mut Slot, &mut Slot) {
         match &mut self.kept_mut(slot).owner {
             Owner::Detached { older, newer, .. } => (older, newer),
-            Owner::Attached(_) => unreachable!("only detached records are in the list"),
+            Owner::Attached { .. } => unreachable!("only detached records are in the list"),
+        }
+    }
+
+    fn touch(&mut self, slot: Slot) {
+        let session = self.kept(slot).session;
+        if let Some(touched) = &mut self.touched {
+            touched.insert(session);
         }
     }
 
@@ -476,113 +681,4 @@ const _: () = assert!(size_of::<Option<Kept>>() <= 144);
 const _: () = assert!(size_of::<Entered>() + size_of::<Position>() <= 72);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::{ConnKey, NodeId};
-
-    fn owner(slot: u32) -> ConnAddr {
-        ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } }
-    }
-
-    fn record(n: u8, user: &str) -> SessionRecord {
-        SessionRecord {
-            session: SessionId([n; 16]),
-            user: user.into(),
-            username: user.into(),
-            roles: ["user".into()].into(),
-            expires_at: u64::MAX,
-            scopes: vec![entry("arena")],
-            acted: Vec::new(),
-            last_close: None,
-        }
-    }
-
-    fn entry(room: &str) -> ScopeEntry {
-        let stream = format!("relay/room:{room}").into();
-        ScopeEntry {
-            scope: Scope::Room(room.into()),
-            entered: vec![Position { stream, epoch: 1, place: 2 }],
-            admitted: false,
-        }
-    }
-
-    /// Names and role sets are kept once for all records, and go with the last that has them.
-    #[test]
-    fn shared_names_live_as_long_as_a_record_has_them() {
-        let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..10).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
-        assert_eq!((sessions.names.0.len(), sessions.role_sets.0.len()), (2, 1));
-        let held = sessions.record(slots[0]);
-        assert!(Arc::ptr_eq(&held.user, &sessions.record(slots[9]).user), "one user id for all");
-        assert!(Arc::ptr_eq(&sessions.roles(slots[0]), &sessions.record(slots[9]).roles), "one role set for all");
-        sessions.enter(slots[3], entry("other"));
-        assert_eq!(sessions.names.0.len(), 4);
-        for slot in slots {
-            sessions.remove(slot);
-        }
-        assert_eq!((sessions.names.0.len(), sessions.role_sets.0.len(), sessions.len()), (0, 0, 0));
-    }
-
-    /// Looks of any length find each member of a room once, and who has a connection.
-    #[test]
-    fn looks_find_every_member_once() {
-        let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..200).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
-        for slot in &slots[..100] {
-            sessions.leave(*slot, &Scope::Room("arena".into()));
-        }
-        sessions.remove(slots[150]);
-        sessions.detach(slots[151], Monotonic::ZERO);
-        for look in [1, 7, 200, 1000] {
-            let (mut found, mut after) = (Vec::new(), Some(0));
-            while let Some(from) = after {
-                let (members, next) = sessions.members("arena", from, look);
-                found.extend(members);
-                after = next;
-            }
-            let expected: Vec<u8> = (100..200).filter(|n| *n != 150).collect();
-            assert_eq!(found.iter().map(|member| member.session.0[0]).collect::<Vec<_>>(), expected, "look {look}");
-            assert!(found.iter().all(|member| member.connection.is_none() == (member.session.0[0] == 151)));
-        }
-        assert_eq!(sessions.members("arena", u32::MAX, 10), (Vec::new(), None));
-        assert_eq!(Sessions::new(1).members("arena", 0, 10), (Vec::new(), None));
-    }
-
-    /// All of a user's records are found one after the other, whichever was taken out before.
-    #[test]
-    fn a_users_records_are_chained() {
-        let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..6).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
-        sessions.insert(record(9, "other"), TokenHash([9; 16]), owner(0));
-        for at in [0, 5, 2] {
-            sessions.remove(slots[at]);
-        }
-        let mut left = Vec::new();
-        while let Some(slot) = sessions.by_user("u") {
-            left.push(sessions.session(slot).0[0]);
-            sessions.remove(slot);
-        }
-        left.sort_unstable();
-        assert_eq!(left, [1, 3, 4]);
-        assert_eq!(sessions.len(), 1);
-    }
-
-    /// The detached list keeps its order when records leave it from the front, the middle and the end.
-    #[test]
-    fn detached_records_leave_the_list_anywhere() {
-        let mut sessions = Sessions::new(1);
-        let slots: Vec<_> = (0..5).map(|n| sessions.insert(record(n, "u"), TokenHash([n; 16]), owner(0))).collect();
-        for (n, slot) in slots.iter().enumerate() {
-            sessions.detach(*slot, Monotonic::from_nanos(n as u64));
-        }
-        for at in [2, 0, 4] {
-            sessions.attach(slots[at], owner(7));
-        }
-        let mut order = Vec::new();
-        while let Some((slot, until)) = sessions.oldest_detached() {
-            order.push(until.as_nanos());
-            sessions.remove(slot);
-        }
-        assert_eq!((order, sessions.detached(), sessions.len()), (vec![1, 3], 0, 3));
-    }
-}
+mod tests;

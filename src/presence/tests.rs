@@ -202,7 +202,7 @@ pub fn others_are_told_who_comes_and_goes<S: Subject>() {
     rig.detached(at(2), 1, CloseReason::Replaced);
     rig.resume(at(3), 3);
     rig.poll(at(4));
-    rig.does(at(5), PresenceRequest::Kick { user: "u".into() });
+    rig.does(at(5), PresenceRequest::Kick { user: "u".into(), event: None });
     rig.detached(at(5), 3, CloseReason::Kicked);
     let changes = rig.0.changes();
     let told: Vec<_> = changes.iter().map(|change| (change.connection.conn.slot, change.kind.clone())).collect();
@@ -265,7 +265,7 @@ pub fn a_kick_ends_all_sessions_of_the_user<S: Subject>() {
         PresenceRequest::Detached { from: conn(2), session: SessionId([2; 16]), last_close: CloseReason::Normal },
     );
     rig.resume(at(1), 4);
-    assert_eq!(rig.does(at(1), PresenceRequest::Kick { user: "u".into() }), [Said::Expired(4)]);
+    assert_eq!(rig.does(at(1), PresenceRequest::Kick { user: "u".into(), event: None }), [Said::Expired(4)]);
     assert_eq!(rig.0.sizes(), (1, 0));
     assert_eq!(rig.resume(at(1), 5), [Said::Expired(5)]);
     assert_eq!(rig.poll(at(1)), (vec![], Monotonic::NEVER));
@@ -290,13 +290,13 @@ pub fn a_record_keeps_what_is_said<S: Subject>() {
         said(Scope::Room("let-in".into()), 5, true),
         said(Scope::User("a user:\"u\"".into()), 6, false),
         said(Scope::Session(SESSION), 7, false),
-        ScopeEntry { scope: Scope::Everyone, entered: Vec::new(), admitted: false },
+        ScopeEntry { scope: Scope::Everyone, entered: vec![Position::unsaid()], admitted: false },
     ];
     for entry in &scopes {
         rig.does(at(1), PresenceRequest::Entered { session: SESSION, entry: entry.clone() });
     }
     rig.does(at(2), PresenceRequest::Left { session: SESSION, scope: scopes[0].scope.clone() });
-    let position = |place| Position { stream: "games.events.0/room:x".into(), epoch: (1 << 53) - 1, place };
+    let position = |place| Position { stream: "games.events.0/room:let-in".into(), epoch: (1 << 53) - 1, place };
     for place in [u64::MAX - 1, 9] {
         rig.does(at(2), PresenceRequest::Acted { session: SESSION, place: position(place) });
     }
@@ -502,7 +502,7 @@ impl Op {
                 session: SessionId([session; 16]),
                 last_close: CloseReason::IdleTimeout,
             },
-            Self::Kick { user } => PresenceRequest::Kick { user: format!("u{user}").into() },
+            Self::Kick { user } => PresenceRequest::Kick { user: format!("u{user}").into(), event: None },
             Self::Pass { .. } => return None,
         })
     }

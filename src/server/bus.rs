@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::bus::{DiskBus, DiskConfig, EmbeddedBus, TopicBounds};
 use crate::config::Config;
 use crate::log::Retention;
-use crate::message::Event;
+use crate::message::Kept;
 use crate::ports::{Bus, Durability, LogView};
 use crate::router::Wake;
 use crate::shard::driver::syscall::{self, Entropy};
@@ -86,7 +86,7 @@ impl NodeBus {
 
 /// The ways from the log to the shards' homes: one sender for the bus's thread, a receiver per shard, which ends when
 /// all is given.
-pub fn ways(shards: u16) -> (Vec<Sender<Event>>, Vec<Receiver<Event>>) {
+pub fn ways(shards: u16) -> (Vec<Sender<Kept>>, Vec<Receiver<Kept>>) {
     (0..shards).map(|_| bounded(REBUILD_EVENTS)).unzip()
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::limits;
+use crate::message::GatewayLife;
 use crate::ports::{Durability, Lease, Presence};
 use crate::presence::{EmbeddedPresence, GatewaySettings, RedisPresence, RedisSettings};
 use crate::router::Wake;
@@ -59,11 +60,11 @@ impl NodePresence {
 }
 
 /// What the gateway is to Redis.
-pub fn gateway_settings(config: &Config, gateway_id: &str, nonce: u64, incarnation: u64, seed: u64) -> GatewaySettings {
+pub fn gateway_settings(config: &Config, gateway_id: &str, life: GatewayLife, seed: u64) -> GatewaySettings {
     GatewaySettings {
         gateway_id: gateway_id.to_owned(),
-        nonce,
-        incarnation,
+        nonce: life.nonce,
+        incarnation: life.incarnation,
         resume_window: config.delivery.resume_window,
         detached_max: limits::DETACHED_SESSIONS,
         seed,

@@ -1,6 +1,7 @@
 //! The threads of a node: shards, peers, worker, and who waits for signals.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +16,16 @@ use super::bus::NodeBus;
 use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
-use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, rebuild};
+use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Rebuilt, rebuild};
 use crate::config::Config;
-use crate::id::NodeId;
+use crate::id::{NodeId, Scope};
 use crate::limits;
-use crate::message::Event;
-use crate::ports::{Bus, Lease, Presence};
-use crate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
+use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
+use crate::ports::{Bus, Lease, Presence, Store as _, StoreError};
+use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
+use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
 use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
@@ -55,7 +57,7 @@ impl Shards {
         listeners: Vec<OwnedFd>,
         pin: bool,
         peers: &Peers,
-        events: Vec<Receiver<Event>>,
+        events: Vec<Receiver<Kept>>,
     ) -> Result<Self, String> {
         let count = configs.len();
         let (rebuilding, rebuilt) = bounded(count);
@@ -146,7 +148,7 @@ struct Life {
     gate: Receiver<()>,
     wakers: Arc<OnceLock<Vec<Arc<dyn Wake>>>>,
     /// What the bus kept for this shard's homes.
-    events: Receiver<Event>,
+    events: Receiver<Kept>,
     /// Told once the homes have it.
     rebuilding: Sender<()>,
 }
@@ -243,7 +245,7 @@ impl Peers {
         shards: u16,
         ports: PeerPorts,
         log: NodeBus,
-        events: Vec<Sender<Event>>,
+        events: Vec<Sender<Kept>>,
         rules: Latest<Arc<Routes>>,
         names: Names,
     ) -> Result<Self, String> {
@@ -253,27 +255,33 @@ impl Peers {
         let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
-        let store = open_store(config)?;
-        let settings = gateway_settings(config, &gateway_id, nonce, incarnation, seed);
+        let mut store = open_store(config)?;
+        let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
+        let history = super::history_time(config);
+        let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+        let since = WallMillis(since);
+        let gateway_life = GatewayLife { nonce, incarnation };
+        let settings = gateway_settings(config, &gateway_id, gateway_life, seed);
         let sessions = match NodePresence::in_redis(config, settings, lease, log.durability())? {
             Some(shared) => shared,
-            None => NodePresence::Embedded(Box::new(open_presence(config, seed)?)),
+            None => {
+                let log = log.epoch(PRESENCE_LOG);
+                NodePresence::Embedded(Box::new(open_presence(config, seed, gateway_life, log)?))
+            }
         };
-        let presence_log = log.share();
-        let life = PresenceLife { port: presence, sessions, log: presence_log, gateway_id, nonce, incarnation, seed };
+        let (kicked, kicks) = bounded(1);
+        let life = PresenceLife { port: presence, sessions, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
         let bus_log = log.share();
-        let history = super::history_time(config);
         let bus_thread = spawn("bus", &stop, move |stop| {
             let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
-            let give = |event: Event| events[event.scope.home(shards).index()].send(event).is_ok();
-            let rebuilt = rebuild(&mut reader, &**rules, &EVENT_TOPICS, WallMillis(since), give);
+            let mut rebuilt = rebuild_homes(&mut reader, &rules, &events, (since, history), reserved);
             drop(events);
-            tracing::debug!(events = rebuilt.events, "histories are rebuilt");
+            // Presence ends with the process, if at all.
+            let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt);
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt).naming(nonce);
             if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
@@ -339,21 +347,26 @@ struct PresenceLife {
     sessions: NodePresence,
     log: NodeBus,
     gateway_id: String,
-    nonce: u64,
-    incarnation: u64,
     seed: u64,
+    /// Where history begins.
+    since: WallMillis,
+    /// The kicks of late that the log has: told once the histories are rebuilt.
+    kicks: Receiver<Vec<Kick>>,
 }
 
 impl PresenceLife {
     fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
-        let Self { port, sessions, log, gateway_id, nonce, incarnation, seed } = self;
+        let Self { port, sessions, log, gateway_id, seed, since, kicks } = self;
         // Handles of its own, so that it is woken when the bus has taken or refused what it says.
         let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
         let says = log.reader(&[], Arc::clone(&wake));
-        let listener = Listener::new(log.reader(&[Listener::TOPIC], Arc::clone(&wake)));
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], Arc::clone(&wake)), since);
         drop(log);
-        let announcer = Announcer::new(says, gateway_id, nonce, incarnation, seed);
+        let announcer = Announcer::new(says, gateway_id, seed);
         let mut peer = PresencePeer::new(port, sessions.start(wake)).announcing(announcer).listening(listener);
+        if let Ok(kicks) = kicks.recv() {
+            peer.presence_mut().carry_out(syscall::monotonic(), kicks);
+        }
         if let Ok(wakes) = gate.recv() {
             peer::run(&mut peer, &wakes, clock, stop);
             finish(&mut peer);
@@ -381,23 +394,69 @@ type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
 
 /// The store: a file below `data_dir`, or memory.
 fn open_store(config: &Config) -> Result<SqliteStore, String> {
-    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join("store.sqlite"));
+    open_file(config, STORE).map_err(|error| error.to_string())
+}
+
+fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
+    let file = config.server.data_dir.as_ref().map(|folder| Path::new(folder).join(name));
     let messages_max = if file.is_some() { limits::MESSAGES_ON_DISK } else { limits::MESSAGES_IN_MEMORY };
-    SqliteStore::open(&StoreSettings { file, messages_max }).map_err(|error| error.to_string())
+    SqliteStore::open(&StoreSettings { file, messages_max })
 }
 
-/// Presence in memory; with `data_dir` it keeps its hubs in the store.
-fn open_presence(config: &Config, seed: u64) -> Result<EmbeddedPresence, String> {
-    let window = config.delivery.resume_window;
-    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing();
-    if config.server.data_dir.is_none() {
-        return Ok(presence);
+/// Gives the homes what the bus kept of their streams since then, and which rooms are not theirs to open: those of the
+/// store, and those that an event let sessions into.
+fn rebuild_homes(
+    reader: &mut impl Bus,
+    rules: &Arc<Routes>,
+    ways: &[Sender<Kept>],
+    (since, history): (WallMillis, Duration),
+    mut reserved: BTreeSet<Scope>,
+) -> Rebuilt {
+    let way = |scope: &Scope| &ways[scope.home(ways.len() as u16).index()];
+    let give = |event: Event| {
+        if let Some(Effect::Join(room)) = &event.effect {
+            reserved.insert(Scope::Room(Arc::clone(room)));
+        }
+        way(&event.scope).send(Kept::Event(Box::new(event))).is_ok()
+    };
+    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, give);
+    for scope in reserved {
+        // A shard that ended is reported by whoever joins it.
+        let _ = way(&scope).send(Kept::Reserved(scope.clone()));
     }
-    let hubs = presence.keeping_hubs_in(syscall::monotonic(), Box::new(open_store(config)?));
-    hubs.map_err(|error| error.to_string())
+    tracing::debug!(events = rebuilt.events, "histories are rebuilt");
+    rebuilt
 }
 
-/// The shards have ended: what they said last goes to Redis, so that nobody must find out.
+/// The rooms that only services and room tokens let in, by the store's records.
+fn reserved_rooms(store: &mut SqliteStore) -> Result<BTreeSet<Scope>, StoreError> {
+    let mut rooms = BTreeSet::new();
+    for service in ROOM_RECORDS {
+        rooms.extend(store.load(service)?.into_iter().map(|(room, _)| Scope::Room(room.into())));
+    }
+    Ok(rooms)
+}
+
+/// Whose records are named by rooms' ids.
+const ROOM_RECORDS: [&str; 3] = [rooms::ROOMS, hub::SERVICE, presence::HUB_RECORDS];
+
+/// Presence in memory; with `data_dir` it keeps its hubs in the store, and its sessions in a file of their own: of two
+/// who write to one file, one waits.
+fn open_presence(config: &Config, seed: u64, life: GatewayLife, log: u64) -> Result<EmbeddedPresence, String> {
+    let window = config.delivery.resume_window;
+    let presence = EmbeddedPresence::new(window, limits::DETACHED_SESSIONS, seed).announcing(life);
+    let Some(folder) = &config.server.data_dir else { return Ok(presence) };
+    let now = clock();
+    let kept = presence.keeping_hubs_in(now.0, Box::new(open_store(config)?)).and_then(|presence| {
+        let sessions = open_file(config, SESSIONS)?;
+        presence.keeping_sessions_in(now, log, Box::new(sessions))
+    });
+    let presence = kept.map_err(|error| format!("data_dir {folder}: {error}"))?;
+    tracing::info!(sessions = presence.sessions(), "sessions are kept in {folder}");
+    Ok(presence)
+}
+
+/// The shards have ended: what they said last is kept, so that nobody must find out.
 fn finish<P: Presence>(peer: &mut PresencePeer<P>) {
     let until = Instant::now() + FINISH;
     loop {
@@ -417,7 +476,7 @@ fn services(
     settings: &WorkerSettings,
 ) -> Result<Services, String> {
     let passwords = PasswordPool::start(1, wake).map_err(|error| format!("password thread: {error}"))?;
-    ServiceWorker::open(bus, store, passwords, settings).map_err(|error| error.to_string())
+    ServiceWorker::open(bus, store, passwords, settings)
 }
 
 fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {
@@ -474,6 +533,12 @@ pub fn obey_signals(
 
 /// How long the end of a node waits for Redis.
 const FINISH: Duration = Duration::from_secs(2);
+/// Records of services and presence, and the history tables of PROTOCOLS B.
+const STORE: &str = "store.sqlite";
+/// All topics of a log have one numbering.
+const PRESENCE_LOG: &str = "games.events";
+/// Session records.
+const SESSIONS: &str = "sessions.sqlite";
 
 fn clock() -> (Monotonic, WallMillis) {
     (syscall::monotonic(), syscall::wall())

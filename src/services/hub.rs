@@ -215,6 +215,9 @@ impl Hubs {
                 SightingKind::Disconnected { kicked: true } | SightingKind::Left { .. } => {
                     player.rise(sighting.session);
                     self.whereabouts.remove(sighting.session, &room);
+                    if !matches!(sighting.kind, SightingKind::Left { .. }) {
+                        hub.enrolled.remove(sighting.user);
+                    }
                 }
             }
             hub.depart(now, self.resume_window, &room, out);

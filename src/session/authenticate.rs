@@ -6,7 +6,7 @@ use super::answers::{Welcome, refusal_text};
 use super::connection::{Connection, Phase, closes_at};
 use super::frames::room_name;
 use super::lookups::RoomLook;
-use super::{Cx, Output};
+use super::{Cx, Output, mutant};
 use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
 use crate::close::CloseReason;
 use crate::id::{RoomCode, Scope, SessionId, StreamHandle, TokenHash};
@@ -85,8 +85,8 @@ pub struct Joining {
     pub step: JoinStep,
 }
 
-/// See [`Joining`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// See [`Joining`]. It cannot be printed, for it may have a password.
+#[derive(Clone, PartialEq, Eq)]
 pub enum JoinStep {
     /// The home's answer; a room that is not open is then asked for with this password.
     Home { password: Option<Box<str>> },
@@ -465,7 +465,7 @@ impl Connection {
         let lost: Vec<(Arc<str>, LostReason)> = starts()
             .filter_map(|start| match start.start {
                 Start::Lost(reason) => Some((Arc::clone(&start.introduction.position.stream), reason)),
-                Start::Live | Start::Behind(_) => None,
+                Start::Live | Start::Behind(_) | Start::Anew(_) => None,
             })
             .collect();
         let recovered = lost.is_empty();
@@ -483,11 +483,16 @@ impl Connection {
         for Joined { scope, outcome, .. } in answers {
             match outcome {
                 Ok(mut streams) => {
+                    let anew = recovered && streams.iter().any(|start| matches!(start.start, Start::Anew(_)));
                     for start in &mut streams {
                         start.start = catch_up(start, recovered);
+                        if anew && !mutant!(cx, EntryUntold) {
+                            start.introduce_at_start();
+                        }
                     }
-                    self.introduce(cx, 0, &scope, &streams, None);
-                    if !recovered {
+                    let told = Some(LostReason::EnteredLater).filter(|_| anew && !mutant!(cx, EntryUntold));
+                    self.introduce(cx, 0, &scope, &streams, told);
+                    if !recovered || anew {
                         let admitted = admitted.contains(&scope);
                         let entry = ScopeEntry { scope: scope.clone(), entered: heads(&streams), admitted };
                         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry });
@@ -505,7 +510,7 @@ impl Connection {
     /// A join of an open session, or one of its own scopes, was answered.
     fn joined_open(&mut self, cx: &mut Cx<'_>, joined: Joined) {
         let Phase::Open(session) = &mut self.phase else { return };
-        let (id, scope) = (session.id, joined.scope);
+        let (id, scope, admitted) = (session.id, joined.scope, joined.admits);
         // A home answers in the order in which it was asked.
         let asked = session.joining.iter().position(|joining| joining.scope == scope && !joining.at_service());
         let asked = asked.map(|at| session.joining.remove(at));
@@ -515,7 +520,6 @@ impl Connection {
             (_, Some(Joining { step: JoinStep::Undone, .. })) => cx.out.push(Output::Decline { scope }),
             (Ok(mut streams), asked) if !room || asked.is_some() => {
                 let correlation = asked.as_ref().map_or(0, |asked| asked.correlation);
-                let admitted = asked.is_some_and(|asked| asked.step == JoinStep::Admitted);
                 let lost = start_lost_at_heads(&mut streams);
                 if room && !again {
                     session.rooms.push(RoomSeat::new(&scope, &streams));
@@ -562,7 +566,9 @@ impl Connection {
         cx.out.push(Output::Request(cx.settings.presence, Request::Presence(Box::new(request))));
     }
 
-    fn session_id(&self) -> Option<SessionId> {
+    /// The session it has, or is about to have.
+    #[must_use]
+    pub fn session_id(&self) -> Option<SessionId> {
         match &self.phase {
             Phase::Open(session) => Some(session.id),
             Phase::Busy(pending) => match &**pending {
@@ -575,6 +581,11 @@ impl Connection {
     }
 }
 
+/// Whether these are a game server's roles.
+pub(super) fn is_publisher(roles: &[Box<str>]) -> bool {
+    roles.iter().any(|role| &**role == "publisher")
+}
+
 impl Session {
     pub(super) fn new(cx: &Cx<'_>, id: SessionId, record: &SessionRecord) -> Self {
         Self {
@@ -582,7 +593,7 @@ impl Session {
             user: Arc::clone(&record.user),
             username: Arc::clone(&record.username),
             roles: Arc::clone(&record.roles),
-            publisher: record.roles.iter().any(|role| &**role == "publisher"),
+            publisher: is_publisher(&record.roles),
             closes_at: closes_at(cx, record.expires_at),
             rooms: Packed::default(),
             joining: Packed::default(),
@@ -617,6 +628,16 @@ impl Session {
     }
 }
 
+impl StreamStart {
+    /// The introduction names the place that the member goes on from, not the head.
+    fn introduce_at_start(&mut self) {
+        if let Start::Behind(place) = self.start {
+            let position = Position { place, ..self.introduction.position.clone() };
+            self.introduction = Arc::new(Introduction { position, ..*self.introduction });
+        }
+    }
+}
+
 impl RoomSeat {
     pub(super) fn new(scope: &Scope, streams: &[StreamStart]) -> Self {
         let relay = streams.iter().find(|start| start.introduction.position.stream.starts_with("relay/"));
@@ -641,7 +662,7 @@ impl RoomSeat {
 /// at once; if anything is lost, everything starts at the heads that the introduction names.
 fn catch_up(start: &StreamStart, recovered: bool) -> Start {
     match start.start {
-        Start::Behind(place) if recovered => Start::Behind(place),
+        Start::Behind(place) | Start::Anew(place) if recovered => Start::Behind(place),
         Start::Live if recovered => Start::Behind(start.introduction.position.place),
         _ => Start::Behind(start.introduction.position.place),
     }

@@ -6,9 +6,11 @@ use super::authenticate::{JoinStep, Joining, Session};
 use super::connection::{Connection, Phase};
 use super::frames::room_name;
 use super::{Cx, Output};
-use crate::auth::Bucket;
+use crate::auth::{Bucket, RoomKey};
 use crate::id::{EventId, Scope};
+use crate::limits;
 use crate::message::{Append, ErrorCode, Request};
+use crate::protocol::envelope::members::{member, text};
 use crate::protocol::envelope::{ClientCommand, command_id, put_command, put_string};
 use crate::protocol::routes::{CommandRoute, Destination, Require, RowId};
 use crate::time::{Monotonic, Rate};
@@ -31,6 +33,8 @@ pub(super) struct Sent<'a> {
     pub ticket: u64,
     /// The client's fields.
     pub body: &'a [u8],
+    /// Whether the dialect's reader found that to be a JSON object.
+    pub checked: bool,
     /// What the client sent, as a whole: with the correlation id it names the command.
     pub named_by: &'a [u8],
 }
@@ -46,7 +50,7 @@ impl Connection {
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, sent: Sent<'_>) -> Result<Append, (ErrorCode, String)> {
-        let Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by } = sent;
+        let Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, checked, named_by } = sent;
         let (Destination::Topic(topic), Phase::Open(session)) = (&route.destination, &mut self.phase) else {
             return Err((ErrorCode::UnknownType, format!("type: {event_type} is not for backends")));
         };
@@ -54,7 +58,12 @@ impl Connection {
         if !session.allows(cx.now, row, route.rate) {
             return Err((ErrorCode::RateLimited, format!("{}: at most {}", route.pattern, route.rate)));
         }
+        let password = if SEALED.contains(&event_type) { sealed_password(&cx.settings.room_key, body) } else { None };
         let event_id = match correlation_id {
+            // An id is a hash that anybody can make: of a password's bytes it would let them be guessed.
+            Some(correlation) if password.is_some() => {
+                command_id(session.id, correlation, cx.settings.room_key.seal(named_by).as_bytes())
+            }
             Some(correlation) => command_id(session.id, correlation, named_by),
             None => EventId::v7(cx.wall, cx.entropy()),
         };
@@ -70,8 +79,10 @@ impl Connection {
             username: &session.username,
             roles: &session.roles,
             room_id,
+            password: password.as_deref(),
             form: route.payload,
             body,
+            checked,
         };
         let mut value = Vec::new();
         put_command(&mut value, &command, cx.json);
@@ -101,7 +112,18 @@ impl Connection {
         let number = (correlation != 0).then(|| correlation.to_string());
         let (correlation_id, ticket) = (number.as_deref(), correlation);
         let (event_type, body) = (JOIN_ROOM, &*body);
-        let sent = Sent { row, route, event_type, room_id: None, key, correlation_id, ticket, body, named_by: body };
+        let sent = Sent {
+            row,
+            route,
+            event_type,
+            room_id: None,
+            key,
+            correlation_id,
+            ticket,
+            body,
+            checked: true,
+            named_by: body,
+        };
         match self.append(cx, sent) {
             Ok(append) => {
                 cx.out.push(Output::Request(cx.settings.bus, Request::Append(Box::new(append))));
@@ -140,4 +162,16 @@ impl Session {
     }
 }
 
+/// What stands for the `password` of a command. An empty one is none; one that is too long stays so, to be refused.
+fn sealed_password(key: &RoomKey, body: &[u8]) -> Option<String> {
+    let password = std::str::from_utf8(body).ok().and_then(|body| member(body, "password")).and_then(text)?;
+    match password.len() {
+        0 => None,
+        1..=limits::PASSWORD_BYTES => Some(key.seal(password.as_bytes())),
+        _ => Some("*".repeat(limits::PASSWORD_BYTES + 1)),
+    }
+}
+
 const JOIN_ROOM: &str = "games.command.join_room";
+/// Commands whose passwords stay within the gateway.
+const SEALED: [&str; 2] = ["games.command.create_room", JOIN_ROOM];

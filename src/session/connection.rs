@@ -538,7 +538,7 @@ impl Connection {
         let stream = page.stream;
         if page.next == PageNext::Evicted {
             if self.cursors.iter().any(|cursor| cursor.stream() == stream) {
-                self.close(cx, CloseReason::SlowConsumer);
+                self.close(cx, CloseReason::HistoryEvicted);
             }
             return false;
         }
@@ -680,11 +680,14 @@ impl Connection {
     }
 
     /// Keeps input that came behind a pause. Beyond its bound it draws on the shard's reserve, unless the pause is the
-    /// client's doing: it does not read, or it is not authenticated.
+    /// client's doing: it does not read its answers, or it is not authenticated. Who waits for a node's room is no
+    /// worse for not reading meanwhile: a publisher gets its own frames back.
     fn stash(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
         let before = beyond_bound(self.stash.len(), cx.settings);
         let more = beyond_bound(self.stash.len() + bytes.len(), cx.settings) - before;
-        let entitled = !matches!(self.phase, Phase::Busy(_) | Phase::Asking(_)) && !self.queue.is_blocked();
+        let holds = self.pause.as_ref().is_some_and(|pause| pause.held.is_some());
+        let reads = holds || !self.queue.is_blocked();
+        let entitled = !matches!(self.phase, Phase::Busy(_) | Phase::Asking(_)) && reads;
         if more > 0 && !(entitled && more <= *cx.stash_reserve) {
             return self.close(cx, CloseReason::TryAgainLater);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::authenticate::{JoinStep, Joining};
 use super::connection::{Connection, Phase};
-use super::{Cx, Output};
+use super::{Cx, Output, mutant};
 use crate::frame::{Act, Form, Handles, Run, View};
 use crate::id::Scope;
 use crate::message::{ErrorCode, Position, PresenceRequest, ScopeEntry};
@@ -26,9 +26,11 @@ impl Connection {
         for mark in marks[first..].iter().take_while(|mark| mark.index < to) {
             let Phase::Open(session) = &self.phase else { return };
             let hidden = mark.audience.as_ref().is_some_and(|audience| !audience.includes(&session.user));
-            if hidden {
+            if hidden && !mutant!(cx, IgnoredAudience) {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
-                self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
+                if !mutant!(cx, NoAdvance) {
+                    self.deliver_run(cx, handles, View::Advance, mark.index, mark.index + 1);
+                }
                 at = mark.index + 1;
             } else if mark.refusal && self.form() == Form::Frames {
                 self.deliver_run(cx, handles, View::Whole, at, mark.index);
@@ -67,7 +69,9 @@ impl Connection {
         let place = Position { stream: Arc::clone(&act.stream), epoch: act.epoch, place: act.place };
         let acted = &mut session.seldom().acted;
         match acted.iter_mut().find(|known| known.stream == act.stream) {
-            Some(known) if known.epoch == act.epoch && known.place >= act.place => return false,
+            Some(known) if known.epoch == act.epoch && known.place >= act.place && !mutant!(cx, EffectAgain) => {
+                return false;
+            }
             Some(known) => *known = place.clone(),
             None => acted.push(place.clone()),
         }
@@ -94,13 +98,14 @@ impl Connection {
         let correlation = session.undo_join(&scope).unwrap_or(0);
         if !session.has_room_for_one(cx.settings.rooms_max) {
             let text = format!("room {}: a session has at most {} rooms", act.room, cx.settings.rooms_max);
-            return self.error(cx, ErrorCode::Forbidden, 0, &text);
+            return self.error(cx, ErrorCode::Forbidden, correlation, &text);
         }
         let entry = Position { stream: act.room_stream().into(), epoch: act.epoch, place: act.place };
         let (id, publisher) = (session.id, session.publisher);
         session.joining.push(Joining { scope: scope.clone(), correlation, step: JoinStep::Admitted });
         // From here on the room belongs to the session, whatever becomes of this connection.
-        let kept = ScopeEntry { scope: scope.clone(), entered: vec![entry.clone()], admitted: true };
+        let entered = vec![entry.clone(), Position::unsaid()];
+        let kept = ScopeEntry { scope: scope.clone(), entered, admitted: true };
         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry: kept });
         let (admitted, entry) = (true, Some(entry));
         cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });

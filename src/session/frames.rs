@@ -132,7 +132,8 @@ impl Connection {
         }
     }
 
-    /// Ends a membership, or a join on its way; `false` if there is none. A client that asked is answered.
+    /// Ends a membership; `false` if there is none. A client that asked is answered, and an event that asks ends an
+    /// admission on its way, too.
     pub(super) fn leave_room(&mut self, cx: &mut Cx<'_>, scope: &Scope, correlation: Option<u64>) -> bool {
         let Phase::Open(session) = &mut self.phase else { return false };
         let id = session.id;
@@ -147,6 +148,10 @@ impl Connection {
             return true;
         };
         let seat = session.rooms.remove(at);
+        if let Some(seldom) = &mut session.seldom {
+            // As in the record: who enters anew begins behind what has acted.
+            seldom.acted.retain(|known| !scope.has_stream(&known.stream));
+        }
         self.cursors.retain(|cursor| !seat.has(cursor.stream()));
         for stream in seat.streams() {
             self.with_queue(cx, |queue, context| queue.leave_stream(stream, context));
@@ -251,7 +256,8 @@ impl Connection {
         let event_type = &route.pattern;
         let (correlation_id, ticket, body) = (number.as_deref(), correlation, payload);
         let room_id = room.as_deref();
-        let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by: body };
+        let sent =
+            Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, checked: false, named_by: body };
         self.send_command(cx, sent);
         Flow::Next
     }

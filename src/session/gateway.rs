@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::answers::Welcome;
-use super::authenticate::{Hello, Refresh, Session, Ticket};
+use super::authenticate::{Hello, Refresh, Session, Ticket, is_publisher};
 use super::commands::Sent;
 use super::connection::{Connection, Flow, Phase, closes_at};
 use super::{Cx, Output};
@@ -15,7 +15,7 @@ use crate::limits;
 use crate::message::{ErrorCode, PresenceRequest, Publish, PublishTo, Request};
 use crate::protocol::envelope::delta_key;
 use crate::protocol::gateway::{self, Authenticate, Command, Inbound, write};
-use crate::protocol::routes::{Destination, PartitionKey, Relayed, Require};
+use crate::protocol::routes::{CommandRoute, Destination, PartitionKey, Relayed, Require, RowId};
 
 impl Connection {
     /// One text message. It may be called again with the same text after `Hold`.
@@ -124,9 +124,16 @@ impl Connection {
             Ok(claims) => {
                 session.closes_at = closes_at(cx, claims.expires_at);
                 session.roles = claims.roles.clone();
+                let publishes = is_publisher(&session.roles) != session.publisher;
                 let (id, roles, expires_at) = (session.id, claims.roles, claims.expires_at);
                 self.ask_presence(cx, PresenceRequest::Refreshed { session: id, roles, expires_at });
-                return self.refreshed(cx, refresh.correlation_id);
+                self.refreshed(cx, refresh.correlation_id);
+                if publishes {
+                    // What a publisher receives and may do is settled with every home when the session is resumed.
+                    let reason = CloseReason::TryAgainLater;
+                    self.close_with(cx, reason, reason.code(), "the role publisher has changed; resume");
+                }
+                return;
             }
         };
         let id = refresh.correlation_id;
@@ -182,10 +189,7 @@ impl Connection {
                     return refuse(self, cx, ErrorCode::RateLimited, "too many commands wait for an answer");
                 };
                 let room_id = room.as_ref().filter(|(field, _)| *field == "room_id").map(|(_, room)| &**room);
-                let (event_type, body) = (&*command.event_type, command.body.as_bytes());
-                let (correlation_id, named_by) = (id, body);
-                let sent = Sent { row, route, event_type, room_id, key, correlation_id, ticket, body, named_by };
-                self.send_command(cx, sent);
+                self.send_command(cx, for_backend(command, (row, route), room_id, key, ticket));
             }
             Destination::Relay => match (routes.relayed(&command.event_type), room) {
                 (Some(relayed), Some((_, room))) => {
@@ -267,6 +271,30 @@ impl Connection {
         *cx.fields = fields;
         self.last_input = cx.now;
         self.resume(cx);
+    }
+}
+
+/// The command as it is sent on, under this number.
+fn for_backend<'a>(
+    command: &'a Command<'_>,
+    (row, route): (RowId, &'a CommandRoute),
+    room_id: Option<&'a str>,
+    key: Box<[u8]>,
+    ticket: u64,
+) -> Sent<'a> {
+    let body = command.body.as_bytes();
+    Sent {
+        row,
+        route,
+        event_type: &command.event_type,
+        room_id,
+        key,
+        correlation_id: command.correlation_id.as_deref(),
+        ticket,
+        body,
+        // The whole text was read.
+        checked: true,
+        named_by: body,
     }
 }
 

@@ -108,7 +108,7 @@ impl Connection {
         let lost = if let Start::Lost(reason) = *start { Some(reason) } else { None };
         let recovered = visit.position.is_some() && lost.is_none();
         let offset = match (*start, visit.position) {
-            (Start::Behind(place), Some(_)) => place,
+            (Start::Behind(place) | Start::Anew(place), Some(_)) => place,
             (Start::Live, Some((_, place))) => place.min(head),
             _ => head,
         };
@@ -131,7 +131,7 @@ impl Connection {
                 let own = start.introduction.position.stream == name;
                 start.start = match start.start {
                     _ if own => Start::Behind(offset),
-                    Start::Behind(place) => Start::Behind(place),
+                    Start::Behind(place) | Start::Anew(place) => Start::Behind(place),
                     Start::Live | Start::Lost(_) => Start::Behind(start.introduction.position.place),
                 };
             }
@@ -235,7 +235,8 @@ impl Connection {
         };
         let (key, room_id) = (room.as_bytes().into(), Some(&*room));
         let (body, named_by) = (fields.as_bytes(), message.body.as_bytes());
-        let sent = Sent { row, route, event_type, room_id, key, correlation_id: id, ticket, body, named_by };
+        let sent =
+            Sent { row, route, event_type, room_id, key, correlation_id: id, ticket, body, checked: true, named_by };
         self.send_command(cx, sent);
         Flow::Next
     }

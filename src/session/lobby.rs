@@ -9,7 +9,7 @@ use super::connection::{Connection, Dialect, Phase};
 use super::{Cx, Output};
 use crate::auth::{self, RoomClaims, room_token_hash};
 use crate::close::CloseReason;
-use crate::id::{EventId, RoomCode, TokenHash};
+use crate::id::{EventId, RoomCode, Scope, TokenHash};
 use crate::limits;
 use crate::message::{self, CreateHub, ErrorCode, Hub, JoinHub, PresenceRequest};
 use crate::protocol::rooms::{self, Entry, write};
@@ -189,6 +189,12 @@ impl Connection {
         match outcome {
             Ok((room, code)) => {
                 let token = cx.settings.room_key.mint(&room, &player);
+                if makes {
+                    // Who holds no token does not get in, not even before its first player.
+                    let scope = Scope::Room(room.clone());
+                    let home = scope.home(cx.settings.shards);
+                    cx.out.push(Output::Request(home, message::Request::Reserve { scope }));
+                }
                 let body = write::enrolled(code, &room, &player, &token);
                 let (status, name) = if makes { (201, "Created") } else { (200, "OK") };
                 let fields = cors(origin.as_deref()) + "Cache-Control: no-store\r\n";

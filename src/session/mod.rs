@@ -127,3 +127,15 @@ pub enum Output {
     /// The session is detached: give up all seats.
     Detach,
 }
+
+/// Whether the named broken policy runs; never without the feature `mutants`.
+macro_rules! mutant {
+    ($cx:expr, $name:ident) => {{
+        #[cfg(feature = "mutants")]
+        let broken = $cx.settings.queue.mutant == $crate::mutant::Mutant::$name;
+        #[cfg(not(feature = "mutants"))]
+        let broken = false;
+        broken
+    }};
+}
+use mutant;

@@ -104,6 +104,11 @@ impl Slots {
         self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())
     }
 
+    /// The most slots there were in use at once.
+    pub fn peak(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Slots in use, those whose socket is being closed among them.
     pub fn len(&self) -> usize {
         self.used
@@ -182,7 +187,7 @@ impl<D: Driver> Shard<D> {
             Output::Join { scope, session, publisher, admitted, entry, resume } => {
                 let resumes = self.slots.connection(key).is_some_and(Connection::is_resuming);
                 if resumes && self.resuming.last() != Some(&key) {
-                    self.resuming.push(key);
+                    self.note_resuming(key);
                 }
                 self.members.expect_join(&scope);
                 let from = ConnAddr { shard: self.port.id(), conn: key };
@@ -210,6 +215,16 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Those that have resumed are forgotten before the list grows, so that it is never twice as long as it must be.
+    fn note_resuming(&mut self, key: ConnKey) {
+        if self.resuming.len() >= self.resuming_bound {
+            let slots = &self.slots;
+            self.resuming.retain(|key| slots.connection(*key).is_some_and(Connection::is_resuming));
+            self.resuming_bound = (2 * self.resuming.len()).max(super::RESUMING_MIN);
+        }
+        self.resuming.push(key);
+    }
+
     fn confirm(&mut self, key: ConnKey, scope: &Scope, streams: &[StreamStart]) {
         self.members.confirm(key.slot, scope, streams.iter().map(|start| Arc::clone(&start.introduction)));
         for start in streams {
@@ -219,7 +234,7 @@ impl<D: Driver> Shard<D> {
                 Start::Live => {
                     self.members.seat(key.slot, stream, true);
                 }
-                Start::Behind(place) => {
+                Start::Behind(place) | Start::Anew(place) => {
                     if self.members.seat(key.slot, stream, false)
                         && let Some(connection) = &mut self.slots.get_mut(key.slot).connection
                     {

@@ -126,7 +126,7 @@ impl<D: Driver> Shard<D> {
                     self.with(key, |connection, cx| connection.close(cx, CloseReason::Kicked));
                 }
             }
-            Deliver::Api(_) => debug_assert!(false, "a shard asks the API nothing"),
+            Deliver::Api(_) | Deliver::Session { .. } => debug_assert!(false, "a shard does not ask that"),
         }
     }
 
@@ -264,7 +264,12 @@ impl<D: Driver> Shard<D> {
                     tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
                 }
             }
+            Request::WhoIs { from, number, conn } => {
+                let session = self.slots.connection(conn).and_then(Connection::session_id);
+                self.port.deliver(from, Deliver::Session { number, session });
+            }
             Request::Join(_)
+            | Request::Reserve { .. }
             | Request::Leave { .. }
             | Request::Pull(_)
             | Request::Recall(_)
@@ -289,10 +294,11 @@ impl<D: Driver> Shard<D> {
                 Request::Join(join) => {
                     let outcome = self.homes.join(self.now, &join);
                     self.send_outputs();
-                    let scope = self.homes.own_name(join.scope);
-                    let joined = Joined { to: join.from.conn, scope, outcome };
+                    let (admits, scope) = (self.homes.admits(&join.scope), self.homes.own_name(join.scope));
+                    let joined = Joined { to: join.from.conn, scope, outcome, admits };
                     self.port.deliver(join.from.shard, Deliver::Joined(Box::new(joined)));
                 }
+                Request::Reserve { scope } => self.reserve(&scope),
                 Request::Leave { scope, from } => self.homes.leave(self.now, &scope, from),
                 Request::PublisherGone { scope, from, gone } => {
                     self.homes.publisher_gone(self.now, &scope, from, gone);
@@ -312,6 +318,12 @@ impl<D: Driver> Shard<D> {
             }
         }
         self.deferred = deferred;
+    }
+
+    pub(super) fn reserve(&mut self, scope: &Scope) {
+        if let Err(code) = self.homes.reserve(self.now, scope) {
+            tracing::error!(code = code.name(), %scope, "a room cannot be kept from being opened");
+        }
     }
 
     fn send_outputs(&mut self) {

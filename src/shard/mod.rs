@@ -23,7 +23,7 @@ use crate::close::CloseReason;
 use crate::delivery::Pool;
 use crate::id::ConnKey;
 use crate::limits;
-use crate::message::{Event, Request};
+use crate::message::{Kept, Request};
 use crate::ports::Lease;
 use crate::protocol::envelope::Json;
 use crate::protocol::frames::FramesEncoder;
@@ -109,6 +109,8 @@ pub struct Shard<D: Driver> {
     random: random::Random,
     /// Connections whose resume has answers parked; a stream that appears meanwhile is added to them.
     resuming: Vec<ConnKey>,
+    /// How long that list may get before those that have resumed are taken out.
+    resuming_bound: usize,
     json: Json,
     fields: Fields,
     /// What is left for input that one wait brought behind a pause.
@@ -166,6 +168,7 @@ impl<D: Driver> Shard<D> {
             busy_next: false,
             random: random::Random::new(|| driver.random()),
             resuming: Vec::new(),
+            resuming_bound: 0,
             json: Json::default(),
             fields: Fields::default(),
             stash_reserve: limits::STASH_RESERVE_BYTES,
@@ -173,9 +176,16 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Puts what a log kept into the homes. Call it before the first turn: nobody is served yet, so nobody is told.
-    pub fn rebuild(&mut self, events: impl Iterator<Item = Event>) {
-        for event in events {
+    /// Puts what a log and a store kept into the homes. Call it before the first turn: nobody is served yet, so nobody is told.
+    pub fn rebuild(&mut self, kept: impl Iterator<Item = Kept>) {
+        for kept in kept {
+            let event = match kept {
+                Kept::Event(event) => event,
+                Kept::Reserved(scope) => {
+                    self.reserve(&scope);
+                    continue;
+                }
+            };
             if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
                 tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
             }
@@ -348,6 +358,8 @@ impl<D: Driver> Shard<D> {
     /// If an invariant is broken.
     pub fn check(&self) {
         self.members.check();
+        let bound = RESUMING_MIN + 2 * self.slots.peak();
+        assert!(self.resuming.len() <= bound, "{} connections are noted as resuming", self.resuming.len());
         let newcomers = self.slots.connections().filter(|connection| connection.is_newcomer()).count();
         assert_eq!(self.newcomers.len(), newcomers, "who has authenticated or ended is counted as a newcomer");
         for class in crate::class::Class::ALL {
@@ -416,6 +428,8 @@ macro_rules! mutant {
 }
 use mutant;
 
+/// How long the list of resuming connections may always get.
+const RESUMING_MIN: usize = 16;
 /// How exactly time-outs of connections are kept.
 const TIMER_GRANULARITY: Duration = Duration::from_millis(10);
 /// How late the check of a queue's age may come: the timers' granularity and a turn.

@@ -107,8 +107,10 @@ impl Store for SqliteStore {
 
 fn open_file(file: &Path) -> rusqlite::Result<Connection> {
     // SQLite would make it readable for everybody; what it makes beside it has the modes of the file. Where this fails,
-    // SQLite says why.
-    let _ = OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(file);
+    // SQLite says why. A file that is there must not even be opened: closing a descriptor of it would take the locks of
+    // this process's other stores away (fcntl(2), POSIX locks), and whoever then looks into the file from outside would
+    // take itself for the last user and remove the journal under them.
+    let _ = OpenOptions::new().create_new(true).write(true).mode(MODE).open(file);
     let db = Connection::open(file)?;
     db.busy_timeout(BUSY)?;
     db.pragma_update(None, "journal_mode", "WAL")?;

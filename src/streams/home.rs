@@ -43,7 +43,8 @@ pub struct HomeConfig {
     pub history_total_bytes: usize,
     /// How long frames are kept.
     pub history_time: Duration,
-    /// How long an open room outlives its last member and event, and a publisher its connection.
+    /// How long an open room outlives its last member and event, and a publisher its connection. A room that backends let
+    /// sessions into is kept for three of it.
     pub resume_window: Duration,
 }
 
@@ -97,9 +98,9 @@ pub struct Homes {
     outputs: VecDeque<HomeOutput>,
     checks: Wheel<u32>,
     fired: Vec<u32>,
-    /// Whether a broken policy puts every event of the bus twice; see [`crate::mutant`].
+    /// The broken policy to run instead.
     #[cfg(feature = "mutants")]
-    doubles_events: bool,
+    mutant: crate::mutant::Mutant,
 }
 
 #[derive(Debug)]
@@ -165,7 +166,7 @@ impl Homes {
             checks: Wheel::new(now, CHECK_GRANULARITY),
             fired: Vec::new(),
             #[cfg(feature = "mutants")]
-            doubles_events: false,
+            mutant: crate::mutant::Mutant::None,
             config,
         }
     }
@@ -173,7 +174,7 @@ impl Homes {
     /// Runs a broken policy, if it is one of the homes'.
     #[cfg(feature = "mutants")]
     pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
-        self.doubles_events = mutant == crate::mutant::Mutant::DoubledEvent;
+        self.mutant = mutant;
     }
 
     /// Puts a relayed frame, or a player's command, into its stream.
@@ -241,10 +242,21 @@ impl Homes {
             body: &event.body,
         };
         #[cfg(feature = "mutants")]
-        if self.doubles_events {
+        if self.mutant == crate::mutant::Mutant::DoubledEvent {
             self.put(now, index, &incoming, encode)?;
         }
         self.put(now, index, &incoming, encode).map(|_| ())
+    }
+
+    /// A room that a backend lets sessions into: no JOIN opens it, whether or not anybody is in it yet. What is open
+    /// stays so.
+    ///
+    /// # Errors
+    /// `Unavailable` once the process has used up its stream handles.
+    pub fn reserve(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
+        let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+        home.admits |= !home.open;
+        self.ensure_any_stream(now, scope)
     }
 
     /// Includes the asking shard in the scope and says where its streams start for the member. Call on sealed streams,
@@ -264,19 +276,20 @@ impl Homes {
             if join.publisher {
                 self.open_room(now, scope)?;
             }
-            if let Some(entry) = &join.entry {
+            if let Some(resume) = &join.resume {
+                self.take_back(now, join, resume)?;
+            }
+            if let Some(entry) = join.entry.as_ref().or_else(|| join.resume.as_ref()?.unsaid_entry()) {
                 // Whatever of it comes later is behind the entry: the cursor waits for it.
                 self.ensure_stream(now, scope, &entry.stream, entry.epoch, false)?;
             }
-            // What members relay needs the handle of one of the room's streams, and so does the check that ends the room.
-            if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
-                self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
-            }
+            self.ensure_any_stream(now, scope)?;
             let entitled = join.admitted || join.publisher;
             let known = self.scopes.get_mut(scope).filter(|home| home.open || entitled);
             let home = known.ok_or(ErrorCode::RoomNotFound)?;
+            // A session that comes back without the role is none any more.
+            home.publishers.retain(|publisher| publisher.session != join.session);
             if join.publisher {
-                home.publishers.retain(|publisher| publisher.session != join.session);
                 home.publishers.push(Publisher { session: join.session, from: join.from, until: None });
             }
             home.shards.insert(join.from.shard);
@@ -285,7 +298,18 @@ impl Homes {
         let Some(home) = self.scopes.get(scope) else { return Ok(Vec::new()) };
         let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
         let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
-        Ok(visible.map(|stream| stream.start(join)).collect())
+        let (entry, guarded) = (join.entry.as_ref(), true);
+        #[cfg(feature = "mutants")]
+        let entry = entry.filter(|_| self.mutant != crate::mutant::Mutant::EntryAtHead);
+        #[cfg(feature = "mutants")]
+        let guarded = guarded && self.mutant != crate::mutant::Mutant::ResumeBeforeEntry;
+        Ok(visible.map(|stream| stream.start(join, entry, guarded)).collect())
+    }
+
+    /// Whether a backend lets sessions into the room, so that it is not open.
+    #[must_use]
+    pub fn admits(&self, scope: &Scope) -> bool {
+        self.scopes.get(scope).is_some_and(|home| home.admits)
     }
 
     /// The scope under the name that is kept here: members of a room share its text, instead of each keeping the copy of
@@ -441,6 +465,33 @@ impl Homes {
         Ok(())
     }
 
+    /// What members relay needs the handle of one of the room's streams, and so does the check that ends the room.
+    fn ensure_any_stream(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
+        if self.scopes.get(scope).is_some_and(|home| home.streams.is_empty()) {
+            self.ensure_stream(now, scope, &format!("relay/{scope}"), self.config.epoch, false)?;
+        }
+        Ok(())
+    }
+
+    /// Sessions outlive a process whose rooms and numbering were its own. Who was in a room without having been let in was
+    /// in an open one; and a stream that was numbered otherwise is there again at once, so that its loss is told.
+    fn take_back(&mut self, now: Monotonic, join: &JoinRequest, resume: &ResumeFrom) -> Result<(), ErrorCode> {
+        let scope = &join.scope;
+        if !join.admitted {
+            let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
+            home.open |= !home.admits;
+        }
+        for (kind, publishers_only) in [("relay", false), ("input", true)] {
+            let name = format!("{kind}/{scope}");
+            let mut known = resume.positions.iter().chain(&resume.entered);
+            let lost = known.any(|known| *known.stream == *name && known.epoch != self.config.epoch);
+            if lost && (join.publisher || !publishers_only) {
+                self.ensure_stream(now, scope, &name, self.config.epoch, publishers_only)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The stream's index; a new stream is introduced to the shards that have members of its scope.
     fn ensure_stream(
         &mut self,
@@ -581,7 +632,9 @@ impl Homes {
         let room = matches!(scope, Scope::Room(_));
         let Some(home) = self.scopes.get_mut(&scope) else { return false };
         home.publishers.retain(|publisher| publisher.until.is_none_or(|until| until > now));
-        let abandoned = home.shards.is_empty() && now.since(home.last_active) > self.config.resume_window;
+        // A service holds a seat for a window, and an empty room for another: nobody may open it before it has ended.
+        let windows = if home.admits { SERVICE_WINDOWS } else { 1 };
+        let abandoned = home.shards.is_empty() && now.since(home.last_active) > self.config.resume_window * windows;
         if room && abandoned && home.publishers.is_empty() {
             for index in self.scopes.remove(&scope).map(|home| home.streams).unwrap_or_default() {
                 self.remove_stream(index);
@@ -618,16 +671,16 @@ impl ScopeHome {
 }
 
 impl HomeStream {
-    /// Where a member starts (DELIVERY §6 "Recovered").
-    fn start(&self, join: &JoinRequest) -> StreamStart {
+    /// Where a member starts (DELIVERY §6 "Recovered"); unless `guarded`, a resume reads what was before its entry.
+    fn start(&self, join: &JoinRequest, entry: Option<&Position>, guarded: bool) -> StreamStart {
         let known = &self.introduction.position;
-        let entry = join.entry.as_ref().filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
+        let entry = entry.filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
         // What was said to a session from its first moment on is for it, however late it asks.
         let beginning = Position { place: 0, ..known.clone() };
         let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);
         let entry = entry.or(own);
         let start = match (&join.resume, entry) {
-            (Some(resume), _) => self.resume_start(resume),
+            (Some(resume), _) => self.resume_start(resume, guarded),
             (None, Some(entry)) => self.start_behind(entry),
             (None, None) if self.deltas.is_empty() => Start::Live,
             (None, None) => Start::Behind(self.head),
@@ -656,15 +709,35 @@ impl HomeStream {
         }
     }
 
-    fn resume_start(&self, resume: &ResumeFrom) -> Start {
-        let name = &self.introduction.position.stream;
-        let mut known = resume.positions.iter().chain(&resume.entered);
-        let own = Position { place: 0, ..self.introduction.position.clone() };
-        self.start_behind(known.find(|position| position.stream == *name).unwrap_or(&own))
+    /// Where a resume goes on: where its client stands, in a room never before the session came in (DELIVERY §6).
+    fn resume_start(&self, resume: &ResumeFrom, guarded: bool) -> Start {
+        let known = &self.introduction.position;
+        let named =
+            |positions: &'_ [Position]| positions.iter().find(|position| position.stream == known.stream).cloned();
+        let said = named(&resume.positions);
+        let guarded = guarded && matches!(self.scope, Scope::Room(_));
+        let stands_before = |entry: &Position| {
+            let said = said.as_ref().filter(|_| entry.epoch == known.epoch);
+            said.is_some_and(|said| said.epoch != entry.epoch || said.place < entry.place)
+        };
+        match named(&resume.entered) {
+            // It was let in, and no home has said where this stream starts: here.
+            None if guarded && resume.entered.iter().any(Position::is_unsaid) => Start::Anew(self.head),
+            Some(entry) if guarded && stands_before(&entry) => match self.start_behind(&entry) {
+                Start::Behind(place) => Start::Anew(place),
+                lost => lost,
+            },
+            entry => {
+                let beginning = Position { place: 0, ..known.clone() };
+                self.start_behind(&said.or(entry).unwrap_or(beginning))
+            }
+        }
     }
 }
 
 /// How exactly time-outs of histories, rooms and values are kept.
 const CHECK_GRANULARITY: Duration = Duration::from_secs(1);
+/// Resume windows that a backend's room outlives its last member and event.
+const SERVICE_WINDOWS: u32 = 3;
 /// How often a stream is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);

@@ -57,7 +57,7 @@ fn join(homes: &mut Homes, publisher: bool, resume: Option<ResumeFrom>) -> Resul
         at(1),
         &JoinRequest {
             from: ME,
-            session: SessionId([1; 16]),
+            session: SessionId([1 + u8::from(publisher); 16]),
             scope: scope(),
             publisher,
             admitted: false,
@@ -147,6 +147,7 @@ proptest! {
                 prop_assert_eq!(caught_up(&homes, stream, from, frames), Ok(expected));
             }
             Start::Live => prop_assert!(false, "a resume is always caught up"),
+            Start::Anew(_) => prop_assert!(false, "it never came in anew"),
         }
     }
 
@@ -238,6 +239,43 @@ fn rooms_open_and_end() {
     assert_eq!(homes.sizes(), (0, 0));
     assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
     assert_eq!(Members::new(1).sizes(), (0, 0, 0));
+}
+
+/// Sessions of a former process come back into rooms that this one has never heard of: those of an open room find it
+/// open, with its streams numbered anew and told as lost, whoever is first; those that a backend let in do not open it, a
+/// publisher among them neither.
+#[test]
+fn rooms_of_a_former_process_are_there_again() {
+    let position = |kind: &str, epoch| Position { stream: format!("{kind}/room:arena").into(), epoch, place: 3 };
+    let former = || {
+        let entered = vec![position("relay", 8), position("input", 8), position("games.events.0", 4)];
+        ResumeFrom { positions: Vec::new(), entered }
+    };
+    let lost = Start::Lost(LostReason::EpochChanged);
+    for publisher in [false, true] {
+        let mut homes = homes();
+        let starts = join(&mut homes, publisher, Some(former())).unwrap();
+        let found: Vec<_> = starts.iter().map(|start| (start.start, start.introduction.publishers_only)).collect();
+        assert_eq!(found, [(lost, false), (lost, true)][..if publisher { 2 } else { 1 }]);
+        assert!(starts.iter().all(|start| start.introduction.position.epoch == 9) && !homes.admits(&scope()));
+        assert_eq!(join(&mut homes, !publisher, None).unwrap().len(), if publisher { 1 } else { 2 });
+    }
+    // A position of this process's own numbering, and none at all, lose nothing.
+    let mut homes = homes();
+    let own = ResumeFrom { positions: vec![position("relay", 9)], entered: Vec::new() };
+    assert!(join(&mut homes, false, Some(own)).unwrap().iter().all(|start| start.start != lost));
+    for order in [[false, true], [true, false]] {
+        let mut homes = self::homes();
+        for publisher in order {
+            let entered = vec![position("games.events.0", 4)];
+            let resume = Some(ResumeFrom { positions: Vec::new(), entered });
+            let (from, session, scope) = (ME, SessionId([1; 16]), scope());
+            let request = JoinRequest { from, session, scope, publisher, admitted: true, entry: None, resume };
+            assert!(homes.join(at(1), &request).is_ok());
+        }
+        assert!(homes.admits(&scope()));
+        assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+    }
 }
 
 fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option<Audience>) {
@@ -370,6 +408,28 @@ fn a_service_room_stays_closed() {
     assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
 }
 
+/// A room that is known to be a backend's, after a restart for example, is opened by nobody, neither before its first
+/// member nor while the backend may still hold it for those who left; one that was open before stays open.
+#[test]
+fn a_reserved_room_is_opened_by_nobody() {
+    let mut homes = homes();
+    homes.reserve(at(1), &scope()).unwrap();
+    assert!(join(&mut homes, true, None).is_ok(), "a game server gets its streams");
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+    homes.publisher_gone(at(1), &scope(), ME, true);
+    homes.leave(at(1), &scope(), NodeId(0));
+    while homes.output().is_some() {}
+    for second in (20..900).step_by(20) {
+        homes.expire(at(second));
+    }
+    assert!(join(&mut homes, true, None).is_ok());
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+    let (mut homes, scope) = (self::homes(), scope());
+    open(&mut homes);
+    homes.reserve(at(1), &scope).unwrap();
+    assert!(join(&mut homes, false, None).is_ok());
+}
+
 /// Members of a room share the home's copy of its name; a scope that is not kept here stays the asker's.
 #[test]
 fn a_rooms_name_is_kept_once() {
@@ -397,6 +457,41 @@ fn a_publisher_that_is_let_in_opens_nothing() {
     assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
 }
 
+/// A resume starts no earlier than the session came in, whatever its client says, and is told where that is; one that no
+/// home had answered for starts at the heads, but behind the event that let it in.
+#[test]
+fn a_resume_reads_nothing_from_before_the_entry() {
+    let mut homes = homes();
+    let relay = open(&mut homes);
+    let places: Vec<u64> = (0..6).map(|i| publish(&mut homes, relay, Class::Reliable, 0, &[i])).collect();
+    homes.seal(at(1));
+    let position = |epoch, place| Position { stream: "relay/room:arena".into(), epoch, place };
+    let mut start = |positions: Vec<Position>, entered: Vec<Position>| {
+        join(&mut homes, false, Some(ResumeFrom { positions, entered })).unwrap()
+    };
+    let entry = places[2];
+    for (epoch, said, expected) in [
+        (9, 0, Start::Anew(entry)),
+        (9, places[1], Start::Anew(entry)),
+        (9, entry, Start::Behind(entry)),
+        (9, places[4], Start::Behind(places[4])),
+        (9, 99, Start::Behind(99)),
+        (8, places[4], Start::Anew(entry)),
+    ] {
+        let starts = start(vec![position(epoch, said)], vec![position(9, entry)]);
+        assert_eq!(starts[0].start, expected, "said {said} of {epoch}");
+    }
+    assert_eq!(start(Vec::new(), vec![position(9, entry)])[0].start, Start::Behind(entry));
+    // The home was restarted since the entry: all that it has is newer.
+    assert_eq!(start(vec![position(9, 0)], vec![position(8, entry)])[0].start, Start::Behind(0));
+
+    let event = Position { stream: "games.events.0/room:arena".into(), epoch: 5, place: 7 };
+    let starts = start(Vec::new(), vec![event, Position::unsaid()]);
+    let of = |name: &str| starts.iter().find(|start| *start.introduction.position.stream == *name).unwrap().start;
+    assert_eq!(of("relay/room:arena"), Start::Anew(places[5]));
+    assert_eq!(of("games.events.0/room:arena"), Start::Behind(7));
+}
+
 /// A session that comes back to a room of which the home has nothing can relay in it, and such a room ends like others.
 #[test]
 fn a_room_without_events_has_a_relay_stream_and_ends() {
@@ -414,7 +509,7 @@ fn a_room_without_events_has_a_relay_stream_and_ends() {
     };
     let kept = own(&homes);
     assert!(Arc::ptr_eq(&kept, &own(&homes)));
-    for second in (20..600).step_by(20) {
+    for second in (20..1000).step_by(20) {
         homes.expire(at(second));
     }
     assert!(!Arc::ptr_eq(&own(&homes), &own(&homes)), "the home forgets it");

@@ -28,7 +28,7 @@ use crate::protocol::envelope::{Json, parse_command, put_event};
 use crate::services::rooms::Outcome;
 use crate::services::{NEVER, Outbox, ServiceEvent};
 use crate::time::{Monotonic, WallMillis};
-use batch::{Batch, Places, Plan, WORKER, id_of, ids_since, own_record, read_range};
+use batch::{Batch, Places, Plan, WORKER, each_record, id_of, ids_since, own_record, read_range};
 use dispatch::{GAMES, Input, Services};
 
 /// The services and their place on the bus. See the module.
@@ -80,16 +80,17 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
     /// A worker that goes on from the store's records, from the beginning if there are none.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    pub fn open(bus: B, mut store: S, passwords: P, settings: &WorkerSettings) -> Result<Self, StoreError> {
-        let own = store.load(WORKER)?;
+    /// One line: the store cannot be read, or the bus where the worker goes on.
+    pub fn open(bus: B, mut store: S, passwords: P, settings: &WorkerSettings) -> Result<Self, String> {
+        let failed = |error: StoreError| error.to_string();
+        let own = store.load(WORKER).map_err(failed)?;
         let find = |key: &str| own.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
         let read_secret = |mut value: Vec<u8>| simd_json::from_slice::<[u8; 16]>(&mut value).ok();
         let known = find(SECRET).and_then(read_secret);
         let secret = known.unwrap_or(settings.secret);
         let mut services = Services::new(settings.resume_window, secret, settings.seed);
         for service in Services::names() {
-            for (key, mut value) in store.load(service)? {
+            for (key, mut value) in store.load(service).map_err(failed)? {
                 if !services.restore(service, &key, &mut value) {
                     tracing::error!(service, key, "a record of the store does not read; its room starts anew");
                 }
@@ -122,12 +123,18 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         };
         // A bus on disk counts its readers from its oldest record on, and a full topic would bring nothing to commit.
         worker.tell_done();
-        worker.remember(settings.resume_window);
-        worker.recover(plan.filter(|_| same));
+        worker.remember(settings.resume_window)?;
+        worker.recover(plan.filter(|_| same))?;
         if let Some(at) = settings.restarted {
             worker.services.restarted(at);
         }
         Ok(worker)
+    }
+
+    /// Runs a broken policy, if it is one of the services'.
+    #[cfg(feature = "mutants")]
+    pub fn break_with(&mut self, mutant: crate::mutant::Mutant) {
+        self.services.mutant = mutant;
     }
 
     /// Battles that run.
@@ -186,8 +193,10 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.services.save(&mut self.writes);
         self.writes.append(&mut self.out.writes);
         let done = self.behind || self.writes.len() > before;
-        if done {
-            self.writes.push(own_record(PLACES, &Places::at(&self.bus, self.until, &self.next)));
+        let next = self.next_of_places();
+        if done || next != self.next {
+            let places = own_record(PLACES, &Places::at(&self.bus, self.until, next));
+            self.writes.push(places);
         }
         let mut batch = std::mem::take(&mut self.writes);
         let own = batch.len();
@@ -204,6 +213,15 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.behind = false;
         self.tell_done();
         Ok(())
+    }
+
+    /// Behind what is done.
+    fn next_of_places(&self) -> &[u64] {
+        #[cfg(feature = "mutants")]
+        if let (crate::mutant::Mutant::LostBatch, Some(batch)) = (self.services.mutant, &self.planned) {
+            return &batch.plan.to;
+        }
+        &self.next
     }
 
     /// Tells the bus what it may forget: what the records that are written down tell of.
@@ -325,47 +343,50 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
     }
 
     /// Learns the commands of the window from the bus, to do none of them again.
-    fn remember(&mut self, window: Duration) {
+    fn remember(&mut self, window: Duration) -> Result<(), String> {
         let since = WallMillis(self.until.0.saturating_sub(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)));
         for (topic, next) in COMMAND_TOPICS.iter().zip(&self.next).skip(1).filter(|(_, next)| **next > 0) {
             let from = self.bus.since(topic, since);
-            for record in read_range(&mut self.bus, topic, from, *next) {
+            let seen = &mut self.services.seen;
+            each_record(&mut self.bus, topic, from, *next, |record| {
                 if let Some(id) = id_of(&record) {
-                    self.services.seen.first(record.timestamp, id);
+                    seen.first(record.timestamp, id);
                 }
-            }
+            })?;
         }
+        Ok(())
     }
 
     /// Begins the batch under way again, and the passwords that were.
-    fn recover(&mut self, plan: Option<Plan>) {
+    fn recover(&mut self, plan: Option<Plan>) -> Result<(), String> {
         let planned: HashSet<u64> = plan.iter().flat_map(|plan| &plan.outcomes).map(|(ticket, _)| *ticket).collect();
         let tickets: Vec<u64> = self.services.rooms.tickets().filter(|ticket| !planned.contains(ticket)).collect();
         for ticket in tickets {
-            let again = self.password(ticket).and_then(|password| self.services.rooms.work_again(ticket, &password));
+            let again = self.password(ticket)?.and_then(|password| self.services.rooms.work_again(ticket, &password));
             if again.is_none_or(|work| self.passwords.submit(work).is_err()) {
                 self.lost.push((ticket, Outcome::Failed));
             }
         }
-        let Some(plan) = plan.filter(|plan| plan.to.len() == COMMAND_TOPICS.len()) else { return };
+        let Some(plan) = plan.filter(|plan| plan.to.len() == COMMAND_TOPICS.len()) else { return Ok(()) };
         let mut known = HashSet::new();
         for topic in SERVICE_EVENT_TOPICS {
             // The clock may have been corrected since the plan was made.
             let since = WallMillis(plan.until.0.saturating_sub(CLOCK_SLACK_MS));
-            ids_since(&mut self.bus, topic, since, &mut known);
+            ids_since(&mut self.bus, topic, since, &mut known)?;
         }
         let mut records = Vec::new();
         for (at, topic) in COMMAND_TOPICS.iter().enumerate() {
-            records.push(read_range(&mut self.bus, topic, self.next[at], plan.to[at]));
+            records.push(read_range(&mut self.bus, topic, self.next[at], plan.to[at])?);
         }
         self.carry_out(&Batch { plan, records }, &known);
+        Ok(())
     }
 
     /// The password of a command that waits for it.
-    fn password(&mut self, ticket: u64) -> Option<Box<str>> {
-        let record = read_range(&mut self.bus, GAMES, ticket, ticket + 1).pop()?;
-        let command = parse_command(&record.value, &mut self.json).ok()?;
-        member(command.payload, "password").and_then(text).map(Into::into)
+    fn password(&mut self, ticket: u64) -> Result<Option<Box<str>>, String> {
+        let record = read_range(&mut self.bus, GAMES, ticket, ticket + 1)?.pop();
+        let command = record.as_ref().and_then(|record| parse_command(&record.value, &mut self.json).ok());
+        Ok(command.and_then(|command| member(command.payload, "password").and_then(text).map(Into::into)))
     }
 }
 

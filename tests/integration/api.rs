@@ -59,6 +59,35 @@ fn outside_backends_serve_a_room() {
     });
 }
 
+/// A backend that answers the connection a command came from, as its target or by the payload's `socket_id`, reaches that
+/// session alone; the user is told where the connection is gone.
+#[test]
+fn a_backend_answers_a_connection() {
+    on_each_driver(&["--config", TYPES], |gateway| {
+        let mut publisher = Client::publisher(gateway, "server");
+        publisher.join("board");
+        let (mut one, mut other) = (Client::player(gateway, "bob"), Client::player(gateway, "bob"));
+        let relay = one.join("board")[0];
+        one.command(PLAY, relay, 1, b"{}");
+        let command = gateway.follow("chess.commands?from=0").record();
+        let id = command.get_str("connection_id").unwrap().to_owned();
+        assert_eq!(command.get("payload").unwrap().get_str("socket_id"), Some(&*id));
+        let answer = |n: usize, target: &str, socket: &str| {
+            let payload = format!(r#"{{"socket_id":"{socket}","host_id":"bob","n":{n}}}"#);
+            gateway.publish(&format!(r#"{{"event_type":"games.event.rooms_listed",{target}"payload":{payload}}}"#));
+        };
+        answer(1, &format!(r#""target":{{"connection_id":"{id}"}},"#), "x");
+        answer(2, "", &id);
+        answer(3, "", "00000000-0000-0000-0000-000000000001");
+        let heard = |client: &mut Client| String::from_utf8(client.expect(EVENT.frame_type).payload).unwrap();
+        for n in 1..=3 {
+            assert!(heard(&mut one).contains(&format!("\"n\":{n}}}")));
+        }
+        assert!(heard(&mut other).contains("\"n\":3}"), "it hears what is for the user alone");
+        3
+    });
+}
+
 /// A batch arrives in the order of its lines, each line is answered for itself, and what is sent again under the same
 /// keys is shown once.
 #[test]

@@ -1,21 +1,25 @@
-//! `ringgate connect` on `/ws`, in a pipe.
+//! `ringgate connect` on `/ws` and `/ws/rooms`, in a pipe.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::node::{Gateway, on_each_driver, token};
 
-/// A conversation typed at once; its output and exit code.
-fn converse(gateway: &Gateway, args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ringgate"))
-        .args(["connect", &format!("ws://{}/ws", gateway.address)])
+fn console(gateway: &Gateway, path: &str, args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_ringgate"))
+        .args(["connect", &format!("ws://{}{path}", gateway.address)])
         .args(args)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// A conversation typed at once; its output and exit code.
+fn converse(gateway: &Gateway, path: &str, args: &[&str], input: &str) -> Output {
+    let mut child = console(gateway, path, args);
     // Whoever is refused is gone before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
@@ -35,7 +39,7 @@ fn a_script_speaks_json() {
             r#"{"type":"system.heartbeat"}"#,
             "\n",
         );
-        let output = converse(gateway, &["--token", &bob, "--linger-ms", "1500"], input);
+        let output = converse(gateway, "/ws", &["--token", &bob, "--linger-ms", "1500"], input);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{said}");
         let at = |line: &str| {
@@ -55,11 +59,63 @@ fn a_script_speaks_json() {
         assert!(created.contains(" room_name=\"Den\"") && created.contains(" at=["), "{created}");
         at("games.event.rooms_listed ");
 
-        let output = converse(gateway, &["--token", "nonsense"], "");
+        let output = converse(gateway, "/ws", &["--token", "nonsense"], "");
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(said.contains("system.error code=\"auth_failed\""), "{said}");
-        let output = converse(gateway, &["--token", &bob, "--publisher"], "");
+        let output = converse(gateway, "/ws", &["--token", &bob, "--publisher"], "");
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8(output.stderr).unwrap().contains("leave the path /ws out"));
+    });
+}
+
+/// Two consoles in the hub: one makes a room by its name, the other enters it by the printed code; what is said reaches
+/// both as one readable line, what the gateway is asked is answered, what is no command is explained; refusals say why.
+#[test]
+fn consoles_meet_in_the_hub() {
+    on_each_driver(&[], |gateway| {
+        let mut ann = console(gateway, "/ws/rooms", &["--name", "Ann"]);
+        let mut typing = ann.stdin.take().unwrap();
+        let mut said = BufReader::new(ann.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut until = |text: &str| said.find(|line| line.starts_with(text)).unwrap_or_else(|| panic!("no {text}"));
+        let room = until("room ");
+        let code = room.split([' ', ';']).nth(1).unwrap().to_owned();
+        assert!(room.ends_with(&format!("ringgate connect ws://{}/ws/rooms/{code} --name NAME", gateway.address)));
+        assert!(until("state joined ").contains(&format!(" code=\"{code}\"")));
+
+        let path = format!("/ws/rooms/{}", code.to_lowercase());
+        let input = "dance\nmembers\nping\nvote yes\nvote {\"approve\":true}\nchat hi \"there\"\n";
+        let output = converse(gateway, &path, &["--name", "Bob", "--linger-ms", "1500"], input);
+        let bob = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{bob}");
+        let order = [
+            "state joined room_id=",
+            "\"dance\" is no command; write help",
+            "state members members=[",
+            "state pong ",
+            "write: vote JSON, an object",
+            "event vote player_id=",
+            "event chat player_id=",
+        ];
+        let lines: Vec<_> = order.iter().map(|text| bob.lines().position(|line| line.starts_with(text))).collect();
+        assert!(lines.iter().all(Option::is_some) && lines.is_sorted(), "{lines:?} {bob}");
+        let chat = until("event chat ");
+        assert!(chat.contains(r#" display_name="Bob" message="hi \"there\"""#) && chat.contains(" at=["), "{chat}");
+        typing.write_all(b"history\nquit\n").unwrap();
+        assert!(until("state history ").contains(r#"hi \"there\""#));
+        assert!(ann.wait().unwrap().success());
+
+        let refused = |path: &str, args: &[&str], reason: &str| {
+            let output = converse(gateway, path, args, "");
+            let all = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(all.contains(reason), "{all}");
+            output.status.code().unwrap()
+        };
+        let codes = [
+            refused("/ws/rooms/NOROOM", &["--name", "Cy"], "404 Not Found"),
+            refused("/ws/rooms/NOROOM", &["--token", "x"], "404 Not Found"),
+            refused(&path, &["--token", "x"], "closed 4401"),
+            refused(&path, &[], "who are you?"),
+        ];
+        assert_eq!(codes, [2, 2, 1, 2]);
     });
 }

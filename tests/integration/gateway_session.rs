@@ -4,6 +4,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringgate::auth::Grant;
+use ringgate::id::StreamHandle;
+use ringgate::message::ErrorCode;
 use ringgate::protocol::frames::types;
 use serde_json::{Value, json};
 
@@ -178,6 +180,31 @@ fn tokens_are_refreshed_or_expire() {
     thread::scope(|scope| DRIVERS.map(|driver| scope.spawn(move || live(driver))).map(|live| live.join().unwrap()));
 }
 
+/// A refresh that takes the role publisher away, or gives it, ends the connection, and the resume is the new token's:
+/// who lost the role publishes nothing and receives no player's command.
+#[test]
+fn a_refresh_may_change_who_publishes() {
+    on_each_driver(&[], |gateway| {
+        let mut server = Client::publisher(gateway, "server");
+        let relay = server.join("arena")[0];
+        let mut player = Client::player(gateway, "bob");
+        player.join("arena");
+        for (roles, code) in [(&[][..], ErrorCode::Forbidden), (&["publisher"], ErrorCode::BadRequest)] {
+            let mut live = Json::resumed(gateway, &server.resume, &json!({}));
+            live.send(&json!({"type": "system.authenticate", "token": token("server", roles)}));
+            live.expect("system.authenticated");
+            assert_eq!(live.closed(), (1013, "the role publisher has changed; resume".into()));
+            server = Client::resumed(gateway, &server.resume, Vec::new());
+            server.publish(EVENT, StreamHandle(99), 1, b"{}");
+            assert_eq!(server.expect(types::ERROR).header.kind, code.index());
+            player.command(0x8001, relay, 5, b"jump");
+            let heard = if roles.is_empty() { types::ERROR } else { types::ACK };
+            assert_eq!(player.expect(heard).header.number, 5);
+        }
+        server.expect(types::PLAYER_COMMAND);
+    });
+}
+
 /// Of three bad refreshes within a while the third ends the connection.
 #[test]
 fn bad_refreshes_are_counted() {
@@ -272,12 +299,15 @@ fn a_lost_session_is_told() {
         member.expect("test.event");
         let mut positions = member.positions();
         let name = "relay/room:arena";
+        // Of another epoch than the entry: the room starts anew there. That an epoch ends is tested in `restart`.
         positions[name]["epoch"] = 1.into();
-        let client = Json::resumed(gateway, &member.resume(), &positions);
-        assert_eq!(client.session["recovered"], false);
-        assert_eq!(client.session["reason"], "epoch_changed");
-        assert_eq!(client.session["lost"], json!([name]));
+        let mut client = Json::resumed(gateway, &member.resume(), &positions);
+        assert_eq!(client.session["recovered"], true);
         assert_eq!(client.session["rooms"], json!(["arena"]));
+        let told = client.expect("system.position");
+        assert_eq!((&told["recovered"], &told["reason"]), (&json!(false), &json!("entered_later")));
+        assert_eq!((&told["streams"][0]["stream"], &told["streams"][0]["offset"]), (&json!(name), &json!(0)));
+        client.expect("test.event");
 
         let mut thief = Json::open(gateway);
         let stolen = json!({"type": "system.authenticate", "resume": client.resume(), "token": token("eve", &[])});

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::disk::DataDir;
-use crate::hub::{Player, Ticket, create, create_for, join, open};
-use crate::node::{on_each_driver, until};
+use crate::hub::{Player, Ticket, call, create, create_for, join, open};
+use crate::node::{DEADLINE, on_each_driver, until, until_within};
 use crate::raw::reset;
 
 /// The example of the seed: who connects with a valid token is in the hub, what one says reaches all in the envelope that
@@ -143,6 +143,37 @@ fn hidden_events_leave_the_chain_whole() {
         }
         again.event("phase_changed");
         again.advances
+    });
+}
+
+/// Who is kicked is told so, and the token opens nothing any more; the place is free for who joins anew, and only for one.
+#[test]
+fn a_kicked_player_needs_a_new_token() {
+    on_each_driver(&[], |gateway| {
+        let mut host = Player::connect(gateway, &create_for(gateway, "Ann", 2));
+        let kick =
+            |player: &str| json!({"event_type": "system.event.kick", "payload": {"user_id": player}}).to_string();
+        let mut code = 0;
+        for n in 0..3 {
+            let mut bob = host.guest(gateway, "Bob");
+            gateway.publish(&kick(&bob.ticket.player));
+            code = bob.closed().0;
+            while host.event("player_left")["player_id"] != *bob.ticket.player {}
+            for _ in 0..2 {
+                let mut socket = open(gateway, &bob.ticket.path(), None).unwrap();
+                let Message::Text(text) = socket.read().unwrap() else { panic!("{n}") };
+                assert!(text.contains("auth_failed"), "{text}");
+            }
+            let mut again = host.guest(gateway, "Bob");
+            again.chat("back");
+            while host.event("chat")["player_id"] != *again.ticket.player {}
+            let (status, body) =
+                call(gateway, &format!("/api/rooms/{}/join", host.ticket.code), r#"{"display_name":"Eve"}"#);
+            assert_eq!((status, &body["error"]["code"]), (409, &json!("room_full")));
+            gateway.publish(&kick(&again.ticket.player));
+            again.closed();
+        }
+        code
     });
 }
 
@@ -333,13 +364,14 @@ fn hubs_survive_a_crash() {
 /// The records of hubs, those of the service and those of presence.
 const HUB_RECORDS: &str = "records WHERE service IN ('hub', 'presence.hub')";
 
-/// Hubs, their players and what was said are in the store while they live, and their sessions end.
+/// Hubs that were made, filled and left leave nothing: no code, no session, no row of any table.
 #[test]
-fn hubs_are_in_the_store() {
+fn empty_hubs_leave_nothing() {
     const HUBS: usize = 40;
     let dir = DataDir::new();
     let flags = ["--resume-window-s", "1", "--rooms-calls-per-minute", "100000"];
     let gateway = dir.start(&flags);
+    let mut codes = Vec::new();
     for n in 0..HUBS {
         let mut ann = Player::host(&gateway, "Ann");
         if n % 2 == 0 {
@@ -348,10 +380,18 @@ fn hubs_are_in_the_store() {
             bob.event("chat");
             reset(bob.stream());
         }
+        codes.push(ann.ticket.code.clone());
         // One is made and never entered.
-        create(&gateway, "Nobody");
+        codes.push(create(&gateway, "Nobody").code);
     }
     let rows = || dir.rows("rooms") + dir.rows("room_players") + dir.rows("chat_messages") + dir.rows(HUB_RECORDS);
-    until("hubs are in the store", || rows() > 0);
+    assert!(rows() > 0, "hubs are in the store while they live");
+    until("hubs have ended", || rows() == 0);
+    for code in codes {
+        assert_eq!(open(&gateway, &format!("/ws/rooms/{code}?token=x"), None).unwrap_err().0, 404);
+    }
     until("sessions are gone", || gateway.metric("ringgate_sessions").iter().sum::<u64>() == 0);
+    // A room's streams are looked at every 20 s.
+    let history = || gateway.metric("ringgate_history_bytes").iter().sum::<u64>();
+    until_within(2 * DEADLINE, "streams are gone", || history() == 0);
 }

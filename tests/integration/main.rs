@@ -50,10 +50,16 @@ mod hubs_http;
 mod idle;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
+/// `ringgate load` in JSON.
+mod load;
 /// Dev mode's page and its guests' tokens.
 mod page;
+/// Publishers that wait for a full ring.
+mod paused;
 /// SIGHUP: the type table and the keys.
 mod reload;
+/// `data_dir`: sessions of every dialect over kill -9 and drains.
+mod restart;
 /// Resets, stalls and takeovers lose and double nothing.
 mod resume;
 /// Rooms, chat and dice through dialect D, bus and services.

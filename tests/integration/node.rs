@@ -19,7 +19,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Opens the server API.
 pub const API_KEY: &str = "an-integration-tests-api-key";
-const SECRET: &str = "an integration test's secret, 32 bytes and more";
+pub const SECRET: &str = "an integration test's secret, 32 bytes and more";
 
 /// Runs a test against a fresh gateway of each driver; what it counted must be equal.
 pub fn on_each_driver<C: PartialEq + Debug>(flags: &[&str], test: impl Fn(&mut Gateway) -> C) {
@@ -91,7 +91,10 @@ impl Gateway {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
         while banner.lines().count() < 2 && stdout.read_line(&mut banner).unwrap() > 0 {}
-        assert_eq!(banner.lines().count(), 2, "no ready line: {banner} {}", stderr.lock().unwrap());
+        if banner.lines().count() < 2 {
+            let (status, _) = (child.wait().unwrap(), listener.join());
+            panic!("no ready line, {status}: {banner} {}", stderr.lock().unwrap());
+        }
         let between = |from: &str| {
             let rest = banner.split_once(from).unwrap_or_else(|| panic!("{from} in {banner}")).1;
             rest.split_once('/').unwrap().0.parse().unwrap()
@@ -191,10 +194,15 @@ impl Drop for Gateway {
 }
 
 /// Asks again, a little apart, until it is so.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_within(DEADLINE, what, holds);
+}
+
+/// The same for what takes its time.
+pub fn until_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

@@ -204,6 +204,25 @@ test(
 );
 
 test(
+  "a room that the session came into again goes on from there, and that is told",
+  withClient({}, async (t) => {
+    const { gateway, client, clock, next } = t;
+    const first = await inRoom(t);
+    first.terminate();
+    await next("client.closed");
+    clock.advance(500);
+    const { connection } = await gateway.authenticated({ recovered: true, rooms: ["a"] });
+    const streams = [{ handle: 7, stream: ROOM, epoch: 5, offset: 40 }];
+    connection.send({ type: "system.position", streams, recovered: false, reason: "entered_later" });
+    const lost = await next("client.lost");
+    assert.deepEqual([lost.reason, lost.lost, lost.rooms], ["entered_later", [ROOM], ["a"]]);
+    connection.event(7, 42, 40);
+    assert.equal((await next("event")).n, 42);
+    assert.equal(client.positions[ROOM].offset, 42);
+  }),
+);
+
+test(
   "a place beyond the head counts: this node lags behind the one before",
   withClient({}, async (t) => {
     const { gateway, clock, next } = t;

@@ -167,10 +167,7 @@ impl Gateway {
 
     /// Who came and went: connection, or that of another gateway, and what.
     pub fn told(&mut self) -> Vec<(String, PresenceKind)> {
-        let name = |change: &PresenceChange| {
-            let elsewhere = change.elsewhere.as_ref().map(|elsewhere| elsewhere.connection);
-            elsewhere.unwrap_or(ConnectionId::of(self.nonce, change.connection)).to_string()
-        };
+        let name = |change: &PresenceChange| ConnectionId::of(change.life.nonce, change.connection).to_string();
         let told = self.changes.iter().map(|change| (name(change), change.kind.clone())).collect();
         self.changes.clear();
         told

@@ -114,7 +114,7 @@ fn keys_are_those_of_the_protocol() {
     cluster.ask(&mut gateway, detach(1, 1, CloseReason::Normal));
     assert_eq!(cluster.members("presence:online"), ["bob"]);
     check(&mut cluster);
-    cluster.ask(&mut gateway, PresenceRequest::Kick { user: "bob".into() });
+    cluster.ask(&mut gateway, PresenceRequest::Kick { user: "bob".into(), event: None });
     let kept: Vec<_> = cluster.keys().into_iter().filter(|key| key.starts_with("session:")).collect();
     assert_eq!(kept.len(), 4, "two records, and the ways from their tokens to them: {kept:?}");
     nothing_is_left(cluster, vec![gateway]);

@@ -51,9 +51,9 @@ fn a_detached_session_goes_anywhere() {
     assert_eq!(resumed(&replies, 2).last_close, Some(CloseReason::GoingAway));
     let now = cluster.now();
     a.until(now, "a forgets", |a| a.presence.sessions() == 0);
-    cluster.ask(&mut a, PresenceRequest::Kick { user: "ann".into() });
+    cluster.ask(&mut a, PresenceRequest::Kick { user: "ann".into(), event: None });
     assert_eq!(cluster.members("presence:online"), ["ann"]);
-    cluster.ask(&mut b, PresenceRequest::Kick { user: "ann".into() });
+    cluster.ask(&mut b, PresenceRequest::Kick { user: "ann".into(), event: None });
     assert!(matches!(cluster.ask(&mut a, resume(3, 1))[..], [PresenceReply::Expired { .. }]));
     nothing_is_left(cluster, vec![a, b]);
 }
@@ -169,7 +169,7 @@ fn a_crashed_gateway_is_reaped() {
     keys::check(&mut cluster);
     let replies = cluster.ask(&mut b, resume(50, 7));
     assert_eq!(resumed(&replies, 50).last_close, Some(CloseReason::ConnectionLost));
-    cluster.ask(&mut b, PresenceRequest::Kick { user: "u30".into() });
+    cluster.ask(&mut b, PresenceRequest::Kick { user: "u30".into(), event: None });
     assert!(matches!(cluster.ask(&mut b, resume(51, 30))[..], [PresenceReply::Expired { .. }]));
     cluster.ask(&mut b, detach(50, 7, CloseReason::Normal));
     nothing_is_left(cluster, vec![b]);
@@ -217,7 +217,7 @@ fn a_gateway_starts_anew_under_its_id() {
     assert_eq!(a.told(), [(former, PresenceKind::Disconnected(CloseReason::ConnectionLost))]);
     assert_eq!(a.presence.detached(), 2);
     resumed(&cluster.ask(&mut a, resume(1, 1)), 1);
-    cluster.ask(&mut a, PresenceRequest::Kick { user: "bob".into() });
+    cluster.ask(&mut a, PresenceRequest::Kick { user: "bob".into(), event: None });
     assert!(matches!(cluster.ask(&mut a, resume(2, 2))[..], [PresenceReply::Expired { .. }]));
     nothing_is_left(cluster, vec![a]);
 }
@@ -303,7 +303,7 @@ fn a_worker_reaps_the_last_gateway() {
     let wake: std::sync::Arc<dyn crate::router::Wake> =
         std::sync::Arc::new(crate::router::ThreadWaker::new(std::thread::current()));
     let mut reader = bus.reader(&["gateway.presence"], std::sync::Arc::clone(&wake));
-    let announcer = crate::presence::Announcer::new(Box::new(bus.reader(&[], wake)), "worker".into(), 9, 9, 1);
+    let announcer = crate::presence::Announcer::new(Box::new(bus.reader(&[], wake)), "worker".into(), 1);
     let worker = cluster.unready_gateway("worker", 1000).presence;
     let mut worker = crate::presence::Reaping::new(worker, announcer);
     let mut seconds = 0;

@@ -88,7 +88,7 @@ fn an_outage_is_told_and_mended() {
     assert!(told.iter().all(unavailable), "{told:?}");
     a.say(now, leave(1, "arena"));
     a.say(now, detach(2, 2, CloseReason::ConnectionLost));
-    a.say(now, PresenceRequest::Kick { user: "u3".into() });
+    a.say(now, PresenceRequest::Kick { user: "u3".into(), event: None });
     a.say(now, enter(4, "den", true));
     cluster.server.restart();
     cluster.control = cluster.server.connect();

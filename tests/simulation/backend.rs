@@ -1,13 +1,16 @@
 //! The bus of a simulated node: the shipped peer over the shipped embedded log, and a backend that appends events and
 //! answers the commands of the rooms service.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringgate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds};
+use ringgate::frame::Audience;
 use ringgate::id::{ConnAddr, EventId, NodeId, Scope, SessionId};
 use ringgate::message::{Append, ErrorCode};
 use ringgate::ports::{Bus, Record};
+use ringgate::protocol::envelope::members::{member, text};
 use ringgate::protocol::envelope::{Json, ServiceCommand, parse_command, put_event};
 use ringgate::protocol::routes::Routes;
 use ringgate::router::peer::Peer;
@@ -16,7 +19,7 @@ use ringgate::services::Sender;
 use ringgate::shard::driver::Driver;
 use ringgate::shard::driver::simulated::{Network, SimulatedDriver};
 
-use crate::oracle::{Oracle, Told};
+use crate::oracle::{Effect, Oracle, Told};
 
 pub struct Backend {
     peer: BusPeer<EmbeddedBus, Routes>,
@@ -25,6 +28,10 @@ pub struct Backend {
     commands: EmbeddedBus,
     next_command: u64,
     json: Json,
+    /// Rooms whose publisher is there: the service lets everybody in.
+    open: BTreeSet<String>,
+    /// Users there are, `user-0` and on.
+    users: u32,
     rang: Arc<Bell>,
     /// The peer has more to do, or something was there when it was about to sleep.
     awake: bool,
@@ -41,14 +48,15 @@ impl Wake for Bell {
 }
 
 impl Backend {
-    pub fn new(port: Port, shards: u16, routes: Routes) -> Self {
+    pub fn new(port: Port, shards: u16, routes: Routes, users: u32) -> Self {
         let log = EmbeddedBus::new(EPOCH, TopicBounds::default());
         let rang = Arc::new(Bell::default());
         let reader = log.reader(&EVENT_TOPICS, Arc::clone(&rang) as Arc<dyn Wake>);
         let commands = log.reader(&[COMMANDS], Arc::clone(&rang) as Arc<dyn Wake>);
         let nodes = Nodes { shards, presence: NodeId(shards) };
         let peer = BusPeer::new(port, reader, Latest::new(routes), nodes, &EVENT_TOPICS);
-        Self { peer, log, commands, next_command: 0, json: Json::default(), rang, awake: true }
+        let (json, open) = (Json::default(), BTreeSet::new());
+        Self { peer, log, commands, next_command: 0, json, open, users, rang, awake: true }
     }
 
     /// Runs a broken policy.
@@ -90,20 +98,104 @@ impl Backend {
         true
     }
 
-    fn answer(&mut self, network: &Network, oracle: &mut Oracle, command: &ServiceCommand<'_>) {
-        let ServiceCommand { event_id, session, correlation, .. } = command;
-        let sender = Sender { command: *event_id, session: *session, correlation: correlation.as_deref() };
-        let wall = network.driver(NodeId(0)).wall();
-        let refusal = sender.error(wall, None, ErrorCode::RoomNotFound, "nobody has made it");
-        let Some(event) = refusal else { return };
-        let place = self.append(network, EVENTS, event.event_type, &event.target, |_| event.payload.clone());
-        let correlation = correlation.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0);
-        oracle.event(format!("{EVENTS}.0/{}", event.target), Told { place, refuses: Some(correlation) });
+    /// A publisher is in its room.
+    pub fn open(&mut self, room: &str) {
+        if !self.open.contains(room) {
+            self.open.insert(room.to_owned());
+        }
     }
 
-    /// A service tells a room something.
+    fn answer(&mut self, network: &Network, oracle: &mut Oracle, command: &ServiceCommand<'_>) {
+        let ServiceCommand { event_id, event_type, session: Some(session), correlation, payload, .. } = command else {
+            return;
+        };
+        let sender = Sender { command: *event_id, session: Some(*session), correlation: correlation.as_deref() };
+        let number = correlation.as_deref().and_then(|number| number.parse().ok());
+        let room = member(payload, "room_id").and_then(text).unwrap_or_default();
+        match &**event_type {
+            "games.command.join_room" if room.starts_with(SERVICE_ROOM) || self.open.contains(&*room) => {
+                self.let_in(network, oracle, *session, &room, number);
+            }
+            "games.command.leave_room" => self.take_out(network, oracle, *session, &room, number),
+            _ => {
+                let event = sender
+                    .error(network.driver(NodeId(0)).wall(), None, ErrorCode::RoomNotFound, "nobody has made it")
+                    .expect("it has a session");
+                let place = self.append(network, EVENTS, event.event_type, &event.target, &None, |_| event.payload);
+                oracle
+                    .event(format!("{EVENTS}.0/{}", event.target), Told { place, refuses: number, ..Told::default() });
+            }
+        }
+    }
+
+    /// The session joins the room; before and behind that, others hear of it there.
+    pub fn let_in(
+        &mut self,
+        network: &Network,
+        oracle: &mut Oracle,
+        session: SessionId,
+        room: &str,
+        number: Option<u64>,
+    ) {
+        self.tell_several(network, oracle, room);
+        self.act(network, oracle, session, Effect { joins: true, room: room.to_owned() }, number);
+        self.tell_several(network, oracle, room);
+        // Now and then the service has second thoughts.
+        if network.below(8) == 0 {
+            self.take_out(network, oracle, session, room, None);
+        }
+    }
+
+    /// The session leaves the room.
+    pub fn take_out(
+        &mut self,
+        network: &Network,
+        oracle: &mut Oracle,
+        session: SessionId,
+        room: &str,
+        number: Option<u64>,
+    ) {
+        self.act(network, oracle, session, Effect { joins: false, room: room.to_owned() }, number);
+        self.tell_several(network, oracle, room);
+    }
+
+    fn act(&mut self, network: &Network, oracle: &mut Oracle, session: SessionId, effect: Effect, number: Option<u64>) {
+        let event_type = if effect.joins { "games.event.lobby_joined" } else { "games.event.room_left" };
+        let answers = number.map_or(String::new(), |number| format!("\"correlation_id\":\"{number}\","));
+        let payload = |n| format!("{{\"room_id\":\"{}\",{answers}\"n\":{n}}}", effect.room);
+        let scope = Scope::Session(session);
+        let place = self.append(network, EVENTS, event_type, &scope, &None, payload);
+        let told = Told { place, answers: number, effect: Some(effect), ..Told::default() };
+        oracle.event(format!("{EVENTS}.0/{scope}"), told);
+    }
+
+    fn tell_several(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
+        for _ in 0..network.below(3) {
+            self.tell_room(network, oracle, room);
+        }
+    }
+
+    /// A service tells a room something, or some of its members.
     pub fn tell_room(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
-        self.tell(network, oracle, "games.events", "games.event.turn_changed", Scope::Room(room.into()));
+        let audience = match network.below(4) {
+            0 => Some(Audience::Only(self.some_users(network))),
+            1 => Some(Audience::Except(self.some_users(network))),
+            _ => None,
+        };
+        self.tell_audience(network, oracle, EVENTS, "games.event.turn_changed", Scope::Room(room.into()), audience);
+    }
+
+    /// A service tells everybody in a room something.
+    pub fn tell_whole_room(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
+        self.tell(network, oracle, EVENTS, "games.event.turn_changed", Scope::Room(room.into()));
+    }
+
+    fn some_users(&self, network: &Network) -> Box<[Box<str>]> {
+        let all = 0..self.users;
+        let some = all.filter(|_| network.below(2) == 0).map(|number| format!("user-{number}").into());
+        let mut some: Vec<Box<str>> = some.collect();
+        some.sort_unstable();
+        some.into()
     }
 
     /// A user gets a private message.
@@ -114,7 +206,7 @@ impl Backend {
     /// A session gets an answer.
     pub fn tell_session(&mut self, network: &Network, oracle: &mut Oracle, session: &str) {
         let Some(session) = SessionId::parse(session) else { return };
-        self.tell(network, oracle, "games.events", "games.event.rooms_listed", Scope::Session(session));
+        self.tell(network, oracle, EVENTS, "games.event.rooms_listed", Scope::Session(session));
     }
 
     /// An announcement.
@@ -124,12 +216,26 @@ impl Backend {
 
     /// Ends a user's sessions.
     pub fn kick(&mut self, network: &Network, user: &str) {
-        self.append(network, "system.events", "system.event.kick", &Scope::User(user.into()), numbered);
+        self.append(network, "system.events", "system.event.kick", &Scope::User(user.into()), &None, numbered);
     }
 
     fn tell(&mut self, network: &Network, oracle: &mut Oracle, topic: &str, event_type: &str, scope: Scope) {
-        let place = self.append(network, topic, event_type, &scope, numbered);
-        oracle.event(format!("{topic}.0/{scope}"), Told { place, refuses: None });
+        self.tell_audience(network, oracle, topic, event_type, scope, None);
+    }
+
+    fn tell_audience(
+        &mut self,
+        network: &Network,
+        oracle: &mut Oracle,
+        topic: &str,
+        event_type: &str,
+        scope: Scope,
+        audience: Option<Audience>,
+    ) {
+        // An empty `except` is none.
+        let audience = audience.filter(|audience| !matches!(audience, Audience::Except(users) if users.is_empty()));
+        let place = self.append(network, topic, event_type, &scope, &audience, numbered);
+        oracle.event(format!("{topic}.0/{scope}"), Told { place, audience, ..Told::default() });
     }
 
     /// Appends an event whose payload may depend on its own place.
@@ -139,6 +245,7 @@ impl Backend {
         topic: &str,
         event_type: &str,
         target: &Scope,
+        audience: &Option<Audience>,
         payload: impl FnOnce(u64) -> String,
     ) -> u64 {
         let wall = network.driver(NodeId(0)).wall();
@@ -146,6 +253,14 @@ impl Backend {
         let mut value = Vec::new();
         let id = EventId::v5(&[7; 16], &[topic.as_bytes(), &place.to_le_bytes()]);
         put_event(&mut value, id, event_type, wall, target, &payload(place));
+        if let Some(audience) = audience {
+            let (name, users) = match audience {
+                Audience::Only(users) => ("only", users),
+                Audience::Except(users) => ("except", users),
+            };
+            let target = format!("\"target\":{{\"{name}\":{},", serde_json::json!(users));
+            value = String::from_utf8(value).expect("an envelope").replacen("\"target\":{", &target, 1).into_bytes();
+        }
         let append = Append {
             from: ConnAddr::NOBODY,
             correlation: 0,
@@ -179,6 +294,8 @@ fn numbered(place: u64) -> String {
 }
 
 const EPOCH: u64 = 5;
+/// How rooms begin that only the service lets sessions into.
+pub const SERVICE_ROOM: &str = "svc-";
 const COMMANDS: &str = "games.commands";
 const EVENTS: &str = "games.events";
 /// One turn in this many, of those that have something to do, the rooms service does it.

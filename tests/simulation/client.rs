@@ -10,8 +10,10 @@ use ringgate::protocol::frames::{PLAYER_KIND_MIN, client, json, types};
 use ringgate::shard::driver::simulated::{Network, SocketId};
 use ringgate::time::Monotonic;
 use ringgate::websocket::{self, Decoder, Opcode, Role};
+use serde_json::json;
 
 use crate::oracle::Oracle;
+use crate::rooms::Passing;
 
 /// How a client behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +30,8 @@ pub struct Client {
     pub number: u32,
     pub temper: Temper,
     pub publisher: bool,
+    /// Speaks dialect A, else D.
+    pub text: bool,
     pub token: Option<String>,
     /// Where it publishes, and where it is again in the end.
     pub room: String,
@@ -47,12 +51,29 @@ pub struct Client {
     /// LEAVEs of this connection.
     pub leaves: u64,
     pub relay: u32,
+    /// Since when the session has been in a room without a break, as far as the client knows.
+    pub since: BTreeMap<String, Monotonic>,
+    /// Where it came into the streams of the rooms it is in: nothing up to there is for it.
+    pub(super) entries: BTreeMap<String, (u64, u64)>,
+    /// Positions from before it was out of a room.
+    pub(super) former: BTreeMap<String, (u64, u64)>,
     /// What this connection asked and was not answered, by correlation: one answer each (D7).
     pub asked: BTreeMap<u64, Ask>,
     pub last_close: Option<u16>,
     pub closes: Vec<u16>,
     /// The number up to which asked its former connections.
     pub(super) asked_before: u64,
+    /// The newest place of the session's own stream that it received, and up to where a former connection did.
+    pub(super) session_place: u64,
+    pub(super) acted_before: u64,
+    /// Its position in that stream when it last connected.
+    earlier: Option<(String, (u64, u64))>,
+    /// The rooms of a resume that are not introduced yet.
+    pub(super) resuming: BTreeSet<String>,
+    /// Backends' events that are about to let it in or out, by room.
+    pub(super) passing: BTreeMap<String, Passing>,
+    /// Dialect A: rooms that an event of a replay took it out of, unless a later one lets it in.
+    pub(super) doubtful: BTreeSet<String>,
     /// The command that the ADVANCE which came last says is refused; ERROR must follow.
     pub(super) refusal: Option<u64>,
     /// Errors that answer nothing it asked.
@@ -63,6 +84,8 @@ pub struct Client {
     pub unrecovered: u64,
     /// It was kicked, so its session may be gone.
     pub may_be_lost: bool,
+    /// Histories may be shorter than what it misses.
+    pub short_history: bool,
     pub moves: u64,
     pub delivered: u64,
     pub deltas: u64,
@@ -112,6 +135,13 @@ pub enum Seat {
 pub enum Ask {
     Join(String),
     Leave(String),
+    /// A command for the rooms service, which answers by an event; in dialect D that is LEFT.
+    Service {
+        room: String,
+        joins: bool,
+        acknowledged: bool,
+        answered: bool,
+    },
     /// A frame for a stream that a home numbers.
     Publish,
     /// A command for the bus.
@@ -125,6 +155,8 @@ pub struct View {
     pub epoch: u64,
     /// The place of the last frame; not known where a resume goes on from the place of an entry it never heard of.
     pub place: Option<u64>,
+    /// The head that its introduction named.
+    pub head: u64,
     /// Newest version by key, on this connection.
     pub versions: BTreeMap<u64, u32>,
     /// Deltas that SKIPPED told of.
@@ -145,6 +177,7 @@ impl Client {
             number,
             temper,
             publisher,
+            text: false,
             token: Some(token),
             rooms: BTreeMap::from([(room.clone(), Seat::Out)]),
             room,
@@ -159,8 +192,17 @@ impl Client {
             told_of_left: 0,
             leaves: 0,
             relay: 0,
+            since: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            former: BTreeMap::new(),
             asked: BTreeMap::new(),
             asked_before: 0,
+            session_place: 0,
+            acted_before: 0,
+            earlier: None,
+            resuming: BTreeSet::new(),
+            passing: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             refusal: None,
             last_close: None,
             closes: Vec::new(),
@@ -169,6 +211,7 @@ impl Client {
             recovered: 0,
             unrecovered: 0,
             may_be_lost: false,
+            short_history: false,
             moves: 0,
             delivered: 0,
             deltas: 0,
@@ -199,12 +242,16 @@ impl Client {
         self.state = State::Greeting;
         self.life += 1;
         self.forget_connection();
-        network.send(socket, &websocket::client_request("sim", "/ws/frames", &self.key, &[], None));
+        let path = if self.text { "/ws" } else { "/ws/frames" };
+        network.send(socket, &websocket::client_request("sim", path, &self.key, &[], None));
         self.hello(network);
     }
 
     /// HELLO, also again on the connection that refused one.
     pub fn hello(&mut self, network: &Network) {
+        if self.text {
+            return self.authenticate(network);
+        }
         let positions = self.positions.iter().map(|(stream, (epoch, place))| Position {
             stream: stream.as_str().into(),
             epoch: *epoch,
@@ -226,6 +273,10 @@ impl Client {
         self.left.clear();
         self.asked.clear();
         (self.asked_before, self.refusal) = (self.correlation, None);
+        self.acted_before = self.session_place;
+        self.resuming.clear();
+        self.passing.clear();
+        self.doubtful.clear();
         (self.told_of_left, self.leaves) = (0, 0);
         self.relay = 0;
         self.head.clear();
@@ -234,16 +285,39 @@ impl Client {
         self.socket_pong = 0;
     }
 
+    /// Goes on from where it was when it connected last, as if it had lost what it received of its session's stream since.
+    pub fn forget_some(&mut self) {
+        let own = self.positions.iter().find(|(name, _)| name.contains("/session:"));
+        let own = own.map(|(name, position)| (name.clone(), *position));
+        if let Some((name, position)) = self.earlier.take().filter(|(name, _)| self.positions.contains_key(name)) {
+            self.positions.insert(name, position);
+        }
+        self.earlier = own;
+    }
+
+    /// Says that it stands where it stood in streams of its rooms before it was out of them, or at their beginning: what
+    /// was said before it came in is not for it all the same.
+    pub fn claim_more(&mut self, network: &Network) {
+        for (name, position) in self.positions.iter_mut().filter(|(name, _)| name.contains("/room:")) {
+            match (network.below(3), self.former.get(name)) {
+                (0, Some(former)) if former.0 == position.0 => *position = *former,
+                (1, _) => position.1 = 0,
+                _ => {}
+            }
+        }
+    }
+
     pub fn send(&self, network: &Network, payload: &[u8]) {
         let mut out = Vec::new();
-        websocket::put_masked_frame(&mut out, Opcode::Binary, [1, 2, 3, self.number as u8], payload);
+        let opcode = if self.text { Opcode::Text } else { Opcode::Binary };
+        websocket::put_masked_frame(&mut out, opcode, [1, 2, 3, self.number as u8], payload);
         if let Some(socket) = self.socket {
             network.send(socket, &out);
         }
     }
 
     /// A number for something to be answered.
-    fn ask(&mut self, ask: Ask) -> u64 {
+    pub(super) fn ask(&mut self, ask: Ask) -> u64 {
         self.correlation += 1;
         self.asked.insert(self.correlation, ask);
         self.correlation
@@ -277,7 +351,8 @@ impl Client {
         let version = self.versions.get(&key).copied().unwrap_or(0);
         let (correlation, mark) = self.mark(oracle);
         oracle.forgotten(&self.room, key);
-        let mut body = key.to_le_bytes().to_vec();
+        // Dialect A does not show the key in front.
+        let mut body = [key.to_le_bytes(), key.to_le_bytes()].concat();
         body.extend_from_slice(&version.to_le_bytes());
         body.extend_from_slice(&mark);
         let kind = FrameKind { frame_type: types::EVENT, kind: 2 };
@@ -303,8 +378,9 @@ impl Client {
 
     /// Sends a player's command to the publishers of a room it is in.
     pub fn command_publishers(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
-        let Some(handle) = self.relay_of(room) else { return };
+        let Some(handle) = self.relay_of(room).filter(|_| !self.text) else { return };
         let (correlation, mark) = self.mark(oracle);
+        oracle.sent_to_publishers((self.number, self.sequence), room, network.now());
         let mut payload = Vec::new();
         client::command(&mut payload, PLAYER_KIND_MIN, handle, correlation, &mark);
         self.send(network, &payload);
@@ -312,6 +388,13 @@ impl Client {
 
     /// Sends a command for the bus that concerns a room it is in (`rooms.command.chat`).
     pub fn command_bus(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
+        if self.text {
+            let correlation = self.ask(Ask::Command);
+            oracle.commanded(self.number, correlation);
+            let id = correlation.to_string();
+            let chat = json!({"type": "rooms.command.chat", "room_id": room, "message": "hi", "correlation_id": id});
+            return self.write(network, &chat);
+        }
         let Some(handle) = self.relay_of(room) else { return };
         let correlation = self.ask(Ask::Command);
         oracle.commanded(self.number, correlation);
@@ -331,7 +414,10 @@ impl Client {
         self.ping_sent += 1;
         let mut payload = Vec::new();
         client::ping(&mut payload, &self.pings.to_le_bytes());
-        self.send(network, &payload);
+        match self.text {
+            true => self.write(network, &json!({"type": "system.heartbeat"})),
+            false => self.send(network, &payload),
+        }
         let mut ping = Vec::new();
         websocket::put_masked_frame(&mut ping, Opcode::Ping, [9; 4], &self.pings.to_le_bytes());
         if let Some(socket) = self.socket {
@@ -339,7 +425,13 @@ impl Client {
         }
     }
 
-    pub fn join(&mut self, network: &Network, room: &str) {
+    pub fn join(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
+        if self.text {
+            return self.ask_service(network, room, true);
+        }
+        if self.publisher {
+            oracle.opened(room);
+        }
         let correlation = self.ask(Ask::Join(room.to_owned()));
         let mut payload = Vec::new();
         client::join(&mut payload, correlation, &json::Join { room, password: None });
@@ -349,22 +441,42 @@ impl Client {
     }
 
     pub fn leave(&mut self, network: &Network, room: &str) {
+        if self.text {
+            return self.ask_service(network, room, false);
+        }
         let correlation = self.ask(Ask::Leave(room.to_owned()));
         let mut payload = Vec::new();
         client::leave(&mut payload, correlation, room);
         self.send(network, &payload);
         self.rooms.insert(room.to_owned(), Seat::Leaving);
-        self.leaves += 1;
         self.moves += 1;
     }
 
     /// Joins the room if it is out of it, leaves it if it is in; a publisher never leaves its own.
-    pub fn move_in_or_out(&mut self, network: &Network, room: &str) {
+    pub fn move_in_or_out(&mut self, network: &Network, oracle: &mut Oracle, room: &str) {
         match self.rooms.get(room) {
-            Some(Seat::Out) => self.join(network, room),
+            Some(Seat::Out) => self.join(network, oracle, room),
             Some(Seat::In) if !(self.publisher && room == self.room) => self.leave(network, room),
             _ => {}
         }
+    }
+
+    /// Asks the rooms service to be let out of a room it is in.
+    pub fn leave_by_service(&mut self, network: &Network, room: &str) {
+        if self.text {
+            return self.ask_service(network, room, false);
+        }
+        let mut views = self.streams.iter();
+        let Some(handle) = views.find(|(_, view)| view.is_of(room)).map(|(handle, _)| StreamHandle(*handle)) else {
+            return;
+        };
+        let ask = Ask::Service { room: room.to_owned(), joins: false, acknowledged: false, answered: false };
+        let correlation = self.ask(ask);
+        let mut payload = Vec::new();
+        client::command(&mut payload, LEAVE_ROOM, handle, correlation, b"{}");
+        self.send(network, &payload);
+        self.rooms.insert(room.to_owned(), Seat::Leaving);
+        self.moves += 1;
     }
 
     /// The rooms it is in.
@@ -381,3 +493,5 @@ impl Client {
 
 /// D's kind of `rooms.command.chat`.
 const CHAT: u16 = 7;
+/// D's kind of `games.command.leave_room`.
+const LEAVE_ROOM: u16 = 6;

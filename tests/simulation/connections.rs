@@ -29,6 +29,8 @@ fn plan() -> Plan {
         batch_frames: 128,
         burst: 0,
         moves_in: 0,
+        service_rooms: 0,
+        texts_in: 0,
         events_in: 0,
         history_events: crate::world::ENOUGH_HISTORY,
         token_life_s: None,
@@ -51,7 +53,11 @@ fn pass(world: &mut World, span: Duration) {
 fn open(world: &mut World, clients: &[usize]) {
     for &index in clients {
         world.connect(index);
-        pass(world, Duration::from_millis(100));
+        // The rooms service takes its time.
+        let mut rounds = 0..20;
+        while rounds.next().is_some() && world.clients[index].state != State::Open {
+            pass(world, Duration::from_millis(100));
+        }
         assert_eq!(world.clients[index].state, State::Open, "client {index}: {:?}", world.clients[index].refusals);
     }
 }
@@ -123,7 +129,7 @@ fn a_client_has_rates() {
     let (network, room) = (world.network.clone(), world.clients[1].room.clone());
     // Each JOIN of a room that it is in is refused, and counts.
     for _ in 0..30 {
-        world.clients[1].join(&network, &room);
+        world.clients[1].join(&network, &mut world.oracle, &room);
     }
     for _ in 0..500 {
         world.clients[1].command_publishers(&network, &mut world.oracle, &room);
@@ -136,13 +142,13 @@ fn a_client_has_rates() {
     // A second later everything may be done again.
     pass(&mut world, Duration::from_secs(1));
     world.clients[1].leave(&network, &room);
-    world.clients[1].join(&network, &room);
+    world.clients[1].join(&network, &mut world.oracle, &room);
     pass(&mut world, Duration::from_millis(20));
     assert_eq!((world.clients[1].limited, world.clients[1].rooms[&room]), (310, Seat::In));
     world.clients[1].command_publishers(&network, &mut world.oracle, &room);
     pass(&mut world, Duration::from_millis(20));
     assert_eq!((world.clients[1].limited, world.clients[1].asked.len()), (310, 0));
-    world.oracle.complete(&[]).unwrap();
+    world.complete().unwrap();
 }
 
 /// Every JOIN of a room that nobody has made is answered once, by its home, the rate of its command or the rooms
@@ -157,7 +163,7 @@ fn a_join_that_comes_to_nothing_is_answered_once() {
         for round in 0..3 {
             pass(&mut world, Duration::from_secs(5));
             for number in 0..20 {
-                world.clients[1].join(&network, &format!("nowhere-{round}-{number}"));
+                world.clients[1].join(&network, &mut world.oracle, &format!("nowhere-{round}-{number}"));
             }
             pass(&mut world, Duration::from_secs(5));
             assert!(world.clients[1].asked.is_empty(), "seed {seed}: {:?}", world.clients[1].asked);
@@ -186,8 +192,40 @@ fn a_flood_in_one_turn_closes_nobody() {
         world.shards.iter().for_each(|shard| shard.check());
         assert_eq!((&world.clients[0].closes, world.clients[0].asked.len()), (&Vec::new(), 0), "seed {seed}");
         assert!(world.clients[1].delivered >= 1000);
-        world.oracle.complete(&[]).unwrap();
+        world.complete().unwrap();
         assert_eq!(reserved(&world), Some(0));
     }
     assert!(stashed > 64 << 10, "no flood went beyond a stash's own bound: {stashed}");
+}
+
+/// A backend's event that lets a session in, or takes it out, acts once: replayed, it changes nothing, in both dialects.
+#[test]
+fn an_effect_acts_once() {
+    for text in [false, true] {
+        let mut world = World::new(4, Plan { service_rooms: 1, texts_in: u32::from(text), ..plan() });
+        world.clients[1].text = text;
+        open(&mut world, &[0]);
+        let room = world.clients[0].room.clone();
+        world.backend.open(&room);
+        open(&mut world, &[1]);
+        let network = world.network.clone();
+        world.clients[1].join(&network, &mut world.oracle, "svc-0");
+        pass(&mut world, Duration::from_secs(2));
+        if world.clients[1].rooms["svc-0"] == Seat::In {
+            world.clients[1].leave_by_service(&network, "svc-0");
+            pass(&mut world, Duration::from_secs(2));
+        }
+        assert_eq!((world.clients[1].rooms["svc-0"], world.clients[1].asked.len()), (Seat::Out, 0));
+
+        world.clients[1].drop_socket();
+        let own = world.clients[1].positions.iter_mut().find(|(name, _)| name.contains("/session:"));
+        own.expect("it was told something").1.1 = 0;
+        let delivered = world.clients[1].delivered;
+        open(&mut world, &[1]);
+        pass(&mut world, Duration::from_secs(1));
+        let client = &world.clients[1];
+        assert!(client.delivered >= delivered + 2, "nothing was replayed");
+        assert_eq!((client.rooms["svc-0"], client.recovered), (Seat::Out, 1));
+        client.settled(&world.oracle).unwrap();
+    }
 }

@@ -3,17 +3,59 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use ringgate::frame::Audience;
 use ringgate::time::Monotonic;
 
 /// A frame's sender and its number among that sender's.
 type Mark = (u32, u32);
 
 /// An event of the bus.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Told {
     pub place: u64,
+    /// Who sees it, if not everybody.
+    pub audience: Option<Audience>,
     /// The command of the client that it refuses.
     pub refuses: Option<u64>,
+    /// The command of the client that it answers.
+    pub answers: Option<u64>,
+    pub effect: Option<Effect>,
+}
+
+/// What an event does to its session.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// Into the room, else out of it.
+    pub joins: bool,
+    pub room: String,
+}
+
+/// Who received something.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    pub number: u32,
+    /// It speaks dialect A.
+    pub text: bool,
+}
+
+impl Reader {
+    fn user(self) -> String {
+        format!("user-{}", self.number)
+    }
+}
+
+impl Told {
+    /// Whether the text is that event's.
+    fn is(&self, text: &str) -> Result<(), String> {
+        let has = |mark: String| {
+            let there = text.find(&mark).map(|at| &text[at + mark.len()..]);
+            if there.is_some_and(|rest| rest.starts_with([',', '}'])) { Ok(()) } else { Err(mark) }
+        };
+        match self.refuses {
+            Some(number) => has(format!("\"correlation_id\":\"{number}\"")),
+            None => has(format!("\"n\":{}", self.place)),
+        }
+    }
 }
 
 /// What a client received at a place.
@@ -33,12 +75,16 @@ pub struct Oracle {
     places: HashMap<Mark, (String, u64)>,
     /// The streams that the bus feeds, as its log has them.
     log: BTreeMap<String, Vec<Told>>,
+    /// Rooms that a publisher may have opened.
+    open: HashSet<String>,
     first_seen: BTreeMap<String, BTreeMap<u64, Monotonic>>,
     /// By sender and correlation.
     asked: HashMap<(u32, u64), Mark>,
     /// By mark, the sender's connection.
     lives: HashMap<Mark, u32>,
     acknowledged: HashSet<Mark>,
+    /// What was sent to the publishers of a room, and when.
+    inputs: HashMap<Mark, (String, Monotonic)>,
     /// Commands for the bus and whether they were acknowledged.
     commands: BTreeMap<(u32, u64), bool>,
     newest: BTreeMap<(String, u64), u32>,
@@ -57,6 +103,11 @@ impl Oracle {
     pub fn published(&mut self, mark: Mark, life: u32, correlation: u64) {
         self.asked.insert((mark.0, correlation), mark);
         self.lives.insert(mark, life);
+    }
+
+    /// The frame is for the publishers of the room.
+    pub fn sent_to_publishers(&mut self, mark: Mark, room: &str, now: Monotonic) {
+        self.inputs.insert(mark, (room.to_owned(), now));
     }
 
     pub fn delta(&mut self, room: &str, key: u64, version: u32) {
@@ -78,10 +129,20 @@ impl Oracle {
         self.log.entry(stream).or_default().push(told);
     }
 
-    /// The client's command that the event at this place refuses.
-    pub fn refusal(&self, stream: &str, place: u64) -> Option<u64> {
+    /// The backend's event at this place.
+    pub fn told(&self, stream: &str, place: u64) -> Option<&Told> {
         let log = self.log.get(stream)?;
-        log[log.binary_search_by_key(&place, |told| told.place).ok()?].refuses
+        Some(&log[log.binary_search_by_key(&place, |told| told.place).ok()?])
+    }
+
+    /// A publisher asks to be let into the room.
+    pub fn opened(&mut self, room: &str) {
+        self.open.insert(room.to_owned());
+    }
+
+    /// Whether the room's home may let everybody in.
+    pub fn is_open(&self, room: &str) -> bool {
+        self.open.contains(room)
     }
 
     pub fn acknowledged(&mut self, client: u32, correlation: u64) {
@@ -93,13 +154,14 @@ impl Oracle {
         }
     }
 
-    /// A client that had everything up to `had` received this at this place.
+    /// A client that had everything up to `had` received this at this place, behind `prev`.
     pub fn seen(
         &mut self,
         now: Monotonic,
+        reader: Reader,
         stream: &str,
         had: Option<u64>,
-        place: u64,
+        (place, prev): (u64, u64),
         seen: Seen<'_>,
     ) -> Result<(), String> {
         if !self.first_seen.contains_key(stream) {
@@ -107,11 +169,15 @@ impl Oracle {
             self.frames.insert(stream.to_owned(), BTreeMap::new());
         }
         self.first_seen.get_mut(stream).expect("inserted above").entry(place).or_insert(now);
+        let numbered = stream.starts_with("relay/") || stream.starts_with("input/");
+        if let Some(had) = had.filter(|had| numbered && prev != *had) {
+            return Err(format!("D2: {stream} continues {prev}, the client has {had}"));
+        }
         match (stream.split('/').next(), seen) {
             (Some("relay"), Seen::Frame(payload)) => self.stands(stream, place, payload.first_chunk()),
             (Some("input"), Seen::Frame(payload)) => self.stands(stream, place, payload.last_chunk()),
             (Some("relay" | "input"), Seen::Advance) => Err(format!("D2: {stream} has a hidden frame at {place}")),
-            _ => self.logged(stream, had, place, seen),
+            _ => self.logged(reader, stream, had, (place, prev), seen),
         }
     }
 
@@ -143,24 +209,35 @@ impl Oracle {
     }
 
     /// A frame of a stream that the bus feeds.
-    fn logged(&self, stream: &str, had: Option<u64>, place: u64, seen: Seen<'_>) -> Result<(), String> {
+    fn logged(
+        &self,
+        reader: Reader,
+        stream: &str,
+        had: Option<u64>,
+        (place, prev): (u64, u64),
+        seen: Seen<'_>,
+    ) -> Result<(), String> {
         let log = self.log.get(stream).map_or(&[][..], |log| log);
         let Ok(at) = log.binary_search_by_key(&place, |told| told.place) else {
             return Err(format!("D1: {stream} has no place {place}, but {seen:?}"));
         };
-        match seen {
-            Seen::Advance if log[at].refuses.is_none() => {
-                return Err(format!("D2: {stream} left out the event at {place}"));
-            }
-            Seen::Frame(payload) if !String::from_utf8_lossy(payload).contains(&format!("\"n\":{place}}}")) => {
-                return Err(format!("D1: {stream} has {} at {place}", String::from_utf8_lossy(payload)));
-            }
-            _ => {}
-        }
         let next = had.map(|had| log[log.partition_point(|told| told.place <= had)].place);
-        match next.filter(|next| *next != place) {
-            Some(next) => Err(format!("D2: {stream} goes on with {place}, event {next} is missing")),
-            None => Ok(()),
+        if let Some(next) = next.filter(|next| *next != place) {
+            return Err(format!("D2: {stream} goes on with {place}, event {next} is missing"));
+        }
+        let before = at.checked_sub(1).map_or(0, |before| log[before].place);
+        if prev != before {
+            return Err(format!("D2: {stream} continues {prev} at {place}, the log has {before}"));
+        }
+        let told = &log[at];
+        let hidden = told.audience.as_ref().is_some_and(|audience| !audience.includes(&reader.user()));
+        match seen {
+            Seen::Advance if hidden || told.refuses.is_some() && !reader.text => Ok(()),
+            Seen::Advance => Err(format!("D2: {stream} left out the event at {place}")),
+            Seen::Frame(_) if hidden => Err(format!("D1: {stream} shows {told:?} to {}", reader.user())),
+            Seen::Frame(payload) => told.is(&String::from_utf8_lossy(payload)).map_err(|what| {
+                format!("D1: {stream} has {} at {place} without {what}", String::from_utf8_lossy(payload))
+            }),
         }
     }
 
@@ -208,10 +285,17 @@ impl Oracle {
         }
     }
 
-    /// Every acknowledged frame stands somewhere, and every acknowledged command is in the log once, no other twice.
-    pub fn complete(&self, log: &[(u32, u64)]) -> Result<(), String> {
-        if let Some(mark) = self.acknowledged.iter().find(|mark| !self.places.contains_key(mark)) {
-            return Err(format!("D2: {mark:?} was acknowledged and reached nobody"));
+    /// Every acknowledged frame stands somewhere, and every acknowledged command is in the log once, no other twice. A
+    /// player's command reaches the publishers that stay in its room: `stayed` says whether one has been there from that
+    /// time on.
+    pub fn complete(&self, log: &[(u32, u64)], stayed: impl Fn(&str, Monotonic) -> bool) -> Result<(), String> {
+        let mut unseen: Vec<_> = self.acknowledged.iter().filter(|mark| !self.places.contains_key(mark)).collect();
+        unseen.sort();
+        for mark in unseen {
+            let input = self.inputs.get(mark);
+            if input.is_none_or(|(room, sent)| stayed(room, *sent)) {
+                return Err(format!("D2: {mark:?} was acknowledged and reached nobody ({input:?})"));
+            }
         }
         let mut times: BTreeMap<(u32, u64), usize> = BTreeMap::new();
         log.iter().for_each(|command| *times.entry(*command).or_default() += 1);

@@ -1,13 +1,13 @@
 //! What a client receives, held against D1, D2, D3, D4, D6, D7.
 
-use ringgate::message::ErrorCode;
 use ringgate::protocol::frames::client::{self, FromServer};
 use ringgate::protocol::frames::json;
 use ringgate::shard::driver::simulated::{Network, Sight};
 use ringgate::websocket::{self, Decoder, Message, Role};
 
-use crate::client::{Ask, Client, Seat, State, Temper, View};
-use crate::oracle::{Oracle, Seen};
+use crate::client::{Client, Seat, State, Temper, View};
+use crate::oracle::{Oracle, Reader, Seen};
+use crate::rooms::Introduced;
 
 impl Client {
     /// Reads as the temper allows and judges every frame.
@@ -56,14 +56,11 @@ impl Client {
         loop {
             match decoder.next(bytes, &mut at) {
                 Ok(None) => break,
-                Ok(Some(Message::Binary(payload))) => self.frame(network, oracle, payload)?,
-                Ok(Some(Message::Close(code))) => {
-                    let code = code.map_or(1005, |(code, _)| code);
-                    self.last_close = Some(code);
-                    self.closes.push(code);
-                    if code == 4408 && self.socket.is_some_and(|socket| !network.was_slow(socket)) {
-                        return Err(format!("D4: client {} was closed 4408 though it was never slow", self.number));
-                    }
+                Ok(Some(Message::Binary(payload))) if !self.text => self.frame(network, oracle, payload)?,
+                Ok(Some(Message::Text(payload))) if self.text => self.text_frame(network, oracle, payload)?,
+                Ok(Some(Message::Close(close))) => {
+                    let (code, text) = close.unwrap_or((1005, ""));
+                    self.closed(network, code, text)?;
                 }
                 Ok(Some(Message::Pong(payload))) => {
                     self.socket_pong = payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -75,11 +72,29 @@ impl Client {
         self.decoder = decoder;
         if self.window.is_some() && self.deltas > self.acked_deltas {
             self.acked_deltas = self.deltas;
+            if self.text {
+                self.write(network, &serde_json::json!({"type": "system.delta_ack", "count": self.deltas}));
+                return Ok(());
+            }
             let mut payload = Vec::new();
             client::delta_ack(&mut payload, self.deltas);
             self.send(network, &payload);
         }
         Ok(())
+    }
+
+    /// Whoever is closed 4408 was slow, or its catch-up was overtaken by the eviction of a history too short for it.
+    fn closed(&mut self, network: &Network, code: u16, text: &str) -> Result<(), String> {
+        self.last_close = Some(code);
+        self.closes.push(code);
+        let who = self.number;
+        let slow = self.socket.is_some_and(|socket| network.was_slow(socket));
+        match (code, text) {
+            (4408, "history_evicted") if self.short_history => Ok(()),
+            (4408, "slow_consumer") if slow => Ok(()),
+            (4408, _) => Err(format!("D4: client {who} was closed 4408 ({text}) without a reason")),
+            _ => Ok(()),
+        }
     }
 
     fn frame(&mut self, network: &Network, oracle: &mut Oracle, payload: &[u8]) -> Result<(), String> {
@@ -92,35 +107,33 @@ impl Client {
             return Err(format!("D7: client {who}: {frame:?} where the refusal of {number} was due"));
         }
         match frame {
-            FromServer::Welcome { json } => self.welcome(network, json),
-            FromServer::Joined { correlation, json } => self.joined(network, correlation, json),
+            FromServer::Welcome { json } => self.welcome(network, oracle, json),
+            FromServer::Joined { correlation, json } => self.joined(network, oracle, correlation, json),
             FromServer::Left { correlation, room } => self.left(correlation, room),
             FromServer::Position { stream, head, json } => {
                 let mut json = json.to_vec();
                 let name: json::StreamName<'_> = json::read(&mut json).map_err(|_| "POSITION: bad JSON")?;
-                self.introduce(network, stream.0, name.stream, name.epoch, head, false);
+                let stream = Introduced { handle: stream.0, name: name.stream, epoch: name.epoch, head };
+                self.introduce(network, &stream, false);
                 Ok(())
             }
-            FromServer::Delta { stream, after, payload, .. } => self.delta(network, oracle, stream.0, after, payload),
+            FromServer::Delta { stream, after, key, payload, .. } => {
+                let version = payload[8..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+                self.delta(network, oracle, stream.0, after, (key, version))
+            }
             FromServer::Reliable { stream, place, prev, payload, forgets, .. } => {
-                let body = if let Some(key) = forgets { self.forget(stream.0, key, payload) } else { payload };
+                let body = if forgets.is_some() { self.forget(stream.0, &payload[8..]) } else { payload };
                 self.reliable(network, oracle, stream.0, place, prev, Seen::Frame(body))
             }
             FromServer::Advance { stream, place, prev } => {
-                self.refusal = oracle.refusal(&self.view(stream.0)?.name, place);
+                self.refusal = oracle.told(&self.view(stream.0)?.name, place).and_then(|told| told.refuses);
                 self.reliable(network, oracle, stream.0, place, prev, Seen::Advance)
             }
             FromServer::Skipped { stream, count } => {
                 self.view(stream.0)?.told += count;
                 Ok(())
             }
-            FromServer::Ack { correlation } => match self.asked.remove(&correlation) {
-                Some(Ask::Publish | Ask::Command) => {
-                    oracle.acknowledged(who, correlation);
-                    Ok(())
-                }
-                asked => Err(format!("D7: client {who}: ACK {correlation} answers {asked:?}")),
-            },
+            FromServer::Ack { correlation } => self.acknowledged(oracle, correlation),
             // Replayed, it may refuse what a former connection asked.
             FromServer::Error { correlation, .. } if refusal.is_some() && correlation <= self.asked_before => Ok(()),
             FromServer::Error { code, correlation, text } => self.refused(code, correlation, text),
@@ -136,103 +149,80 @@ impl Client {
         }
     }
 
-    fn welcome(&mut self, network: &Network, json: &[u8]) -> Result<(), String> {
+    fn welcome(&mut self, network: &Network, oracle: &mut Oracle, json: &[u8]) -> Result<(), String> {
         let mut json = json.to_vec();
         let welcome: json::Welcome<'_> = json::read(&mut json).map_err(|_| "WELCOME: bad JSON")?;
-        self.resumed = welcome.recovered;
+        self.welcomed(network, oracle, &welcome)
+    }
+
+    /// A session is attached.
+    pub(super) fn welcomed(
+        &mut self,
+        network: &Network,
+        oracle: &mut Oracle,
+        welcome: &json::Welcome<'_>,
+    ) -> Result<(), String> {
+        let json::Welcome { session_id: session, resume, recovered, ref rooms, reason, .. } = *welcome;
+        self.resumed = recovered;
         if self.resume.is_some() {
-            if welcome.recovered {
+            if recovered {
                 self.recovered += 1
             } else {
                 self.unrecovered += 1
             }
-            if !welcome.recovered && !self.may_be_lost {
-                let (who, reason) = (self.number, welcome.reason);
+            if !recovered && !self.may_be_lost {
+                let who = self.number;
                 return Err(format!("D6: client {who} was never kicked and is not recovered: {reason:?}"));
             }
         }
-        if !welcome.recovered {
+        if !recovered {
             self.positions.clear();
+            self.entries.clear();
+            self.since.clear();
+        }
+        if self.session != session {
+            (self.session_place, self.acted_before) = (0, 0);
         }
         self.last_close = None;
-        self.resume = Some(welcome.resume.to_owned());
-        self.session = welcome.session_id.to_owned();
+        self.resume = Some(resume.to_owned());
+        self.session = session.to_owned();
         for (room, seat) in &mut self.rooms {
-            *seat = if welcome.rooms.contains(&room.as_str()) { Seat::Joining } else { Seat::Out };
+            *seat = if rooms.contains(&room.as_str()) { Seat::Joining } else { Seat::Out };
             if *seat == Seat::Out {
                 let suffix = format!("/room:{room}");
-                self.positions.retain(|name, _| !name.ends_with(&suffix));
+                for positions in [&mut self.positions, &mut self.entries] {
+                    positions.retain(|name, _| !name.ends_with(&suffix));
+                }
+                self.since.remove(room);
+            } else {
+                self.resuming.insert(room.clone());
             }
         }
         self.state = State::Joining;
         if self.rooms[&self.room] == Seat::Out {
             let room = self.room.clone();
-            self.join(network, &room);
+            self.join(network, oracle, &room);
         }
         Ok(())
     }
 
-    fn joined(&mut self, network: &Network, correlation: u64, json: &[u8]) -> Result<(), String> {
+    fn joined(&mut self, network: &Network, oracle: &Oracle, correlation: u64, json: &[u8]) -> Result<(), String> {
         let mut json = json.to_vec();
         let joined: json::Joined<'_> = json::read(&mut json).map_err(|_| "JOINED: bad JSON")?;
-        let room = joined.room_id;
-        if correlation != 0 {
-            match self.asked.remove(&correlation) {
-                Some(Ask::Join(asked)) if asked == room => {}
-                asked => return Err(format!("D7: client {}: JOINED {room} answers {asked:?}", self.number)),
-            }
-        }
-        for stream in &joined.streams {
-            if room == self.room && stream.stream.starts_with("relay/") {
-                self.relay = stream.handle;
-            }
-            self.introduce(network, stream.handle, stream.stream, stream.epoch, stream.offset, correlation != 0);
-        }
-        self.rooms.insert(room.to_owned(), Seat::In);
-        if room == self.room {
-            self.state = State::Open;
-        }
-        Ok(())
+        let streams = joined.streams.iter().map(|stream| Introduced {
+            handle: stream.handle,
+            name: stream.stream,
+            epoch: stream.epoch,
+            head: stream.offset,
+        });
+        let streams: Vec<_> = streams.collect();
+        self.entered(network, oracle, correlation, joined.room_id, &streams, joined.recovered == Some(false))
     }
 
-    /// Behind LEFT no frame of the room's streams may follow.
-    fn left(&mut self, correlation: u64, room: &str) -> Result<(), String> {
-        match self.asked.remove(&correlation) {
-            Some(Ask::Leave(asked)) if asked == room => {}
-            asked => return Err(format!("D7: client {}: LEFT {room} answers {asked:?}", self.number)),
-        }
-        let gone: Vec<u32> = self.streams.iter().filter(|(_, view)| view.is_of(room)).map(|(h, _)| *h).collect();
-        for handle in gone {
-            if let Some(view) = self.streams.remove(&handle) {
-                self.told_of_left += view.told;
-                self.positions.remove(&view.name);
-            }
-            self.left.insert(handle);
-        }
-        self.rooms.insert(room.to_owned(), Seat::Out);
-        Ok(())
-    }
-
-    fn refused(&mut self, code: u16, correlation: u64, text: &str) -> Result<(), String> {
-        let limited = code == ErrorCode::RateLimited.index();
-        self.limited += u64::from(limited);
-        match self.asked.remove(&correlation) {
-            Some(Ask::Join(room)) => {
-                self.rooms.insert(room, Seat::Out);
-            }
-            Some(Ask::Leave(room)) if limited => {
-                self.rooms.insert(room, Seat::In);
-            }
-            Some(Ask::Publish | Ask::Command) => {}
-            None if correlation == 0 => self.refusals.push(text.to_owned()),
-            asked => return Err(format!("D7: client {}: error {code} ({text}) answers {asked:?}", self.number)),
-        }
-        Ok(())
-    }
-
-    /// A fresh JOIN starts at the introduction's place; else a client keeps its own position where it has one: that is
+    /// Whoever enters starts at the introduction's place; else a client keeps its own position where it has one: that is
     /// what the replay continues.
-    fn introduce(&mut self, network: &Network, handle: u32, name: &str, epoch: u64, head: u64, fresh: bool) {
+    pub(super) fn introduce(&mut self, network: &Network, stream: &Introduced<'_>, fresh: bool) {
+        let Introduced { handle, name, epoch, head } = *stream;
         if fresh {
             self.positions.remove(name);
         }
@@ -243,19 +233,18 @@ impl Client {
             self.positions.insert(name.to_owned(), (epoch, place));
         }
         self.left.remove(&handle);
-        let joined_at = network.now();
-        let name = name.to_owned();
-        self.streams.entry(handle).or_insert(View {
-            name,
-            epoch,
-            place,
-            versions: Default::default(),
-            told: 0,
-            joined_at,
-        });
+        let (name, joined_at) = (name.to_owned(), network.now());
+        let view = View { name, epoch, place, head, versions: Default::default(), told: 0, joined_at };
+        if !fresh {
+            self.streams.entry(handle).or_insert(view);
+        } else if let Some(before) = self.streams.insert(handle, view) {
+            // It was out in between, which dialect A did not say.
+            self.told_of_left += before.told;
+            self.leaves += 1;
+        }
     }
 
-    fn view(&mut self, handle: u32) -> Result<&mut View, String> {
+    pub(super) fn view(&mut self, handle: u32) -> Result<&mut View, String> {
         let (who, left) = (self.number, self.left.contains(&handle));
         self.streams.get_mut(&handle).ok_or_else(|| match left {
             true => format!("D1: client {who}: a frame of stream {handle} behind the LEFT of its room"),
@@ -263,7 +252,7 @@ impl Client {
         })
     }
 
-    fn reliable(
+    pub(super) fn reliable(
         &mut self,
         network: &Network,
         oracle: &mut Oracle,
@@ -274,26 +263,33 @@ impl Client {
     ) -> Result<(), String> {
         let who = self.number;
         let view = self.view(handle)?;
-        let (name, had) = (view.name.clone(), view.place);
-        if let Some(had) = had {
-            if place <= had {
-                return Err(format!("D1: client {who}: place {place} after {had} in {name}"));
-            }
-            if prev != had {
-                return Err(format!("D2: client {who}: {name} continues {prev}, the client has {had}"));
-            }
+        let (name, had, head) = (view.name.clone(), view.place, view.head);
+        if let Some(had) = had.filter(|had| place <= *had) {
+            return Err(format!("D1: client {who}: place {place} after {had} in {name}"));
         }
         view.place = Some(place);
+        let epoch = view.epoch;
+        if let Some(entry) = self.entries.get(&name).filter(|entry| entry.0 == epoch && place <= entry.1) {
+            return Err(format!("D1: client {who} came into {name} at {entry:?} and reads {place}"));
+        }
+        let view = self.view(handle)?;
         let position = (view.epoch, place);
         self.positions.insert(name.clone(), position);
         self.delivered += 1;
-        oracle.seen(network.now(), &name, had, place, seen).map_err(|breach| format!("{breach}, says client {who}"))
+        let reader = Reader { number: who, text: self.text };
+        let seen = oracle.seen(network.now(), reader, &name, had, (place, prev), seen);
+        seen.map_err(|breach| format!("{breach}, says client {who}"))?;
+        match oracle.told(&name, place).filter(|_| name.contains("/session:")) {
+            Some(told) => self.told(told, head),
+            None => Ok(()),
+        }
     }
 
     /// An event that forgets a key: no value that was published before it may follow (DELIVERY §3).
-    fn forget<'a>(&mut self, handle: u32, key: u64, payload: &'a [u8]) -> &'a [u8] {
-        let (head, rest) = payload.split_at(12);
-        let version = u32::from_le_bytes(head[8..12].try_into().expect("four bytes"));
+    pub(super) fn forget<'a>(&mut self, handle: u32, body: &'a [u8]) -> &'a [u8] {
+        let (head, rest) = body.split_at(12);
+        let key = u64::from_le_bytes(head[..8].try_into().expect("eight bytes"));
+        let version = u32::from_le_bytes(head[8..].try_into().expect("four bytes"));
         if let Some(view) = self.streams.get_mut(&handle) {
             let newest = view.versions.entry(key).or_default();
             *newest = (*newest).max(version);
@@ -301,13 +297,13 @@ impl Client {
         rest
     }
 
-    fn delta(
+    pub(super) fn delta(
         &mut self,
         network: &Network,
         oracle: &mut Oracle,
         handle: u32,
         follows: u64,
-        payload: &[u8],
+        (key, version): (u64, u32),
     ) -> Result<(), String> {
         let who = self.number;
         let slow = self.window.is_some() || self.socket.is_none_or(|socket| network.was_slow(socket));
@@ -316,9 +312,6 @@ impl Client {
         if let Some(had) = view.place.filter(|had| follows > *had) {
             return Err(format!("D1: client {who}: a delta behind {follows} overtook it; the client has {had}"));
         }
-        let (key, rest) = payload.split_first_chunk().ok_or("a delta without key")?;
-        let (key, version) =
-            (u64::from_le_bytes(*key), rest.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)));
         match view.versions.insert(key, version) {
             Some(older) if version <= older => {
                 return Err(format!("D3: client {who}: key {key:x}: version {version} after {older}"));
@@ -370,6 +363,7 @@ impl Client {
             let (pings, pong) = (self.pings, self.socket_pong);
             return Err(format!("D7: client {who}: the newest of {pings} pings is not answered, {pong}"));
         }
+        self.passed()?;
         self.heads_reached(oracle)
     }
 
@@ -390,7 +384,8 @@ impl Client {
         for (name, head) in oracle.heads().filter(|(name, _)| mine(name)) {
             let view = self.streams.values().find(|view| view.name == name);
             let place = view.and_then(|view| view.place);
-            if place != Some(head) {
+            // An entry may stand behind the room's last event.
+            if place.is_none_or(|place| place < head) {
                 return Err(format!("D2: client {who} ends at {place:?} of {head} in {name}"));
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringgate::auth::{Grant, RoomKey, Signer, Verifier};
 use ringgate::class::Class;
 use ringgate::delivery;
-use ringgate::id::NodeId;
+use ringgate::id::{NodeId, SessionId};
 use ringgate::limits;
 use ringgate::message::{Deliver, Request};
 use ringgate::ports::Presence;
@@ -22,7 +22,7 @@ use ringgate::stats::ShardStats;
 use ringgate::streams::HomeConfig;
 use ringgate::time::{Monotonic, Rate};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, SERVICE_ROOM};
 use crate::client::{Client, Seat, State, Temper};
 use crate::oracle::Oracle;
 
@@ -50,6 +50,10 @@ pub struct Plan {
     pub burst: usize,
     /// One action in this many enters or leaves a room, one in as many is a command; 0 = none.
     pub moves_in: u64,
+    /// Rooms that only the rooms service lets sessions into.
+    pub service_rooms: usize,
+    /// One player in this many speaks dialect A; 0 = none.
+    pub texts_in: u32,
     /// One step in this many brings an event of the bus; 0 = none.
     pub events_in: u64,
     /// Reliable frames that a stream's history keeps; fewer than what a client can miss make it lose its session's past.
@@ -85,35 +89,13 @@ impl World {
         let secret = b"a secret of at least thirty-two bytes";
         let signer = Signer::from_secret(secret).expect("a good secret");
         let shared = Latest::new(settings(&plan, Verifier::from_secret(secret).expect("a good secret")));
-        let node = Arc::new(NodeState {
-            lease: Arc::new(ringgate::ports::Lease::endless()),
-            connections: AtomicU64::new(0),
-            connections_max: 10_000,
-            draining: AtomicBool::new(false),
-            abandon: AtomicBool::new(false),
-            reconnect_spread: Duration::from_secs(5),
-        });
-        let shards = ports.into_iter().map(|port| {
-            let homes = HomeConfig {
-                shard: port.id(),
-                shards: plan.shards,
-                epoch: 77,
-                seed,
-                batch_frames: plan.batch_frames,
-                history_events: plan.history_events,
-                history_bytes: 8 << 20,
-                history_total_bytes: 64 << 20,
-                history_time: Duration::from_secs(390),
-                resume_window: Duration::from_secs(300),
-            };
-            let driver = network.driver(port.id());
-            let (settings, stats) = (shared.clone(), Arc::new(ShardStats::default()));
-            Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
-        });
-        let shards: Vec<_> = shards.collect();
+        let shards = shards(&network, ports, &plan, &shared, 77, seed);
         let wakers: Vec<_> = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
         #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants change it"))]
-        let mut backend = Backend::new(bus_port, plan.shards, Routes::default());
+        let mut backend = {
+            let users = (plan.publishers + plan.players) as u32;
+            Backend::new(bus_port, plan.shards, Routes::default(), users)
+        };
         #[cfg(feature = "mutants")]
         backend.break_with(plan.queue.mutant);
         let mut world = Self {
@@ -144,8 +126,11 @@ impl World {
         let temper = if publisher { Temper::Fast } else { plan.tempers[number as usize % plan.tempers.len()] };
         let window = (!publisher && number % 5 == 4).then_some(8);
         let mut client = Client::new(number, room(number as usize), token, publisher, temper, window);
-        client.rooms = (0..plan.rooms).map(|number| (room(number), Seat::Out)).collect();
-        client.may_be_lost = plan.history_events < ENOUGH_HISTORY;
+        let services = (0..plan.service_rooms).map(service_room);
+        client.rooms = (0..plan.rooms).map(room).chain(services).map(|room| (room, Seat::Out)).collect();
+        client.text = !publisher && plan.texts_in > 0 && number % plan.texts_in == 1;
+        client.short_history = plan.history_events < ENOUGH_HISTORY;
+        client.may_be_lost = client.short_history;
         if plan.burst > 0 {
             client.catch_up = Duration::from_millis(20);
         }
@@ -221,7 +206,7 @@ impl World {
         }
         self.judge()?;
         self.told()?;
-        self.oracle.complete(&self.backend.commands())?;
+        self.complete()?;
         self.clients.iter().try_for_each(|client| {
             client.settled(&self.oracle).map_err(|breach| {
                 let connection = client.socket.and_then(|socket| self.network.connection(socket));
@@ -233,6 +218,12 @@ impl World {
 
     pub fn connect(&mut self, index: usize) {
         let node = NodeId(self.network.below(u64::from(self.plan.shards)) as u16);
+        if self.plan.service_rooms > 0 && self.network.below(3) == 0 {
+            self.clients[index].forget_some();
+        }
+        if self.plan.service_rooms > 0 && self.network.below(6) == 0 {
+            self.clients[index].claim_more(&self.network);
+        }
         self.clients[index].connect(&self.network, node);
     }
 
@@ -243,7 +234,7 @@ impl World {
         let ready = matches!(client.state, State::Joining | State::Open) && client.rooms[&client.room] == Seat::Out;
         if ready && self.network.below(chance_in) == 0 {
             let room = client.room.clone();
-            client.join(&self.network, &room);
+            client.join(&self.network, &mut self.oracle, &room);
         }
     }
 
@@ -254,7 +245,7 @@ impl World {
             return;
         }
         for room in clients[0].rooms.keys() {
-            backend.tell_room(network, oracle, room);
+            backend.tell_whole_room(network, oracle, room);
         }
         for client in clients.iter() {
             backend.tell_user(network, oracle, &format!("user-{}", client.number));
@@ -271,8 +262,19 @@ impl World {
         }
         let client = &clients[network.below(clients.len() as u64) as usize];
         // Often several at once, so that small rings are full.
+        let service = service_room(network.below(plan.service_rooms.max(1) as u64) as usize);
         for _ in 0..1 + network.below(6) {
-            match network.below(8) {
+            match network.below(if plan.service_rooms > 0 { 12 } else { 8 }) {
+                8 | 9 => backend.tell_room(network, oracle, &service),
+                10 | 11 => {
+                    let Some(session) = SessionId::parse(&client.session).filter(|_| !client.publisher) else {
+                        continue;
+                    };
+                    match network.below(2) {
+                        0 => backend.let_in(network, oracle, session, &service, None),
+                        _ => backend.take_out(network, oracle, session, &service, None),
+                    }
+                }
                 0..=3 => backend.tell_room(network, oracle, &client.room),
                 4 | 5 => backend.tell_user(network, oracle, &format!("user-{}", client.number)),
                 6 => backend.tell_session(network, oracle, &client.session),
@@ -295,8 +297,12 @@ impl World {
                 continue;
             }
             self.join_own(index, 40);
-            if self.clients[index].state != State::Open {
+            let client = &self.clients[index];
+            if client.state != State::Open {
                 continue;
+            }
+            if client.publisher {
+                self.backend.open(&client.room);
             }
             self.wander(index);
             let client = &mut self.clients[index];
@@ -318,9 +324,18 @@ impl World {
             return;
         }
         let client = &mut clients[index];
-        let room = format!("room-{}", network.below(plan.rooms as u64));
-        if network.below(plan.moves_in) == 0 {
-            client.move_in_or_out(network, &room);
+        let number = network.below((plan.rooms + plan.service_rooms) as u64) as usize;
+        let room = match number.checked_sub(plan.rooms) {
+            // The first of them is the players' own.
+            Some(0) if client.publisher => return,
+            Some(number) => service_room(number),
+            None => format!("room-{number}"),
+        };
+        let by_service = room.starts_with(SERVICE_ROOM) && client.rooms[&room] == Seat::In && network.below(2) == 0;
+        if network.below(plan.moves_in) == 0 && by_service {
+            client.leave_by_service(network, &room);
+        } else if network.below(plan.moves_in) == 0 {
+            client.move_in_or_out(network, oracle, &room);
         } else if client.rooms[&room] == Seat::In && !client.publisher {
             match network.below(plan.moves_in) {
                 0 => client.command_bus(network, oracle, &room),
@@ -450,6 +465,16 @@ impl World {
         true
     }
 
+    /// D2: what was acknowledged is there.
+    pub fn complete(&mut self) -> Result<(), String> {
+        let stayed = |room: &str, sent| {
+            let publishers = self.clients.iter().filter(|client| client.publisher);
+            let mut inside = publishers.filter(|client| client.seats().any(|seat| seat == room));
+            inside.any(|client| client.since.get(room).is_some_and(|since| *since <= sent))
+        };
+        self.oracle.complete(&self.backend.commands(), stayed)
+    }
+
     /// D6: what a queue left out is what its client was told of.
     fn told(&self) -> Result<(), String> {
         if self.plan.trouble_in == 0 {
@@ -520,10 +545,52 @@ impl World {
     }
 }
 
+fn service_room(number: usize) -> String {
+    format!("{SERVICE_ROOM}{number}")
+}
+
 /// Frames that no client of a run can ever be behind.
 pub const ENOUGH_HISTORY: usize = 4096;
 
-fn settings(plan: &Plan, verifier: Verifier) -> Settings {
+/// The shards of a node; `epoch` numbers the streams that have no log behind them.
+pub fn shards(
+    network: &Network,
+    ports: Vec<Port>,
+    plan: &Plan,
+    settings: &Latest<Settings>,
+    epoch: u64,
+    seed: u64,
+) -> Vec<Shard<SimulatedDriver>> {
+    let node = Arc::new(NodeState {
+        lease: Arc::new(ringgate::ports::Lease::endless()),
+        connections: AtomicU64::new(0),
+        connections_max: 10_000,
+        draining: AtomicBool::new(false),
+        abandon: AtomicBool::new(false),
+        reconnect_spread: Duration::from_secs(5),
+    });
+    let shards = ports.into_iter().map(|port| {
+        let homes = HomeConfig {
+            shard: port.id(),
+            shards: plan.shards,
+            epoch,
+            seed,
+            batch_frames: plan.batch_frames,
+            history_events: plan.history_events,
+            history_bytes: 8 << 20,
+            history_total_bytes: 64 << 20,
+            history_time: Duration::from_secs(390),
+            resume_window: Duration::from_secs(300),
+        };
+        let driver = network.driver(port.id());
+        let (settings, stats) = (settings.clone(), Arc::new(ShardStats::default()));
+        Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
+    });
+    shards.collect()
+}
+
+/// What the node's shards are told.
+pub fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
         room_key: RoomKey::new(b"a simulation's"),
         rooms_epoch: 1,

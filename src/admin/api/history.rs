@@ -136,7 +136,7 @@ mod tests {
             let item = Item { class: Class::Reliable, key: 9, forgets: n == 2, place, prev: place - 1 };
             let kind = FrameKind { frame_type: 35, kind: 7 };
             builder.push(item, |out| FramesEncoder.encode(StreamHandle(1), &item, kind, body, out));
-            let audience = (n == 1).then(|| Arc::new(Audience::Only(["bob".into(), "\"eve\"".into()].into())));
+            let audience = (n == 1).then(|| Arc::new(Audience::Only(["\"eve\"".into(), "bob".into()].into())));
             builder.mark(Mark { audience, ..Mark::default() });
         }
         let position = Position { stream: "relay/room:a".into(), epoch: 3, place: 4 };
@@ -148,7 +148,7 @@ mod tests {
             after: 4,
         };
         let expected = format!(
-            r#"{{"stream":"relay/room:a","epoch":3,"head":4,"after":4,"events":[{{"place":1,"prev":0,"frame_type":35,"kind":7,"payload":{{"n":1.50}}}},{{"place":2,"prev":1,"frame_type":35,"kind":7,"data_base64":"/wA=","only":["bob","\"eve\""]}},{{"place":3,"prev":2,"frame_type":35,"kind":7,"forgets":"9","payload":[1]}},{{"place":4,"prev":3,"frame_type":35,"kind":7,"payload":{long}}}]}}"#
+            r#"{{"stream":"relay/room:a","epoch":3,"head":4,"after":4,"events":[{{"place":1,"prev":0,"frame_type":35,"kind":7,"payload":{{"n":1.50}}}},{{"place":2,"prev":1,"frame_type":35,"kind":7,"data_base64":"/wA=","only":["\"eve\"","bob"]}},{{"place":3,"prev":2,"frame_type":35,"kind":7,"forgets":"9","payload":[1]}},{{"place":4,"prev":3,"frame_type":35,"kind":7,"payload":{long}}}]}}"#
         );
         assert_eq!(String::from_utf8(page_text(&page)).unwrap(), expected);
     }

@@ -219,7 +219,7 @@ impl ApiPeer {
             Ask::Kick { user } => {
                 // Presence carries out one sender's requests in order, so what answers the second says that the first
                 // is done.
-                self.port.request(to, presence(PresenceRequest::Kick { user }));
+                self.port.request(to, presence(PresenceRequest::Kick { user, event: None }));
                 self.port.request(to, members("".into(), u32::MAX));
             }
         }

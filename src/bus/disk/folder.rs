@@ -52,8 +52,10 @@ impl Folder {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+            let digits = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            let number = digits.and_then(|digits| digits.parse::<u64>().ok());
+            // Nothing but the name that this folder gives: what somebody else put there is none of the log's.
+            numbers.extend(number.filter(|number| self.file(*number).file_name() == Some(&name)));
         }
         numbers.sort_unstable();
         Ok(numbers)
@@ -96,9 +98,14 @@ impl Folder {
         cut.map_err(|error| format!("{}: cannot be cut: {error}", self.file(number).display()))
     }
 
-    /// Removes a segment.
+    /// Removes a segment, if it is there.
     pub fn remove(&self, number: u64) -> Result<(), String> {
-        fs::remove_file(self.file(number)).map_err(|error| format!("{}: {error}", self.file(number).display()))
+        match fs::remove_file(self.file(number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(format!("{}: {error}", self.file(number).display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The error for damage.

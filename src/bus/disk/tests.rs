@@ -154,6 +154,47 @@ fn retention_keeps_what_is_unread() {
     assert_eq!(values(&mut open(&config), "t"), [(103, b"x".to_vec())]);
 }
 
+/// A segment that cannot be removed keeps all behind it, so that the next start finds no hole; once it can be, all go.
+#[test]
+fn segments_go_in_order() {
+    let scratch = Scratch::new();
+    let retention = Retention { time: Duration::from_secs(3600), bytes: 8_000 };
+    let config = DiskConfig { retention, ..disk_config(&scratch, WriterChoice::Thread) };
+    let mut bus = open(&config);
+    for _ in 0..8 {
+        put(&mut bus, "t", &[1; 3000]).unwrap();
+    }
+    until("the disk shrinks", || bus.range("t").0 > 0 && segments(&scratch).len() <= 4);
+    let stuck = segments(&scratch).remove(0);
+    let aside = scratch.0.join("aside");
+    fs::rename(&stuck, &aside).unwrap();
+    fs::create_dir(&stuck).unwrap();
+    for _ in 0..8 {
+        put(&mut bus, "t", &[2; 3000]).unwrap();
+    }
+    let kept = segments(&scratch).len();
+    assert!(kept > 8, "{kept} segments: nothing behind the one that is stuck went");
+    fs::remove_dir(&stuck).unwrap();
+    fs::rename(&aside, &stuck).unwrap();
+    drop(bus);
+    let mut bus = open(&config);
+    put(&mut bus, "t", &[3; 3000]).unwrap();
+    put(&mut bus, "t", &[3; 3000]).unwrap();
+    until("all go", || segments(&scratch).len() <= 4);
+}
+
+/// What has a name that no segment gets is none.
+#[test]
+fn foreign_files_are_no_segments() {
+    let scratch = Scratch::new();
+    let config = disk_config(&scratch, WriterChoice::Thread);
+    put(&mut open(&config), "t", b"x").unwrap();
+    for name in ["+5.log", "5.log", "000000000000000000005.log", "x.log"] {
+        fs::write(scratch.0.join("log").join(name), b"nothing").unwrap();
+    }
+    assert_eq!(values(&mut open(&config), "t").len(), 1);
+}
+
 /// A reader of a log that was there before counts as far behind, so that appends are refused, until it says how far it is.
 #[test]
 fn a_reader_that_comes_back_says_how_far_it_is() {

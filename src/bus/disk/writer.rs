@@ -1,6 +1,7 @@
 //! The thread that writes the log: takes what waits, makes it durable, tells who waits for it, begins a new segment
 //! when one is full or old, removes what retention lets go, and mends what a refused write left behind.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::task::Waker;
@@ -39,7 +40,8 @@ pub(super) fn start(
         let segment = shared.lock().last_segment();
         let ends = Ends(Arc::clone(&shared));
         let (buffer, places) = (Vec::new(), Vec::new());
-        Writer { shared, folder, config, sink, segment, tail, buffer, places, failing: false }.run();
+        let (unneeded, failing, stuck) = (VecDeque::new(), false, false);
+        Writer { shared, folder, config, sink, segment, tail, buffer, places, failing, unneeded, stuck }.run();
         drop(ends);
     };
     let thread = thread::Builder::new().name("log".into()).spawn(body);
@@ -65,6 +67,10 @@ struct Writer {
     places: Vec<u32>,
     /// The last batch failed; told once until one succeeds.
     failing: bool,
+    /// Segments to be removed, oldest first.
+    unneeded: VecDeque<u64>,
+    /// The first of them could not be; told once.
+    stuck: bool,
 }
 
 impl Writer {
@@ -187,12 +193,21 @@ impl Writer {
         }
     }
 
-    fn remove(&self, gone: &[u64]) {
-        for number in gone {
-            if let Err(error) = self.folder.remove(*number) {
-                tracing::warn!(error, "a segment that is no longer needed cannot be removed");
+    /// Removes segments in order: one that stays keeps those behind it, for a start takes a hole for damage.
+    fn remove(&mut self, gone: &[u64]) {
+        self.unneeded.extend(gone);
+        while let Some(number) = self.unneeded.front() {
+            match self.folder.remove(*number) {
+                Ok(()) => _ = self.unneeded.pop_front(),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.stuck, true) {
+                        tracing::warn!(error, "a segment that is no longer needed cannot be removed yet");
+                    }
+                    return;
+                }
             }
         }
+        self.stuck = false;
     }
 }
 

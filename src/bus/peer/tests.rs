@@ -1,5 +1,7 @@
 //! Commands in, events out, over a mesh driven by hand.
 
+use std::time::Duration;
+
 use super::*;
 use crate::bus::{EVENT_TOPICS, EmbeddedBus, TopicBounds, rebuild};
 use crate::class::Class;
@@ -12,6 +14,8 @@ use crate::router::{Bounds, Wake, mesh};
 const PRESENCE: NodeId = NodeId(2);
 const BUS: NodeId = NodeId(3);
 const NODES: Nodes = Nodes { shards: 2, presence: PRESENCE };
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The rules that these tests need.
 struct Table;
@@ -186,6 +190,65 @@ fn poison_is_kept_apart() {
     assert_eq!(dead.len(), 2);
 }
 
+/// An event for a connection waits, with what is behind it in its topic, until the connection's shard has said whose
+/// session that is; of one that is gone, or another process's, it is poison.
+#[test]
+fn a_connection_is_asked_for_its_session() {
+    const NONCE: u64 = 5;
+    let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+    rig.peer = rig.peer.naming(NONCE);
+    let conn = ConnKey { slot: 7, generation: 3 };
+    let session = SessionId([9; 16]);
+    let home = Scope::Session(session).home(2).index();
+    let id = |nonce, shard| ConnectionId::of(nonce, ConnAddr { shard: NodeId(shard), conn }).to_string();
+    let target = |id: &str| {
+        format!(
+            r#"{{"event_type":"games.event.error","target":{{"connection_id":"{id}"}},"payload":{{"code":"internal"}}}}"#
+        )
+    };
+    for answer in [Some(session), None] {
+        rig.event("games.events", &target(&id(NONCE, 1))).unwrap();
+        let behind = format!(
+            r#"{{"event_type":"games.event.error","target":{{"session_id":"{session}"}},"payload":{{"code":"x"}}}}"#
+        );
+        rig.event("games.events", &behind).unwrap();
+        rig.turn();
+        let given = rig.peer.stats().events_total.read();
+        assert_eq!(given, if answer.is_some() { 0 } else { 2 }, "both wait");
+        let Some((_, Request::WhoIs { from, number, conn: asked })) = rig.ports[1].take_request() else { panic!() };
+        assert_eq!((from, asked), (BUS, conn));
+        rig.ports[1].deliver(BUS, Deliver::Session { number, session: answer });
+        rig.turn();
+        let events = rig.events(home);
+        assert!(events.iter().all(|event| event.scope == Scope::Session(session)));
+        assert_eq!(events.len(), if answer.is_some() { 2 } else { 1 });
+    }
+    for elsewhere in [id(NONCE + 1, 1), id(NONCE, 2)] {
+        rig.event("games.events", &target(&elsewhere)).unwrap();
+        rig.turn();
+        assert!(rig.ports.iter_mut().all(|port| port.take_request().is_none()));
+    }
+    assert_eq!(rig.peer.stats().poison_total.read(), 3);
+}
+
+/// Poison that cannot be kept is counted, however much it is, and is known as lost until some is kept again.
+#[test]
+fn lost_poison_is_counted() {
+    let mut rig = Rig::new(Bounds::default(), TopicBounds { records: 8, bytes: 1 << 20 });
+    let mut reader = rig.bus.reader(&[DEAD_TOPIC], Arc::new(Nobody));
+    let poison = |rig: &mut Rig, times: usize| {
+        for _ in 0..times {
+            rig.event("games.events", "nonsense").unwrap();
+            rig.turn();
+        }
+        (rig.peer.stats().poison_total.read(), rig.peer.stats().poison_lost_total.read(), rig.peer.dead_lost)
+    };
+    assert_eq!(poison(&mut rig, 5), (5, 0, false));
+    assert_eq!(poison(&mut rig, 100), (105, 100, true));
+    reader.done(DEAD_TOPIC, 5);
+    assert_eq!(poison(&mut rig, 1), (106, 100, false));
+}
+
 /// A kick goes to the user's home, and to presence, so that no connection resumes the session.
 #[test]
 fn a_kick_ends_the_sessions_too() {
@@ -196,7 +259,7 @@ fn a_kick_ends_the_sessions_too() {
     let events = rig.events(home.index());
     assert_eq!((events.len(), &events[0].effect, events[0].kind.frame_type), (1, &Some(Effect::Kick), 0));
     let Some((_, Request::Presence(request))) = rig.ports[2].take_request() else { panic!("presence is not told") };
-    assert!(matches!(*request, PresenceRequest::Kick { user } if &*user == "bad"));
+    assert!(matches!(*request, PresenceRequest::Kick { user, .. } if &*user == "bad"));
 }
 
 /// Much more than one turn's budget comes out in order, whatever the rings hold.
@@ -250,7 +313,7 @@ fn repeated_events_are_given_once() {
     assert_eq!(rig.events(0).iter().map(|event| event.place).collect::<Vec<_>>(), [1, 3, 4, 5]);
     assert_eq!(rig.peer.stats().duplicates_total.read(), 2);
     let mut given = Vec::new();
-    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), |event| {
+    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), HOUR, |event| {
         given.push(event.place);
         true
     });
@@ -265,6 +328,25 @@ fn repeated_events_are_given_once() {
     assert_eq!((restarted.stats().duplicates_total.read(), restarted.stats().events_total.read()), (1, 1));
 }
 
+/// A repeat is known for as long as histories are kept, however long that was configured, and not beyond.
+#[test]
+fn repeats_are_known_for_the_history_time() {
+    let mut event = Vec::new();
+    let id = EventId::v5(&[1; 16], &[b"1"]);
+    put_event(&mut event, id, "battle.event.timeline", WallMillis(0), &Scope::Room("arena".into()), "{}");
+    for (history, given) in [(HOUR, 1), (Duration::from_secs(1), 2)] {
+        let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
+        let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), history, |_| true);
+        rig.peer = rig.peer.after(rebuilt);
+        for at in [0, 1_800_000] {
+            let append = Append { topic: "games.events".into(), ..command(0, event.clone()) };
+            rig.bus.append(WallMillis(at), &append).unwrap();
+        }
+        rig.turn();
+        assert_eq!(rig.peer.stats().events_total.read(), given, "{history:?}");
+    }
+}
+
 /// A rebuild gives what is not older than asked for, and no kick.
 #[test]
 fn a_rebuild_carries_out_no_kick() {
@@ -273,7 +355,7 @@ fn a_rebuild_carries_out_no_kick() {
     rig.timeline(&room_of(0), 1).unwrap();
     let count = |since| {
         let mut count = 0;
-        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), |event| {
+        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), HOUR, |event| {
             assert_eq!(event.effect, None);
             count += 1;
             true

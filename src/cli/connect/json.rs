@@ -1,11 +1,10 @@
 //! `ringgate connect` on `/ws`: each line that is typed is a JSON message of dialect A, each frame one readable line.
 
-use std::io::ErrorKind;
 use std::net::TcpStream;
 
 use tungstenite::{Message, WebSocket};
 
-use super::{Speaker, print};
+use super::{Speaker, leave, print, send};
 use crate::protocol::envelope::members::{Json, member, members};
 use crate::protocol::envelope::put_string;
 
@@ -80,11 +79,7 @@ impl JsonConsole {
     }
 
     fn send(&mut self, text: &str) -> Result<(), String> {
-        match self.socket.send(Message::text(text)) {
-            // The reading half says why.
-            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|error| format!("cannot send: {error}")),
-        }
+        send(&mut self.socket, Message::text(text))
     }
 }
 
@@ -127,9 +122,7 @@ impl Speaker for JsonConsole {
     }
 
     fn leave(&mut self) {
-        // A courtesy; the server copes with its absence.
-        let _ = self.socket.close(None);
-        let _ = self.socket.flush();
+        leave(&mut self.socket);
     }
 }
 
@@ -139,12 +132,16 @@ fn describe(text: &str) -> String {
     for (name, value) in members(text).filter(|(name, _)| *name != "type") {
         line += &format!(" {name}={value}");
     }
-    // JSON escapes most of what would move a terminal's cursor, but neither DEL nor C1.
+    printable(&line)
+}
+
+/// JSON escapes most of what would move a terminal's cursor, but neither DEL nor C1.
+pub(super) fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 
 /// A JSON string.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = Vec::new();
     put_string(&mut out, text);
     String::from_utf8(out).expect("a string of UTF-8 is written as UTF-8")

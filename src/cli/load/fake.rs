@@ -1,4 +1,5 @@
-//! A server of one room, small enough to be right by reading it, that can be told to break the promise in one way.
+//! A server of one room, small enough to be right by reading it, that can be told to break the promise in one way. It
+//! speaks D, and A as far as members of a run do.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,6 +12,10 @@ use crate::id::StreamHandle;
 use crate::message::{ErrorCode, Introduction, Position};
 use crate::protocol::frames::json::{self, Hello, Welcome};
 use crate::protocol::frames::{FramesEncoder, Inbound, parse, types, write};
+use crate::protocol::gateway::write::{self as gateway, Authenticated};
+use crate::protocol::gateway::{FrameForm, Origin};
+use crate::protocol::routes::Routes;
+use crate::time::WallMillis;
 
 /// What is done to frame [`FAULT_AT`] on its way to the first member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,19 +50,38 @@ struct Room {
     history: Vec<Vec<u8>>,
     held: Vec<u8>,
     struck: bool,
+    /// Heartbeats that came.
+    beats: u64,
+}
+
+impl Room {
+    /// Whether no resume can be served any more.
+    fn forgets(&self) -> bool {
+        self.struck && self.fault == Fault::CloseAndForget
+    }
 }
 
 struct Member {
     id: usize,
     socket: TcpStream,
     publisher: bool,
+    form: FrameForm,
+}
+
+impl Member {
+    /// A frame as it stands in the history, in this member's dialect.
+    fn frame(&self, frame: &[u8], origin: Origin) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(self.form.transcode(frame, origin, &Routes::default(), &mut out));
+        out
+    }
 }
 
 /// Starts the server; it lives as long as the test process.
 pub fn start(fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let room = Room { fault, members: Vec::new(), history: Vec::new(), held: Vec::new(), struck: false };
+    let room = Room { fault, members: Vec::new(), history: Vec::new(), held: Vec::new(), struck: false, beats: 0 };
     let room = Arc::new(Mutex::new(room));
     thread::spawn(move || {
         for (id, socket) in listener.incoming().enumerate() {
@@ -82,19 +106,17 @@ fn serve(id: usize, mut socket: TcpStream, room: &Mutex<Room>) -> Option<()> {
     let echo = head.starts_with(b"GET /echo");
     loop {
         let (opcode, mut message) = read_frame(&mut socket)?;
-        if opcode != 2 {
-            continue;
-        }
         let mut out = Vec::new();
-        if echo {
-            put_websocket_header(&mut out, 2, message.len());
-            out.extend_from_slice(&message);
-        } else {
-            // Written under the lock: what is published next comes behind it.
-            let mut room = room.lock().unwrap();
-            answer(id, &socket, parse(&mut message).unwrap(), &mut room, &mut out);
-            socket.write_all(&out).ok()?;
-            out.clear();
+        // Written under the lock: what is published next comes behind it.
+        let mut room = room.lock().unwrap();
+        match opcode {
+            1 => answer_text(id, &socket, &mut message, &mut room, &mut out),
+            2 if echo => {
+                put_websocket_header(&mut out, 2, message.len());
+                out.extend_from_slice(&message);
+            }
+            2 => answer(id, &socket, parse(&mut message).unwrap(), &mut room, &mut out),
+            _ => {}
         }
         socket.write_all(&out).ok()?;
     }
@@ -104,13 +126,12 @@ fn read_frame(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     socket.read_exact(&mut head).ok()?;
     assert_ne!(head[1] & 0x80, 0, "client frames are masked");
-    let mut len = usize::from(head[1] & 0x7f);
+    let (opcode, mut len) = (head[0] & 15, usize::from(head[1] & 0x7f));
     if len == 126 {
         socket.read_exact(&mut head).ok()?;
         len = usize::from(u16::from_be_bytes(head));
-        return read_payload(socket, 2, len);
     }
-    read_payload(socket, head[0] & 15, len)
+    read_payload(socket, opcode, len)
 }
 
 fn read_payload(socket: &mut TcpStream, opcode: u8, len: usize) -> Option<(u8, Vec<u8>)> {
@@ -136,7 +157,7 @@ fn answer(id: usize, socket: &TcpStream, inbound: Inbound<'_>, room: &mut Room, 
             let position = Position { stream: "games.events.0/room:load-0".into(), epoch: 1, place: 0 };
             write::position(out, &Introduction { handle: BATTLE, position, publishers_only: false });
             let publisher = room.members.is_empty();
-            room.members.push(Member { id, socket: socket.try_clone().unwrap(), publisher });
+            room.members.push(Member { id, socket: socket.try_clone().unwrap(), publisher, form: FrameForm::Frames });
         }
         Inbound::Publish { kind, class, key, correlation, payload, .. } => {
             publish(room, kind, class, key, payload);
@@ -153,18 +174,45 @@ fn answer(id: usize, socket: &TcpStream, inbound: Inbound<'_>, room: &mut Room, 
 }
 
 fn hello(id: usize, socket: &TcpStream, hello: &Hello<'_>, room: &mut Room, out: &mut Vec<u8>) {
-    let resumes = hello.resume.is_some();
-    let recovered = resumes && room.fault != Fault::CloseAndForget;
-    let rooms = if resumes { vec!["load-0"] } else { Vec::new() };
-    write::welcome(out, &Welcome { resume: "r", recovered, rooms, ..Welcome::default() });
-    if resumes {
+    let recovered = hello.resume.is_some() && !room.forgets();
+    let rooms = if hello.resume.is_some() { vec!["load-0"] } else { Vec::new() };
+    write::welcome(out, &Welcome { resume: &format!("r{id}"), recovered, rooms, ..Welcome::default() });
+    if hello.resume.is_some() {
         write::position(out, &introduction(room));
-        let after = hello.positions.iter().find(|position| position.stream.starts_with("relay")).unwrap().place;
-        let from = if recovered { after as usize } else { room.history.len() };
-        let from = from + usize::from(room.fault == Fault::CloseAndLie);
-        room.history[from..].iter().for_each(|frame| out.extend_from_slice(frame));
-        room.members.push(Member { id, socket: socket.try_clone().unwrap(), publisher: false });
+        go_on(id, socket, hello, FrameForm::Frames, room, out);
     }
+}
+
+fn answer_text(id: usize, socket: &TcpStream, text: &mut [u8], room: &mut Room, out: &mut Vec<u8>) {
+    if text.starts_with(b"{\"type\":\"system.heartbeat\"") {
+        room.beats += 1;
+        if room.fault != Fault::Drop || room.beats != FAULT_AT {
+            gateway::heartbeat_ack(out, WallMillis(0));
+        }
+        return;
+    }
+    let read = json::read::<Hello<'_>>(text).unwrap();
+    let recovered = read.resume.is_some() && !room.forgets();
+    let resume = format!("r{id}");
+    let rooms: &[&str] = if read.resume.is_some() { &["load-0"] } else { &[] };
+    let answer = Authenticated { resume: Some(&resume), recovered, rooms, ..Authenticated::default() };
+    gateway::authenticated(out, &answer);
+    if read.resume.is_some() {
+        gateway::position(out, [&introduction(room)], None);
+        go_on(id, socket, &read, FrameForm::Gateway, room, out);
+    }
+}
+
+/// Takes a member over from its old connection.
+fn go_on(id: usize, socket: &TcpStream, hello: &Hello<'_>, form: FrameForm, room: &mut Room, out: &mut Vec<u8>) {
+    let old: usize = hello.resume.unwrap()[1..].parse().unwrap();
+    room.members.retain(|member| member.id != old);
+    let member = Member { id, socket: socket.try_clone().unwrap(), publisher: false, form };
+    let after = hello.positions.iter().find(|position| position.stream.starts_with("relay")).unwrap().place;
+    let lies = room.struck && room.fault == Fault::CloseAndLie;
+    let from = if room.forgets() { room.history.len() } else { after as usize + usize::from(lies) };
+    room.history[from..].iter().for_each(|frame| out.extend_from_slice(&member.frame(frame, Origin::Relay)));
+    room.members.push(member);
 }
 
 fn publish(room: &mut Room, kind: FrameKind, class: Class, key: u64, payload: &[u8]) {
@@ -180,11 +228,11 @@ fn publish(room: &mut Room, kind: FrameKind, class: Class, key: u64, payload: &[
     room.struck |= strike;
     let mut closed = None;
     for member in &mut room.members {
-        let mut bytes = frame.clone();
+        let mut bytes = member.frame(&frame, Origin::Relay);
         if Some(member.id) == first {
             match room.fault {
                 Fault::Drop if strike => bytes.clear(),
-                Fault::Double if strike => bytes.extend_from_slice(&frame),
+                Fault::Double if strike => bytes.extend_from_within(..),
                 Fault::Swap if strike => room.held = std::mem::take(&mut bytes),
                 Fault::Swap => bytes.append(&mut room.held),
                 Fault::Close | Fault::CloseAndForget | Fault::CloseAndLie if strike => {
@@ -202,19 +250,24 @@ fn publish(room: &mut Room, kind: FrameKind, class: Class, key: u64, payload: &[
 
 /// Three events and an end; with `Fault::Drop` the second is missing.
 fn battle(room: &mut Room) {
-    let mut frames = Vec::new();
     let texts = [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#, r#"{"events":3}"#];
     let mut prev = 0;
     for (place, text) in (1..).zip(texts) {
         if room.fault == Fault::Drop && place == 2 {
             continue;
         }
-        let frame_type = if place == 4 { types::BATTLE_END } else { types::BATTLE_TIMELINE };
+        let (frame_type, name) = match place {
+            4 => (types::BATTLE_END, "battle.event.end"),
+            _ => (types::BATTLE_TIMELINE, "battle.event.timeline"),
+        };
+        // What comes by the bus names its type.
+        let text = text.replacen('{', &format!("{{\"type\":\"{name}\","), 1);
         let item = Item { class: Class::Reliable, key: 0, forgets: false, place, prev };
-        FramesEncoder.encode(BATTLE, &item, FrameKind { frame_type, kind: 0 }, text.as_bytes(), &mut frames);
+        let mut frame = Vec::new();
+        FramesEncoder.encode(BATTLE, &item, FrameKind { frame_type, kind: 0 }, text.as_bytes(), &mut frame);
+        for member in &mut room.members {
+            let _ = member.socket.write_all(&member.frame(&frame, Origin::Bus));
+        }
         prev = place;
-    }
-    for member in &mut room.members {
-        let _ = member.socket.write_all(&frames);
     }
 }

@@ -30,7 +30,7 @@ pub use options::command;
 use options::{Mode, Options, Tokens};
 use process::CpuTimes;
 use report::{Percentiles, Report, ServerCpu};
-use session::{Client, Role};
+use session::{Client, Player, Role};
 use shared::{Measured, Phase, Shared};
 use worker::Worker;
 
@@ -116,14 +116,22 @@ fn clients(options: &Options) -> Result<Vec<Vec<(usize, Client)>>, String> {
     for member in 0..options.connections {
         let role = match options.mode {
             Mode::Echo => Role::Echo { sent: 0, back: 0 },
+            Mode::Rolls => {
+                let name = format!("load-{}-{}", std::process::id(), member / 2);
+                Role::Player(Player::new(&user(member), &name, member % 2 == 0))
+            }
             _ if member < first_healthy => Role::Stalled,
             _ => Role::Member,
         };
-        let witness = options.mode != Mode::Echo && member >= first_witness;
-        let thread = if witness { 0 } else { member % options.threads };
+        let alone = matches!(options.mode, Mode::Echo | Mode::Rolls);
+        let witness = !alone && member >= first_witness;
+        let (room, thread) = match options.mode {
+            Mode::Rolls => (member / 2, member / 2 % options.threads),
+            _ => (member % options.rooms, if witness { 0 } else { member % options.threads }),
+        };
         let index = options.publishers + member;
         let token = token(options, index, false)?;
-        threads[thread].push((index, Client::new(role, member % options.rooms, witness, token, options)));
+        threads[thread].push((index, Client::new(role, room, witness, token, options)));
     }
     Ok(threads)
 }
@@ -136,12 +144,17 @@ struct Claims {
     exp: u64,
 }
 
+/// The user of a connection.
+fn user(index: usize) -> String {
+    format!("load-{index}")
+}
+
 fn token(options: &Options, index: usize, publisher: bool) -> Result<String, String> {
     match &options.tokens {
         Tokens::None => Ok(String::new()),
         Tokens::Given(member, publishers) => Ok(if publisher { publishers } else { member }.clone()),
         Tokens::Minted(secret) => {
-            let name = format!("load-{index}");
+            let name = user(index);
             let roles: &[&str] = if publisher { &["user", "publisher"] } else { &["user"] };
             let day = Duration::from_secs(86_400);
             let exp = std::time::UNIX_EPOCH.elapsed().map_err(|error| error.to_string())? + day;
@@ -220,11 +233,12 @@ impl Conductor<'_> {
             if Instant::now() >= deadline {
                 self.progress(None);
                 let (ready, all) = (self.shared.ready.load(Ordering::Acquire), self.shared.options.total());
+                let log = self.shared.log();
                 return Err(format!(
                     "{what}: not done after {} s, {ready} of {all} connections are live; closes {:?}, errors {:?}",
                     limit.as_secs(),
-                    self.shared.log().closes,
-                    self.shared.log().errors
+                    log.closes,
+                    log.errors
                 ));
             }
             self.progress(Some(what));

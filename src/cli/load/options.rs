@@ -23,16 +23,19 @@ pub enum Mode {
     Storm,
     /// Members of which some do not read.
     Stalled,
+    /// Players who roll dice in pairs: the way of a command.
+    Rolls,
 }
 
 impl Mode {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("echo", Self::Echo),
         ("fanout", Self::Fanout),
         ("burst", Self::Burst),
         ("idle", Self::Idle),
         ("storm", Self::Storm),
         ("stalled", Self::Stalled),
+        ("rolls", Self::Rolls),
     ];
 
     /// The argument's spelling.
@@ -49,6 +52,15 @@ pub enum Pace {
     Delivered,
     /// Acknowledged.
     Acked,
+}
+
+/// What members speak; publishers are game servers and speak binary frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// D, binary frames.
+    Frames,
+    /// A, JSON. Payloads are JSON too.
+    Json,
 }
 
 /// A battle to be watched.
@@ -75,6 +87,7 @@ pub enum Tokens {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub mode: Mode,
+    pub dialect: Dialect,
     pub address: SocketAddr,
     pub host: String,
     pub path: String,
@@ -108,7 +121,13 @@ impl Options {
     /// What a member's checks need.
     #[must_use]
     pub fn shape(&self) -> Shape {
-        Shape { rooms: self.rooms, publishers: self.publishers, size: self.size, delta_keys: self.delta_keys }
+        Shape {
+            rooms: self.rooms,
+            publishers: self.publishers,
+            size: self.size,
+            json: self.dialect == Dialect::Json,
+            delta_keys: self.delta_keys,
+        }
     }
 
     /// Members and publishers.
@@ -128,20 +147,32 @@ pub fn command() -> Command {
         .about("Puts load on a server and checks that every reliable frame arrives once and in order")
         .arg(Arg::new("mode").required(true).value_parser(Mode::ALL.map(|(name, _)| name)).help("What to measure"))
         .arg(value("url", "URL", "Server, with or without a path").default_value("ws://127.0.0.1:9998"))
+        .arg(
+            value(
+                "dialect",
+                "DIALECT",
+                "What members speak; in json, echoes are heartbeats [default: frames; rolls: json]",
+            )
+            .value_parser(["frames", "json"]),
+        )
         .arg(value("token", "JWT", "Members' token"))
         .arg(value("publisher-token", "JWT", "Publishers' token, role publisher [default: that of --token]"))
         .arg(value("secret", "SECRET", "Mint a token for each connection with this HS256 secret"))
-        .arg(value("connections", "N", "Members, or echo connections"))
+        .arg(value("connections", "N", "Members, or echo connections; rolls: players, two in a room"))
         .arg(value("rooms", "N", "Rooms the members are spread over").default_value("1"))
         .arg(value("publishers", "N", "Publishers, at least one per room"))
-        .arg(value("size", "BYTES", "Payload of a message, at least 24").default_value("100"))
+        .arg(value("size", "BYTES", "Payload of a message, at least 24, in json 96").default_value("100"))
         .arg(value("in-flight", "N", "Messages a sender has under way (without --rate)"))
         .arg(
             value("pace", "WHEN", "A message is under way until then")
                 .value_parser(["delivered", "acked"])
                 .default_value("delivered"),
         )
-        .arg(value("rate", "N", "Messages per second and publisher; 0 = by --in-flight"))
+        .arg(value(
+            "rate",
+            "N",
+            "Messages per second and publisher; 0 = by --in-flight. rolls: per second and room; 0 = at once",
+        ))
         .arg(value("delta-share", "SHARE", "Share of messages that are deltas, 0 to 1").default_value("0"))
         .arg(value("delta-rate", "N", "Deltas per second and publisher beside the messages").default_value("0"))
         .arg(value("delta-keys", "N", "Delta keys per publisher").default_value("16"))
@@ -175,20 +206,32 @@ pub fn read(matches: &ArgMatches) -> Result<Options, String> {
     let mode = Mode::ALL.iter().find(|(name, _)| *name == mode_name).map(|(_, mode)| *mode);
     let mode = mode.ok_or("mode: missing")?;
     let preset = preset(mode);
-    let rooms: usize = number(text("rooms"), "rooms", 1)?;
-    let publishers = if mode == Mode::Echo { 0 } else { number(text("publishers"), "publishers", preset.publishers)? };
+    let alone = matches!(mode, Mode::Echo | Mode::Rolls);
+    let publishers = if alone { 0 } else { number(text("publishers"), "publishers", preset.publishers)? };
     let connections: usize = number(text("connections"), "connections", preset.connections)?;
+    let rooms = if mode == Mode::Rolls { (connections / 2).max(1) } else { number(text("rooms"), "rooms", 1)? };
     let share: f64 = number(text("stalled-share"), "stalled-share", preset.stalled_share)?;
-    let (address, host, path) = url(text("url").unwrap_or_default(), mode)?;
+    let dialect = match (mode, text("dialect")) {
+        (Mode::Rolls, Some("frames")) => return Err("--dialect frames: players of rolls speak json".into()),
+        (Mode::Rolls, _) | (_, Some("json")) => Dialect::Json,
+        _ => Dialect::Frames,
+    };
+    let (address, host, path) = url(text("url").unwrap_or_default(), mode, dialect)?;
     let seconds = |name: &str| Ok::<_, String>(Duration::from_secs_f64(number(text(name), name, 1.0)?));
     let options = Options {
         mode,
+        dialect,
         address,
         host,
         path,
-        tokens: tokens(mode, text("token"), text("publisher-token"), text("secret"))?,
+        tokens: tokens(
+            mode == Mode::Echo && dialect == Dialect::Frames,
+            text("token"),
+            text("publisher-token"),
+            text("secret"),
+        )?,
         connections,
-        publishers: if mode == Mode::Echo { 0 } else { publishers.max(rooms) },
+        publishers: if alone { 0 } else { publishers.max(rooms) },
         rooms,
         size: number(text("size"), "size", 100)?,
         in_flight: number(text("in-flight"), "in-flight", preset.in_flight)?,
@@ -232,6 +275,7 @@ fn preset(mode: Mode) -> Preset {
         Mode::Burst => Preset { publishers: 20, in_flight: 8, ..base },
         Mode::Idle => Preset { connections: 10_000, ..base },
         Mode::Storm => Preset { connections: 15_000, ..base },
+        Mode::Rolls => Preset { connections: 200, ..base },
         Mode::Stalled => Preset { connections: 250, rate: 200.0, stalled_share: 0.1, ..base },
     }
 }
@@ -240,7 +284,8 @@ fn check(options: &Options, stalled_share: f64) -> Result<(), String> {
     let at_least = |name: &str, value: usize, least: usize| {
         if value < least { Err(format!("--{name} {value}: give at least {least}")) } else { Ok(()) }
     };
-    at_least("size", options.size, Stamp::LEN)?;
+    let stamp = if options.dialect == Dialect::Json { Stamp::JSON_LEN } else { Stamp::LEN };
+    at_least("size", options.size, stamp)?;
     at_least("rooms", options.rooms, 1)?;
     at_least("connections", options.connections, options.rooms)?;
     at_least("threads", options.threads, 1)?;
@@ -252,18 +297,37 @@ fn check(options: &Options, stalled_share: f64) -> Result<(), String> {
             return Err(format!("--{name} {share}: give a share from 0 to 1"));
         }
     }
+    if options.mode == Mode::Rolls {
+        if options.connections % 2 == 1 {
+            return Err(format!("--connections {}: give an even number, two sit in a room", options.connections));
+        }
+        if options.concurrency < 2 {
+            return Err("--connect-concurrency 1: give at least 2, two sit in a room".into());
+        }
+        if !matches!(options.tokens, Tokens::Minted(_)) {
+            return Err("--token: give --secret, each player is a user of its own".into());
+        }
+        if options.resume || options.battle.is_some() || options.stalled > 0 {
+            return Err("--resume, --battle, --stalled-share: players of rolls have none".into());
+        }
+    }
     if options.rate < 0.0 || options.delta_rate < 0.0 {
         return Err("--rate and --delta-rate: give 0 or more".into());
     }
     Ok(())
 }
 
-fn tokens(mode: Mode, member: Option<&str>, publisher: Option<&str>, secret: Option<&str>) -> Result<Tokens, String> {
+fn tokens(
+    none_needed: bool,
+    member: Option<&str>,
+    publisher: Option<&str>,
+    secret: Option<&str>,
+) -> Result<Tokens, String> {
     match (member, publisher, secret) {
         (None, None, Some(secret)) => Ok(Tokens::Minted(secret.into())),
         (Some(member), publisher, None) => Ok(Tokens::Given(member.into(), publisher.unwrap_or(member).into())),
         (None, Some(publisher), None) => Ok(Tokens::Given(publisher.into(), publisher.into())),
-        (None, None, None) if mode == Mode::Echo => Ok(Tokens::None),
+        (None, None, None) if none_needed => Ok(Tokens::None),
         (None, None, None) => {
             Err("no token: pass --secret (the server's JWT_SECRET), or --token and --publisher-token".into())
         }
@@ -271,11 +335,15 @@ fn tokens(mode: Mode, member: Option<&str>, publisher: Option<&str>, secret: Opt
     }
 }
 
-fn url(text: &str, mode: Mode) -> Result<(SocketAddr, String, String), String> {
+fn url(text: &str, mode: Mode, dialect: Dialect) -> Result<(SocketAddr, String, String), String> {
     let rest = text.strip_prefix("ws://").ok_or_else(|| format!("--url {text:?}: give ws://HOST:PORT"))?;
     let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let default = if mode == Mode::Echo { "/echo" } else { "/ws/frames" };
-    let path = if path.trim_matches('/').is_empty() { default } else { path };
+    let own = !path.trim_matches('/').is_empty();
+    if own && dialect == Dialect::Json {
+        return Err(format!("--url {text:?}: leave the path out with --dialect json, which uses /ws and /ws/frames"));
+    }
+    let path = if own { path } else { default };
     let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         host.to_owned()
     } else {
@@ -332,6 +400,13 @@ mod tests {
             ("fanout", "--secret"),
             ("fanout --secret s --token t", "leave one out"),
             ("fanout --secret s --size 3", "at least 24"),
+            ("fanout --secret s --dialect json --size 95", "at least 96"),
+            ("echo --dialect json", "--secret"),
+            ("rolls --secret s --dialect frames", "speak json"),
+            ("rolls --secret s --connections 3", "an even number"),
+            ("rolls --secret s --resume", "--resume"),
+            ("rolls --token t", "--secret"),
+            ("fanout --secret s --dialect json --url ws://127.0.0.1/ws", "leave the path out"),
             ("fanout --secret s --delta-share 2", "0 to 1"),
             ("fanout --secret s --battle 3", "EVENTS,MS"),
             ("fanout --secret s --url http://x", "ws://HOST:PORT"),

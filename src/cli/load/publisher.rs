@@ -6,7 +6,7 @@ use crate::id::StreamHandle;
 use crate::protocol::frames::{Header, client, types};
 
 use super::link::Link;
-use super::options::{Options, Pace};
+use super::options::{Dialect, Options, Pace};
 use super::shared::Shared;
 use super::stamp::Stamp;
 use super::wire::opcode;
@@ -117,7 +117,7 @@ impl Publisher {
         let size = shared.options.size;
         link.put_frame(opcode::BINARY, Header::LEN + size, |out| {
             header.put(out);
-            stamp.put(out, size);
+            put_stamp(&shared.options, &stamp, out, false);
         });
     }
 
@@ -134,8 +134,15 @@ impl Publisher {
         link.put_frame(opcode::BINARY, Header::LEN + 8 + size, |out| {
             header.put(out);
             out.extend_from_slice(&key.to_le_bytes());
-            stamp.put(out, size);
+            put_stamp(&shared.options, &stamp, out, true);
         });
+    }
+}
+
+fn put_stamp(options: &Options, stamp: &Stamp, out: &mut Vec<u8>, delta: bool) {
+    match options.dialect {
+        Dialect::Frames => stamp.put(out, options.size),
+        Dialect::Json => stamp.put_json(out, options.size, delta),
     }
 }
 

@@ -1,5 +1,9 @@
 //! One client of a run: how it connects, authenticates, joins, receives, and comes back.
 
+mod gateway;
+mod player;
+
+use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
@@ -12,12 +16,15 @@ use crate::protocol::frames::json::{self, Hello, Join, Joined, StreamName, Welco
 use crate::protocol::frames::types;
 
 use super::link::{Link, Received};
-use super::options::{Mode, Options};
+use super::options::{Dialect, Mode, Options};
 use super::publisher::{self, BATTLE_CORRELATION, Publisher};
 use super::shared::{Measured, Phase, Shared};
 use super::stamp::{Reading, Stamp};
 use super::verify::{MemberCheck, Sent};
 use super::wire::{self, opcode};
+
+pub use player::Player;
+use player::Schedule;
 
 /// What a client is there for.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub enum Role {
     },
     /// Sends to a room.
     Publisher(Publisher),
+    /// Rolls dice with another one.
+    Player(Player),
     /// Reads.
     Member,
     /// Reads slowly or not at all.
@@ -61,6 +70,12 @@ pub struct Client {
     check: MemberCheck,
     relay: StreamHandle,
     resume: Option<String>,
+    /// It speaks JSON from the next connection on.
+    json: bool,
+    /// Its session comes from dialect D and has not gone on in JSON yet.
+    took_over: bool,
+    /// When the heartbeats that are not answered were sent, ns.
+    beats: VecDeque<u64>,
     /// When the connection was begun, or the next one may be, ns.
     since_ns: u64,
     deltas_received: u64,
@@ -106,6 +121,9 @@ impl Client {
             check: MemberCheck::new(options.shape()),
             relay: StreamHandle::NONE,
             resume: None,
+            json: matches!(options.mode, Mode::Echo | Mode::Rolls) && options.dialect == Dialect::Json,
+            took_over: false,
+            beats: VecDeque::new(),
             since_ns: 0,
             deltas_received: 0,
             deltas_acked: 0,
@@ -134,8 +152,11 @@ impl Client {
     pub fn connect(&mut self, step: &Step<'_>) -> std::io::Result<&TcpStream> {
         let options = &step.shared.options;
         let mut link = Link::connect(options.address)?;
-        let protocol = (options.mode != Mode::Echo).then_some("ringgate.frames.v1");
-        link.put(&wire::upgrade_request(&options.host, &options.path, protocol));
+        let (path, protocol) = match self.json {
+            true => (gateway::PATH, None),
+            false => (&*options.path, (options.mode != Mode::Echo).then_some("ringgate.frames.v1")),
+        };
+        link.put(&wire::upgrade_request(&options.host, path, protocol));
         (self.stage, self.since_ns) = (Stage::Upgrading, step.now);
         (self.deltas_received, self.deltas_acked) = (0, 0);
         Ok(self.link.insert(link).stream())
@@ -148,10 +169,21 @@ impl Client {
         }
         self.acknowledge_deltas(step);
         self.flush(step);
+        if matches!(self.role, Role::Player(_)) {
+            // Its turn may have come; the next round would be late by everybody else's.
+            self.on_time(step);
+        }
     }
 
     /// Sends what is due; returns when to call again, ns.
     pub fn on_time(&mut self, step: &mut Step<'_>) -> u64 {
+        if let (Role::Player(player), Stage::Joining) = (&mut self.role, self.stage) {
+            if let Some(command) = player.enter(step.now) {
+                self.put(opcode::TEXT, command.as_bytes());
+                self.flush(step);
+            }
+            return u64::MAX;
+        }
         let (Stage::Live, Phase::Send) = (self.stage, step.shared.phase()) else { return u64::MAX };
         let Some(link) = &mut self.link else { return u64::MAX };
         let options = &step.shared.options;
@@ -163,6 +195,10 @@ impl Client {
                 }
                 publisher.pump(link, self.relay, step.shared, step.now)
             }
+            Role::Echo { .. } if self.json => {
+                self.send_heartbeats(step);
+                u64::MAX
+            }
             Role::Echo { sent, back } => {
                 while *sent - *back < options.in_flight {
                     *sent += 1;
@@ -171,6 +207,13 @@ impl Client {
                 }
                 u64::MAX
             }
+            Role::Player(player) => match player.roll(schedule(self.room, step.shared), step.now) {
+                Ok(command) => {
+                    link.put_frame(opcode::TEXT, command.len(), |out| out.extend_from_slice(command.as_bytes()));
+                    u64::MAX
+                }
+                Err(next) => return next,
+            },
             Role::Member | Role::Stalled => return u64::MAX,
         };
         self.flush(step);
@@ -186,7 +229,7 @@ impl Client {
     /// Whether it sends by itself.
     #[must_use]
     pub fn is_sender(&self) -> bool {
-        matches!(self.role, Role::Publisher(_) | Role::Echo { .. })
+        matches!(self.role, Role::Publisher(_) | Role::Echo { .. } | Role::Player(_))
     }
 
     /// Drops the connection so that it is made anew (storm).
@@ -208,6 +251,7 @@ impl Client {
             _ if self.stage == Stage::Gone => false,
             Role::Echo { sent, back } => sent != back,
             Role::Publisher(publisher) => publisher.unanswered() > 0,
+            Role::Player(player) => player.waits(),
             Role::Member | Role::Stalled => {
                 let sent = |publisher: usize| shared.reliable[publisher].load(Ordering::Acquire);
                 battle || !self.check.is_complete(self.room, sent)
@@ -220,6 +264,11 @@ impl Client {
         let whole = match &self.role {
             Role::Echo { sent, back } => {
                 measured.tally.missing += if self.stage == Stage::Gone { 0 } else { sent - back };
+                measured.tally.add(self.check.tally());
+                return;
+            }
+            Role::Player(player) => {
+                measured.tally.missing += u64::from(player.waits());
                 measured.tally.add(self.check.tally());
                 return;
             }
@@ -290,6 +339,7 @@ impl Client {
             match frame.opcode {
                 opcode::BINARY if matches!(self.role, Role::Echo { .. }) => self.on_echo(&frame, step),
                 opcode::BINARY => self.on_frame(&frame, step)?,
+                opcode::TEXT if self.json => self.on_text(&frame, step)?,
                 opcode::PING => self.put(opcode::PONG, frame.payload),
                 opcode::CLOSE => {
                     let code = frame.payload.first_chunk().map_or(1005, |bytes| u16::from_be_bytes(*bytes));
@@ -297,11 +347,19 @@ impl Client {
                 }
                 _ => {}
             }
+            if self.stage == Stage::Waiting {
+                // It goes on elsewhere; what is left of this connection is for nobody.
+                (self.link, self.since_ns) = (None, step.now);
+                return Ok(used);
+            }
         }
         Ok(used)
     }
 
     fn upgraded(&mut self, step: &mut Step<'_>) {
+        if self.json {
+            return self.authenticate(step);
+        }
         if matches!(self.role, Role::Echo { .. }) {
             return self.live(step);
         }
@@ -357,7 +415,7 @@ impl Client {
                 self.count(stamp, false, frame.len, step);
             }
             FromServer::Delta { stream, after, key, payload, .. } => {
-                let stamp = self.check.delta(stream.0, after, key, payload);
+                let stamp = self.check.delta(stream.0, after, key, payload.get(8..).unwrap_or_default());
                 self.deltas_received += 1;
                 self.count(stamp, true, frame.len, step);
             }
@@ -427,7 +485,11 @@ impl Client {
                         self.relay = StreamHandle(stream.handle);
                     }
                 }
-                if self.stage == Stage::Joining {
+                let player = matches!(self.role, Role::Member | Role::Stalled);
+                if self.stage != Stage::Joining {
+                } else if player && step.shared.options.dialect == Dialect::Json {
+                    (self.json, self.took_over, self.stage) = (true, true, Stage::Waiting);
+                } else {
                     self.live(step);
                 }
             }
@@ -487,6 +549,10 @@ impl Client {
         if step.shared.options.delta_window.is_some() && self.deltas_received > self.deltas_acked {
             self.deltas_acked = self.deltas_received;
             let count = self.deltas_acked;
+            if self.json {
+                return self
+                    .put(opcode::TEXT, format!("{{\"type\":\"system.delta_ack\",\"count\":{count}}}").as_bytes());
+            }
             self.reply(step.scratch, |out| client::delta_ack(out, count));
         }
     }
@@ -531,8 +597,12 @@ impl Client {
         let retries = step.shared.phase() == Phase::Connect && self.is_connecting();
         self.stage = if returns || retries { Stage::Waiting } else { Stage::Gone };
         self.since_ns = step.now + RECONNECT_NS;
-        if let Role::Publisher(publisher) = &mut self.role {
-            publisher.gone(step.shared);
+        match &mut self.role {
+            Role::Publisher(publisher) => publisher.gone(step.shared),
+            Role::Player(_) if self.stage == Stage::Gone => {
+                step.shared.fail(format!("a player's connection was closed ({code}), and its room cannot go on"));
+            }
+            _ => {}
         }
         if self.witness && self.stage == Stage::Gone {
             let rooms = step.shared.options.rooms;
@@ -544,6 +614,14 @@ impl Client {
                 .for_each(|w| w.store(u64::MAX, Ordering::Release));
         }
     }
+}
+
+/// When a room's rolls are due: rooms take turns within an interval.
+fn schedule(room: usize, shared: &Shared) -> Schedule {
+    let options = &shared.options;
+    let interval_ns = if options.rate > 0.0 { 1e9 / options.rate } else { 0.0 };
+    let begin = shared.measure_from.load(Ordering::Relaxed).saturating_sub(options.warmup.as_nanos() as u64);
+    Schedule { from_ns: begin as f64 + interval_ns * room as f64 / options.rooms as f64, interval_ns }
 }
 
 /// The name of a run's room.

@@ -1,5 +1,7 @@
 //! What published payloads carry so that their way can be checked: who sent them, their number, when.
 
+use std::io::Write as _;
+
 /// The head of a published payload: magic, publisher u32, number u64, time u64, little-endian; the rest is filled with
 /// the number's low byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +28,10 @@ pub enum Reading {
 impl Stamp {
     /// Bytes of a stamp; no payload of a run is shorter.
     pub const LEN: usize = 24;
+    /// Bytes of the longest stamp in JSON.
+    pub const JSON_LEN: usize = 96;
+    const EVENT: &str = "load.event";
+    const DELTA: &str = "load.delta";
     const MAGIC: [u8; 4] = *b"RgL1";
 
     /// Appends a payload of `len` bytes, at least [`Stamp::LEN`].
@@ -36,6 +42,50 @@ impl Stamp {
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.sent_ns.to_le_bytes());
         out.resize(start + len, self.number as u8);
+    }
+
+    /// Appends the same as JSON of exactly `len` bytes, at least [`Stamp::JSON_LEN`], with a type that names the class.
+    pub fn put_json(&self, out: &mut Vec<u8>, len: usize, delta: bool) {
+        let Self { publisher, number, sent_ns } = *self;
+        let event_type = if delta { Self::DELTA } else { Self::EVENT };
+        let end = out.len() + len;
+        // Writing to memory cannot fail.
+        let _ = write!(out, r#"{{"type":"{event_type}","p":{publisher},"n":{number},"t":{sent_ns},"x":""#);
+        out.resize(end - 2, Self::filling(number));
+        out.extend_from_slice(b"\"}");
+    }
+
+    /// Reads what [`Stamp::put_json`] wrote, whatever fields the gateway put around it.
+    #[must_use]
+    #[inline]
+    pub fn read_json(payload: &[u8], len: usize) -> Reading {
+        let text = std::str::from_utf8(payload).unwrap_or_default();
+        if ![Self::EVENT, Self::DELTA].iter().any(|name| text.get(TYPE.len()..).is_some_and(|at| at.starts_with(name)))
+        {
+            return Reading::Foreign;
+        }
+        Self::fields(text, len).map_or(Reading::Corrupt, Reading::Ours)
+    }
+
+    fn fields(text: &str, len: usize) -> Option<Self> {
+        let (_, fields) = text.split_once(",\"p\":")?;
+        let (publisher, rest) = fields.split_once(",\"n\":")?;
+        let (number, rest) = rest.split_once(",\"t\":")?;
+        let (sent_ns, rest) = rest.split_once(",\"x\":\"")?;
+        let (filling, _) = rest.split_once('"')?;
+        let number = number.parse().ok()?;
+        let numbers = fields.len() - rest.len() + ",\"p\":".len();
+        let whole = TYPE.len() + Self::EVENT.len() + 1 + numbers + filling.len() + 2;
+        let filled = filling.bytes().next_back().is_none_or(|last| last == Self::filling(number));
+        (whole == len && filled).then_some(Self {
+            publisher: publisher.parse().ok()?,
+            number,
+            sent_ns: sent_ns.parse().ok()?,
+        })
+    }
+
+    fn filling(number: u64) -> u8 {
+        b'a' + (number % 26) as u8
     }
 
     /// Reads a payload that should have `len` bytes.
@@ -54,9 +104,33 @@ impl Stamp {
     }
 }
 
+/// What JSON begins with.
+const TYPE: &str = "{\"type\":\"";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// JSON is read as it was written, also with the fields that the gateway adds; a changed one is told apart, and so is
+    /// somebody else's; the longest stamp fits.
+    #[test]
+    fn json_stamps_round_trip() {
+        let stamp = Stamp { publisher: 3, number: 0x0102, sent_ns: 99 };
+        for (len, delta) in [(96, false), (100, true), (1000, false)] {
+            let mut text = Vec::new();
+            stamp.put_json(&mut text, len, delta);
+            assert_eq!((text.len(), Stamp::read_json(&text, len)), (len, Reading::Ours(stamp)));
+            let text = String::from_utf8(text).unwrap();
+            let sent = text.replace(",\"p\"", ",\"entity_id\":\"7\",\"p\"").replace("\"}", "\",\"at\":[1,2,3]}");
+            assert_eq!(Stamp::read_json(sent.as_bytes(), len), Reading::Ours(stamp));
+            assert_eq!(Stamp::read_json(sent.as_bytes(), len + 1), Reading::Corrupt);
+            assert_eq!(Stamp::read_json(sent.replace("258", "259").as_bytes(), len), Reading::Corrupt);
+            assert_eq!(Stamp::read_json(sent.replace("load.", "road.").as_bytes(), len), Reading::Foreign);
+        }
+        let mut text = Vec::new();
+        Stamp { publisher: u32::MAX, number: u64::MAX, sent_ns: u64::MAX }.put_json(&mut text, Stamp::JSON_LEN, true);
+        assert_eq!(text.len(), Stamp::JSON_LEN);
+    }
 
     /// A payload is read as it was written, and a cut, overwritten or foreign one is told apart.
     #[test]

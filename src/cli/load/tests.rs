@@ -35,16 +35,46 @@ fn a_broken_promise_is_found() {
     }
 }
 
+/// The same where members speak JSON: each is found as it is in frames, resumes are followed, battles are watched, a
+/// heartbeat without an answer is missed.
+#[test]
+fn a_broken_promise_is_found_in_json() {
+    let json = |fault, line: &str| report(fault, &format!("{line} --secret s --dialect json")).unwrap();
+    let fanout = "fanout --connections 3 --in-flight 2 --delta-rate 100";
+    let whole = json(Fault::None, fanout);
+    assert!(whole.intact && whole.deltas > 0 && whole.latency.is_some(), "{}", whole.text());
+    assert_eq!(whole.reliable, whole.published * 4);
+    for (fault, name) in [(Fault::Drop, "missing"), (Fault::Double, "duplicated"), (Fault::Swap, "reordered")] {
+        let broken = json(fault, fanout);
+        assert!(!broken.intact, "{fault:?}");
+        assert_eq!(broken.faults.get(name), Some(&1), "{fault:?}: {}", broken.text());
+    }
+    let resume = "fanout --connections 3 --in-flight 2 --rate 200 --resume";
+    let resumed = json(Fault::Close, resume);
+    assert!(resumed.intact && resumed.resumed == 1 && resumed.losses_told == 0, "{}", resumed.text());
+    let told = json(Fault::CloseAndForget, resume);
+    assert!(told.intact && told.losses_told == 1, "{}", told.text());
+    assert_eq!(json(Fault::CloseAndLie, resume).faults.get("missing"), Some(&1));
+    assert_eq!(json(Fault::None, "idle --connections 2 --battle 3,1").battles_whole, 2);
+    assert_eq!(json(Fault::Drop, "idle --connections 2 --battle 3,1").faults.get("battles_broken"), Some(&2));
+    assert!(json(Fault::None, "echo --connections 3 --in-flight 2").intact);
+    assert_eq!(json(Fault::Drop, "echo --connections 3 --in-flight 2").faults.get("missing"), Some(&1));
+}
+
 /// The exit code is 0 for an intact run, 1 for a broken one, 2 for one that could not be done.
 #[test]
 fn exit_codes() {
-    for (fault, code) in [(Fault::None, 0), (Fault::Drop, 1), (Fault::Double, 1), (Fault::Swap, 1), (Fault::Reject, 2)]
-    {
-        let address = fake::start(fault);
-        let line =
-            format!("load fanout --secret s --connections 2 --url ws://{address} --duration 0.1 --drain 1 --json");
-        let matches = command().try_get_matches_from(line.split_whitespace()).unwrap();
-        assert_eq!(run(&matches), ExitCode::from(code), "{fault:?}");
+    for dialect in ["frames", "json"] {
+        for (fault, code) in
+            [(Fault::None, 0), (Fault::Drop, 1), (Fault::Double, 1), (Fault::Swap, 1), (Fault::Reject, 2)]
+        {
+            let address = fake::start(fault);
+            let line = format!(
+                "load fanout --dialect {dialect} --secret s --connections 2 --url ws://{address} --duration 0.1 --drain 1 --json"
+            );
+            let matches = command().try_get_matches_from(line.split_whitespace()).unwrap();
+            assert_eq!(run(&matches), ExitCode::from(code), "{dialect} {fault:?}");
+        }
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Shape {
     pub publishers: usize,
     /// Bytes of an event's payload; a delta's has 8 more, its key.
     pub size: usize,
+    /// Whether payloads are JSON.
+    pub json: bool,
     /// Keys per publisher; key `k` is `publisher * delta_keys + k`.
     pub delta_keys: usize,
 }
@@ -205,14 +207,14 @@ impl MemberCheck {
         (chain.last, chain.fresh) = (place, false);
     }
 
-    /// A delta that follows place `after`; its stamp if it is one of this run's. `payload` begins with the key.
+    /// A delta that follows place `after`; its stamp if it is one of this run's. `payload` is what is behind the key.
     #[inline]
     pub fn delta(&mut self, handle: u32, after: u64, key: u64, payload: &[u8]) -> Option<Stamp> {
         match self.streams.iter().find(|chain| chain.handle == handle) {
             None => self.tally.unintroduced += 1,
             Some(chain) => self.tally.deltas_early += u64::from(after > chain.last),
         }
-        let stamp = self.read(payload.get(8..)?, self.shape.size)?;
+        let stamp = self.read(payload, self.shape.size)?;
         self.tally.deltas += 1;
         let sender = &mut self.senders[stamp.publisher as usize / self.shape.rooms];
         let keys = self.shape.delta_keys;
@@ -297,7 +299,7 @@ impl MemberCheck {
 
     #[inline]
     fn read(&mut self, payload: &[u8], len: usize) -> Option<Stamp> {
-        match Stamp::read(payload, len) {
+        match if self.shape.json { Stamp::read_json(payload, len) } else { Stamp::read(payload, len) } {
             Reading::Ours(stamp) if (stamp.publisher as usize) < self.shape.publishers => Some(stamp),
             Reading::Foreign => None,
             Reading::Ours(_) | Reading::Corrupt => {
@@ -406,7 +408,7 @@ struct Battle {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { rooms: 1, publishers: 1, size: 32, delta_keys: 2 };
+    const SHAPE: Shape = Shape { rooms: 1, publishers: 1, size: 32, json: false, delta_keys: 2 };
 
     fn member() -> MemberCheck {
         let mut check = MemberCheck::new(SHAPE);
@@ -427,8 +429,7 @@ mod tests {
     }
 
     fn deliver_delta(check: &mut MemberCheck, number: u64, key: u64, after: u64) {
-        let body = [&key.to_le_bytes()[..], &payload(number)].concat();
-        check.delta(1, after, key, &body);
+        check.delta(1, after, key, &payload(number));
     }
 
     fn finish(mut check: MemberCheck, reliable: u64, deltas: u64) -> Tally {

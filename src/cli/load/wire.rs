@@ -10,6 +10,8 @@ const RESPONSE_BYTES_MAX: usize = 8 << 10;
 
 /// RFC 6455 §5.2 opcodes.
 pub mod opcode {
+    /// A text message.
+    pub const TEXT: u8 = 1;
     /// A binary message.
     pub const BINARY: u8 = 2;
     /// A close.

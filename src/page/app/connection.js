@@ -69,7 +69,7 @@ export class ConnectionView {
   closed({ reason, label, delay_ms }) {
     this.#ring.add("cut");
     this.#told();
-    const why = { connection_lost: "The connection was lost", replaced: "This session goes on in another window" }[
+    const why = { connection_lost: "Connection lost", replaced: "This session goes on in another window" }[
       label
     ];
     const then = delay_ms === null ? "" : `; again in ${duration(delay_ms)}`;

@@ -39,7 +39,7 @@ use super::sessions::{Sessions, Slot};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnectionId, Scope, SessionId, TokenHash};
 use crate::message::{
-    HubChange, HubMessage, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord,
+    GatewayLife, HubChange, HubMessage, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord,
 };
 use crate::ports::{Lease, Presence};
 use crate::router::Wake;
@@ -98,6 +98,8 @@ pub struct RedisPresence {
     held: HashMap<SessionId, Held, FixedState>,
     /// Requests that came before the lease.
     early: VecDeque<PresenceRequest>,
+    /// Entries into rooms and exits there were.
+    moves: u64,
     changes: Vec<PresenceChange>,
     hub_changes: Vec<HubChange>,
     /// Answers that wait until the bus has what they promise.
@@ -159,6 +161,7 @@ impl RedisPresence {
             deadlines: BTreeSet::new(),
             held: HashMap::with_hasher(hasher.clone()),
             early: VecDeque::new(),
+            moves: 0,
             changes: Vec::new(),
             hub_changes: Vec::new(),
             promised: Vec::new(),
@@ -219,7 +222,7 @@ impl RedisPresence {
     }
 
     /// A request that Redis must decide, or that says something of sessions.
-    fn carry_out(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
+    fn act_on(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
         match request {
             PresenceRequest::Open { from, record, token } => self.open(from, *record, token, replies),
             PresenceRequest::Resume { from, token } => self.claim(from, token, replies),
@@ -259,7 +262,7 @@ impl RedisPresence {
             PresenceRequest::Detached { from, session, last_close } => {
                 self.detached_by(now, from, session, last_close, replies);
             }
-            PresenceRequest::Kick { user } => self.kick(&user, replies),
+            PresenceRequest::Kick { user, event: _ } => self.kick(&user, replies),
             PresenceRequest::Members { from, room, after } => self.members(from, &room, after, replies),
             PresenceRequest::CreateHub(hub) => self.create_hub(&hub, replies),
             PresenceRequest::JoinHub(join) => self.join_hub(&join, replies),
@@ -271,7 +274,7 @@ impl RedisPresence {
     /// Puts a new session into the table.
     fn insert(&mut self, record: SessionRecord, token: TokenHash, owner: ConnAddr, version: u64) -> Slot {
         let session = record.session;
-        let slot = self.table.insert(record, token, owner);
+        let slot = self.table.insert(record, token, owner, 0);
         let own = Own {
             version,
             connected_at: (self.gateway.wall)().0,
@@ -356,8 +359,18 @@ impl RedisPresence {
 
     /// Keeps what others are to be told.
     fn changed(&mut self, slot: Slot, connection: ConnAddr, kind: PresenceKind) {
+        // A connection comes and goes once, so whoever says that of a gateway that is gone finds the same number.
+        let number = match kind {
+            PresenceKind::Connected | PresenceKind::Disconnected(_) => 0,
+            PresenceKind::Joined(_) | PresenceKind::Left(_) => {
+                self.moves += 1;
+                self.moves
+            }
+        };
+        let GatewaySettings { nonce, incarnation, .. } = self.gateway;
+        let (gateway, life, again) = (None, GatewayLife { nonce, incarnation }, false);
         let (session, user, username) = self.table.who(slot);
-        self.changes.push(PresenceChange { connection, session, user, username, kind, elsewhere: None });
+        self.changes.push(PresenceChange { gateway, life, connection, number, session, user, username, kind, again });
     }
 
     /// The session is the connection's, and Redis says so too.

@@ -15,7 +15,7 @@ use super::record::{self, Kept, number, string, text};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnectionId, SessionId};
 use crate::limits;
-use crate::message::{Elsewhere, PresenceChange, PresenceKind};
+use crate::message::{GatewayLife, PresenceChange, PresenceKind};
 use crate::time::Monotonic;
 
 /// The watch, and the one gateway that is being reaped.
@@ -265,13 +265,17 @@ impl RedisPresence {
             page.push(connection);
             if let (None, Some(session)) = (here, session) {
                 let incarnation = number(&fields[4]).unwrap_or(0);
+                let nonce = connection.nonce();
                 changes.push(PresenceChange {
-                    connection: ConnAddr::NOBODY,
+                    gateway: Some(Arc::clone(&gateway)),
+                    life: GatewayLife { nonce, incarnation },
+                    connection: connection.addr(nonce).unwrap_or(ConnAddr::NOBODY),
+                    number: 0,
                     session,
                     user: at(1).into(),
                     username: at(2).into(),
                     kind: PresenceKind::Disconnected(CloseReason::ConnectionLost),
-                    elsewhere: Some(Box::new(Elsewhere { connection, gateway: Arc::clone(&gateway), incarnation })),
+                    again: false,
                 });
             }
         }

@@ -45,7 +45,7 @@ impl RedisPresence {
         };
         match session.and_then(|session| self.held.get_mut(&session)) {
             Some(held) => held.requests.push_back(request),
-            None => self.carry_out(now, request, replies),
+            None => self.act_on(now, request, replies),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::members::{Json, member, text};
+use super::members::{Json, SPACE, member, text};
 use super::{EnvelopeError, put_base64, put_field, put_name, put_others, put_string};
 use crate::id::{ConnectionId, EventId, SessionId};
 use crate::time::WallMillis;
@@ -41,10 +41,25 @@ pub struct ClientCommand<'a> {
     pub roles: &'a [Box<str>],
     /// The room that the gateway found the sender to be a member of; takes the place of a `room_id` of the client's.
     pub room_id: Option<&'a str>,
+    /// What stands for the client's `password`, which then enters no envelope that is enriched.
+    pub password: Option<&'a str>,
     /// How to write `body`.
     pub form: PayloadForm,
     /// What the client sent.
     pub body: &'a [u8],
+    /// Whether `body` was found to be a JSON object, by a reader that accepts nothing else: it is not checked again.
+    pub checked: bool,
+}
+
+impl<'a> ClientCommand<'a> {
+    /// The body as one JSON value's text, if it is that.
+    fn json(&self, json: &mut Json) -> Option<&'a str> {
+        if !self.checked {
+            return json.check(self.body);
+        }
+        debug_assert!(json.check_object(self.body).is_some(), "a checked body is an object");
+        std::str::from_utf8(self.body).ok().map(|text| text.trim_matches(SPACE))
+    }
 }
 
 /// The id of a command that has a correlation id: the same command sent again has it too, so that it is done once
@@ -82,7 +97,7 @@ pub fn put_command(out: &mut Vec<u8>, command: &ClientCommand<'_>, json: &mut Js
     put_name(out, "payload");
     match command.form {
         PayloadForm::Enriched => put_enriched(out, command, json),
-        PayloadForm::Raw => match json.check(command.body) {
+        PayloadForm::Raw => match command.json(json) {
             Some(text) => out.extend_from_slice(text.as_bytes()),
             None => {
                 out.push(b'{');
@@ -117,13 +132,16 @@ fn put_enriched(out: &mut Vec<u8>, command: &ClientCommand<'_>, json: &mut Json)
     put_field(out, "user_id", command.user_id);
     put_field(out, "username", command.username);
     put_field(out, "socket_id", &command.connection.to_string());
-    let mut ours = ["type", "user_id", "username", "socket_id"].as_slice();
-    if let Some(room) = command.room_id {
-        put_field(out, "room_id", room);
-        ours = &["type", "user_id", "username", "socket_id", "room_id"];
-    }
-    match json.check_object(command.body) {
-        Some(object) => put_others(out, object, ours),
+    let replaced = [("room_id", command.room_id), ("password", command.password)];
+    let replaced = replaced.map(|(name, value)| {
+        value.map_or("type", |value| {
+            put_field(out, name, value);
+            name
+        })
+    });
+    let ours = ["type", "user_id", "username", "socket_id", replaced[0], replaced[1]];
+    match command.json(json).filter(|text| text.starts_with('{')) {
+        Some(object) => put_others(out, object, &ours),
         None if command.body.is_empty() => {}
         None => put_base64(out, command.body),
     }

@@ -8,7 +8,7 @@ use super::members::{Json, member, text};
 use super::{EnvelopeError, put_field, put_name, put_others, put_string};
 use crate::class::Class;
 use crate::frame::{self, FrameKind};
-use crate::id::{EventId, Scope, SessionId, is_room_id};
+use crate::id::{ConnectionId, EventId, Scope, SessionId, is_room_id};
 use crate::limits;
 use crate::message::{Effect, Event};
 use crate::time::WallMillis;
@@ -20,7 +20,8 @@ pub enum Audience {
     Room,
     /// The user in `user_id`, else `recipient_id`.
     User,
-    /// The session in `session_id`, else all of the user in `player.user_id` or `host_id`.
+    /// The session in `session_id`, else that of the connection in `socket_id` or `connection_id`, else all of the user in
+    /// `player.user_id` or `host_id`.
     Session,
     /// All.
     Everyone,
@@ -62,11 +63,20 @@ pub enum EffectRule<'a> {
 pub trait EventRules {
     /// The rule of an event's type; `None` if the table has none.
     fn rule(&self, event_type: &str) -> Option<EventRule<'_>>;
+
+    /// The session of a connection, by which a backend may name it; `None` if it is not known here, or no more.
+    fn session_of(&self, _connection: ConnectionId) -> Option<SessionId> {
+        None
+    }
 }
 
 impl<T: EventRules + ?Sized> EventRules for Arc<T> {
     fn rule(&self, event_type: &str) -> Option<EventRule<'_>> {
         (**self).rule(event_type)
+    }
+
+    fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        (**self).session_of(connection)
     }
 }
 
@@ -105,8 +115,8 @@ pub fn parse_event(
     let fields = if payload.starts_with('{') { payload } else { "{}" };
     let target = member(envelope, "target").filter(|target| *target != "null");
     let scope = match target {
-        Some(target) => scope_of_target(target)?,
-        None => scope_of_rule(&rule, fields)?,
+        Some(target) => scope_of_target(target, rules)?,
+        None => scope_of_rule(&rule, fields, rules)?,
     };
     let audience = target.map_or(Ok(None), audience)?;
     if let Some(audience) = audience.as_ref().filter(|_| rule.class == Class::Delta) {
@@ -162,7 +172,7 @@ pub fn put_event(
     out.push(b'}');
 }
 
-fn scope_of_target(target: &str) -> Result<Option<Scope>, EnvelopeError> {
+fn scope_of_target(target: &str, rules: &impl EventRules) -> Result<Option<Scope>, EnvelopeError> {
     let named = |field: &str| member(target, field).and_then(text);
     if let Some(id) = named("room_id") {
         return room("target.room_id", &id).map(Some);
@@ -172,6 +182,12 @@ fn scope_of_target(target: &str) -> Result<Option<Scope>, EnvelopeError> {
     }
     if let Some(id) = named("session_id") {
         return session("target.session_id", &id).map(Some);
+    }
+    if let Some(id) = named("connection_id") {
+        let known = ConnectionId::parse(&id).and_then(|connection| rules.session_of(connection));
+        let remedy = "a connection that is there and has a session";
+        let known = known.ok_or_else(|| EnvelopeError::invalid("target.connection_id", &id, remedy))?;
+        return Ok(Some(Scope::Session(known)));
     }
     Ok((member(target, "everyone") == Some("true")).then_some(Scope::Everyone))
 }
@@ -193,7 +209,7 @@ fn audience(target: &str) -> Result<Option<frame::Audience>, EnvelopeError> {
     }
 }
 
-/// A list of user ids; numbers are ids too.
+/// A list of user ids, in ascending order; numbers are ids too.
 fn user_ids(field: &str, list: &str) -> Result<Box<[Box<str>]>, EnvelopeError> {
     #[derive(serde::Deserialize)]
     #[serde(untagged)]
@@ -210,20 +226,23 @@ fn user_ids(field: &str, list: &str) -> Result<Box<[Box<str>]>, EnvelopeError> {
         Id::Text(text) => text,
         Id::Number(number) => number.to_string().into(),
     };
-    Ok(ids.into_iter().map(text).collect())
+    let mut ids: Vec<Box<str>> = ids.into_iter().map(text).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids.into())
 }
 
-fn scope_of_rule(rule: &EventRule<'_>, fields: &str) -> Result<Option<Scope>, EnvelopeError> {
+fn scope_of_rule(rule: &EventRule<'_>, fields: &str, rules: &impl EventRules) -> Result<Option<Scope>, EnvelopeError> {
     type Read = fn(&str, &str) -> Result<Scope, EnvelopeError>;
     if rule.to == Audience::RoomOrUser {
         let rooms = EventRule { to: Audience::Room, ..*rule };
         let users = EventRule { to: Audience::User, target: None, ..*rule };
-        return Ok(scope_of_rule(&rooms, fields)?.or(scope_of_rule(&users, fields)?));
+        return Ok(scope_of_rule(&rooms, fields, rules)?.or(scope_of_rule(&users, fields, rules)?));
     }
     let (usual, read): (&[&str], Read) = match rule.to {
         Audience::Room => (&["room_id", "lobby_id"], room),
         Audience::User => (&["user_id", "recipient_id"], user),
-        Audience::Session => (&["session_id"], session),
+        Audience::Session => return session_of_rule(rule, fields, rules),
         Audience::Everyone | Audience::RoomOrUser => return Ok(Some(Scope::Everyone)),
     };
     let usual = rule.target.as_ref().map_or(usual, std::slice::from_ref);
@@ -232,7 +251,28 @@ fn scope_of_rule(rule: &EventRule<'_>, fields: &str) -> Result<Option<Scope>, En
             return read(field, &id).map(Some);
         }
     }
-    if rule.to != Audience::Session || rule.target.is_some() {
+    Ok(None)
+}
+
+fn session_of_rule(
+    rule: &EventRule<'_>,
+    fields: &str,
+    rules: &impl EventRules,
+) -> Result<Option<Scope>, EnvelopeError> {
+    let usual = ["session_id", "socket_id", "connection_id"];
+    for field in rule.target.as_ref().map_or(&usual[..], std::slice::from_ref) {
+        let Some(id) = member(fields, field).and_then(text) else { continue };
+        if !CONNECTION_FIELDS.contains(field) {
+            return session(field, &id).map(Some);
+        }
+        // Of one that is gone the session may have another connection: the user is told instead.
+        match ConnectionId::parse(&id).map(|connection| rules.session_of(connection)) {
+            Some(Some(known)) => return Ok(Some(Scope::Session(known))),
+            Some(None) => break,
+            None => {}
+        }
+    }
+    if rule.target.is_some() {
         return Ok(None);
     }
     let player = member(fields, "player").and_then(|player| member(player, "user_id")).and_then(text);
@@ -317,5 +357,7 @@ fn body(rule: &EventRule<'_>, event_type: &str, payload: &str, key: u64, forgets
     out.into()
 }
 
+/// Fields that name a connection.
+const CONNECTION_FIELDS: [&str; 2] = ["socket_id", "connection_id"];
 /// What services answer to a command they refuse; clients know it under the gateway's own name (PROTOCOLS, type table).
 const ERROR_EVENT: &str = "games.event.error";

@@ -128,6 +128,6 @@ fn unescape(inner: &str) -> Option<String> {
 }
 
 /// JSON's white space (RFC 8259 §2).
-const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+pub(super) const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 /// Buffers that one huge text made larger than this are not kept.
 const KEPT_BYTES: usize = 1 << 20;

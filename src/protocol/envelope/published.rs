@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::event::{EventRules, EventSource, parse_event};
+use super::event::{EventRule, EventRules, EventSource, parse_event};
 use super::members::{Json, member, text};
 use super::{EnvelopeError, put_base64, put_field, put_name, put_others};
-use crate::id::{EventId, Scope, is_room_id};
+use crate::id::{ConnectionId, EventId, Scope, SessionId, is_room_id};
 use crate::limits;
 use crate::time::WallMillis;
 
@@ -37,7 +37,7 @@ pub fn publish_event(
     json: &mut Json,
 ) -> Result<Published, EnvelopeError> {
     let source = EventSource { topic: Arc::from(""), partition: 0, epoch: 0, offset: 0 };
-    let event = parse_event(bytes, &source, rules, json)?;
+    let event = parse_event(bytes, &source, &AnyConnection(rules), json)?;
     let envelope = json.check_object(bytes).ok_or(EnvelopeError::NotJson)?;
     let event_type =
         member(envelope, "event_type").and_then(text).ok_or_else(|| EnvelopeError::missing("event_type"))?;
@@ -67,6 +67,20 @@ pub fn publish_event(
         (Scope::Everyone, None) => "everyone".into(),
     };
     Ok(Published { event_id, event_type: event_type.as_ref().into(), key, value })
+}
+
+/// Rules by which every connection may have a session: which has one is known where it is, when the event comes there.
+struct AnyConnection<'a, R>(&'a R);
+
+impl<R: EventRules> EventRules for AnyConnection<'_, R> {
+    fn rule(&self, event_type: &str) -> Option<EventRule<'_>> {
+        self.0.rule(event_type)
+    }
+
+    fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        // What is for one connection has one key.
+        Some(SessionId(connection.0))
+    }
 }
 
 /// Appends a record as a line of JSON: its place (offset + 1), then its envelope's members as they stand; what is no JSON

@@ -37,6 +37,10 @@ impl EventRules for Table {
             _ => return None,
         })
     }
+
+    fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        (connection == ConnectionId([2; 16])).then_some(SESSION)
+    }
 }
 
 const SESSION: SessionId = SessionId([0xab; 16]);
@@ -68,8 +72,10 @@ fn command<'a>(form: PayloadForm, body: &'a [u8], roles: &'a [Box<str>]) -> Clie
         username: "player1",
         roles,
         room_id: Some("arena"),
+        password: None,
         form,
         body,
+        checked: false,
     }
 }
 
@@ -112,6 +118,25 @@ fn a_client_cannot_forge_the_gateways_fields() {
         payload(&command(PayloadForm::Enriched, forged, &[])),
         format!(r#"{{{OURS},"n":1.50,"big":18446744073709551615}}"#)
     );
+}
+
+/// A password that is sealed stands in no form in the envelope, however the client spelled the field's name.
+#[test]
+fn a_sealed_password_takes_the_place_of_the_clients() {
+    let body = br#"{"password":"open","p\u0061ssword":"sesame","room_name":"r"}"#;
+    let command = ClientCommand { password: Some("hmac:x"), ..command(PayloadForm::Enriched, body, &[]) };
+    assert_eq!(payload(&command), format!(r#"{{{OURS},"password":"hmac:x","room_name":"r"}}"#));
+}
+
+/// A body that was checked before is written like one that was not.
+#[test]
+fn a_checked_body_is_written_the_same() {
+    for body in [&br#" {"user_id":"9","n": 1.50} "#[..], b"{}"] {
+        for form in [PayloadForm::Enriched, PayloadForm::Raw] {
+            let unchecked = command(form, body, &[]);
+            assert_eq!(written(&ClientCommand { checked: true, ..unchecked }), written(&unchecked));
+        }
+    }
 }
 
 /// What is not JSON travels as base64, and a raw payload byte for byte.
@@ -199,6 +224,34 @@ fn the_audience_is_found_in_the_payload() {
     );
 }
 
+/// A connection stands for its session, as the target or in the payload; for one that is gone the user is told, if the
+/// payload names one and the target is not the connection itself.
+#[test]
+fn a_connection_stands_for_its_session() {
+    let here = "02020202-0202-0202-0202-020202020202";
+    let gone = "03030303-0303-0303-0303-030303030303";
+    let target = |id: &str| {
+        format!(
+            r#"{{"event_type":"games.event.error","target":{{"connection_id":"{id}"}},"payload":{{"host_id":"h"}}}}"#
+        )
+    };
+    assert_eq!(event(&target(here)).scope, Scope::Session(SESSION));
+    for bad in [gone, "x"] {
+        let error = read(&target(bad)).unwrap_err();
+        assert_eq!(error.field(), Some("target.connection_id"), "{error}");
+    }
+    for field in ["socket_id", "connection_id"] {
+        let payload = |id: &str, more: &str| {
+            format!(r#"{{"event_type":"games.event.error","payload":{{"{field}":"{id}"{more}}}}}"#)
+        };
+        assert_eq!(event(&payload(here, r#","host_id":"h""#)).scope, Scope::Session(SESSION));
+        for other in [gone, "12"] {
+            assert_eq!(event(&payload(other, r#","host_id":"h""#)).scope, Scope::User("h".into()));
+            assert_eq!(read(&payload(other, "")).unwrap_err().field(), Some("target"));
+        }
+    }
+}
+
 /// Effects and keys come from the fields that the table names; a key stands in front of the body where D wants it.
 #[test]
 fn effects_and_keys_come_from_the_payload() {
@@ -283,7 +336,11 @@ fn audiences_are_read() {
         let text = format!(r#"{{"event_type":"battle.event.timeline","target":{{"room_id":"a",{list}}}}}"#);
         event(&text).audience.map(Arc::unwrap_or_clone)
     };
-    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["x".into(), "7".into()].into())));
+    assert_eq!(audience(r#""only":["x",7]"#), Some(frame::Audience::Only(["7".into(), "x".into()].into())));
+    assert_eq!(audience(r#""only":["b","a","b"]"#), Some(frame::Audience::Only(["a".into(), "b".into()].into())));
+    let many: Vec<u32> = (0..1024).rev().collect();
+    let many = audience(&format!(r#""except":{many:?}"#)).unwrap();
+    assert!((0..1024).all(|id: u32| !many.includes(&id.to_string())) && many.includes("1024") && many.includes("x"));
     assert_eq!(audience(r#""except":["x"],"only":null"#), Some(frame::Audience::Except(["x".into()].into())));
     assert_eq!(audience(r#""except":[]"#), None);
     assert!(!audience(r#""only":[]"#).unwrap().includes("x"));

@@ -2,7 +2,7 @@
 //!
 //! Laws: a room never has more players than its capacity, and a user is one player of a room however many sessions sit
 //! there; names are unique; a player who loses the last connection keeps the place for the resume window; an empty room
-//! ends after one. Passwords are kept as Argon2 hashes only and enter no event: hashing is [`Work`] that leaves with a
+//! ends after one. Passwords (seals of them, in the gateway's commands) are kept as Argon2 hashes only and enter no event: hashing is [`Work`] that leaves with a
 //! ticket and comes back through [`Rooms::finish`]. A wrong password is answered a fixed time behind its command, and
 //! guesses are counted, so that neither time nor patience finds it out.
 
@@ -529,6 +529,7 @@ fn salt(room: &str) -> [u8; 16] {
 
 /// Whose records these are in the store.
 pub const SERVICES: [&str; 3] = [ROOMS, PENDING, LATE];
-const ROOMS: &str = "rooms";
+/// Whose records are rooms, by their ids.
+pub const ROOMS: &str = "rooms";
 const PENDING: &str = "rooms.pending";
 const LATE: &str = "rooms.late";

@@ -80,26 +80,55 @@ pub fn own_record(key: &str, state: &impl Serialize) -> Write {
 }
 
 /// The records `from..to` of a topic, as far as they are kept.
-pub fn read_range(bus: &mut impl Bus, topic: &str, from: u64, to: u64) -> Vec<Record> {
-    let (mut records, mut next) = (Vec::new(), from);
+///
+/// # Errors
+/// See [`each_record`].
+pub fn read_range(bus: &mut impl Bus, topic: &str, from: u64, to: u64) -> Result<Vec<Record>, String> {
+    let mut records = Vec::new();
+    each_record(bus, topic, from, to, |record| records.push(record))?;
+    Ok(records)
+}
+
+/// Gives the records `from..to` of a topic one after the other, as far as they are kept; a page of them at a time is in
+/// memory.
+///
+/// # Errors
+/// One line, if what the bus says it has cannot be read: whoever went on without it would skip commands, or do some twice.
+pub fn each_record(
+    bus: &mut impl Bus,
+    topic: &str,
+    from: u64,
+    to: u64,
+    mut give: impl FnMut(Record),
+) -> Result<(), String> {
+    let (mut next, to, mut page) = (from, to.min(bus.range(topic).1), Vec::new());
     while next < to {
-        let page = usize::try_from(to - next).unwrap_or(usize::MAX).min(PAGE);
-        let before = records.len();
-        next = bus.read(topic, next, page, &mut records);
-        if records.len() == before {
-            break;
+        let most = usize::try_from(to - next).unwrap_or(usize::MAX).min(PAGE);
+        let behind = bus.read(topic, next, most, &mut page);
+        if page.is_empty() {
+            let (first, _) = bus.range(topic);
+            if first <= next {
+                return Err(format!(
+                    "the bus's topic {topic} cannot be read at {next}, where the services go on; see why in the log above, \
+                     and start anew"
+                ));
+            }
+            next = first;
+            continue;
         }
+        next = behind;
+        page.drain(..).filter(|record| record.offset < to).for_each(&mut give);
     }
-    records.retain(|record| record.offset < to);
-    records
+    Ok(())
 }
 
 /// The ids of all records of a topic since then.
-pub fn ids_since(bus: &mut impl Bus, topic: &str, since: WallMillis, ids: &mut HashSet<EventId>) {
+///
+/// # Errors
+/// See [`each_record`].
+pub fn ids_since(bus: &mut impl Bus, topic: &str, since: WallMillis, ids: &mut HashSet<EventId>) -> Result<(), String> {
     let from = bus.since(topic, since);
-    for record in read_range(bus, topic, from, u64::MAX) {
-        ids.extend(id_of(&record));
-    }
+    each_record(bus, topic, from, u64::MAX, |record| ids.extend(id_of(&record)))
 }
 
 /// The id in a record's envelope.
@@ -111,4 +140,4 @@ pub fn id_of(record: &Record) -> Option<EventId> {
 /// Whose records the worker's own are in the store.
 pub const WORKER: &str = "worker";
 /// Records copied at a time.
-const PAGE: usize = 1024;
+const PAGE: usize = 256;

@@ -23,6 +23,9 @@ pub struct Services {
     pub seen: SeenCommands,
     /// What presence said before that, of connections there are no more, holds for a resume window.
     pub restarted: WallMillis,
+    /// The broken policy to run instead.
+    #[cfg(feature = "mutants")]
+    pub mutant: crate::mutant::Mutant,
 }
 
 /// A record of a command topic.
@@ -41,7 +44,17 @@ impl Services {
             battles: Battles::new(seed),
             seen: SeenCommands::new(resume_window, limits::SEEN_COMMANDS, seed),
             restarted: WallMillis(0),
+            #[cfg(feature = "mutants")]
+            mutant: crate::mutant::Mutant::None,
         }
+    }
+
+    /// Whether a broken policy does commands again that come again; see [`crate::mutant`].
+    fn does_again(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutant == crate::mutant::Mutant::CommandAgain;
+        #[cfg(not(feature = "mutants"))]
+        false
     }
 
     /// Everything that [`Services::restore`] takes back.
@@ -93,7 +106,7 @@ impl Services {
             return Ok(());
         }
         let Some(verb) = Verb::of(input.topic, &command.event_type) else { return Ok(()) };
-        if !self.seen.first(input.at, command.event_id) {
+        if !self.seen.first(input.at, command.event_id) && !self.does_again() {
             return Ok(());
         }
         let field = |name| member(command.payload, name).and_then(text);

@@ -6,7 +6,7 @@ mod rig;
 use std::time::Duration;
 
 use super::*;
-use rig::{NOW, Shared, command, room_of, spin, worker};
+use rig::{NOW, Shared, command, room_of, spin, try_worker, worker};
 
 fn start(id: u32, room: &str, events: u32, interval_ms: u32) -> Vec<u8> {
     let payload = format!(r#"{{"room_id":"{room}","events":{events},"interval_ms":{interval_ms}}}"#);
@@ -78,6 +78,37 @@ fn a_worker_that_starts_tells_how_far_it_is() {
     shared.0.lock().unwrap().done.clear();
     assert_eq!(worker(&shared).turn(NOW, WallMillis(1)), Monotonic::NEVER, "there is nothing to do");
     assert_eq!(done(&shared), 1);
+}
+
+/// A worker that cannot read what it was about to do refuses to start, rather than skip it; once it can, nothing is missing
+/// and nothing comes twice. What it looks back on it reads in pieces.
+#[test]
+fn nothing_is_skipped_that_cannot_be_read() {
+    let commands = (1..=1000).map(|id| start(id, &format!("r{id}"), 1, 0));
+    let whole = games(commands.clone().collect());
+    spin(&mut worker(&whole), 0);
+    let shared = games(commands.collect());
+    let mut crashed = worker(&shared);
+    // So that a plan is written down and half carried out.
+    shared.0.lock().unwrap().fuse = Some(300);
+    for _ in 0..100 {
+        crashed.turn(NOW, WallMillis(0));
+    }
+    drop(crashed);
+    shared.0.lock().unwrap().fuse = None;
+    let done = done(&shared);
+    assert!(done > 64 && done < 1000, "{done}");
+    for unreadable in [(GAMES, done + 1), (GAMES, done), (GAMES, done - 1), ("games.events", 3)] {
+        shared.0.lock().unwrap().unreadable = Some(unreadable);
+        let error = try_worker(&shared).unwrap_err();
+        assert!(error.contains(unreadable.0) && error.contains("cannot be read at"), "{error}");
+    }
+    shared.0.lock().unwrap().unreadable = None;
+    spin(&mut worker(&shared), 0);
+    assert_eq!(events(&shared), events(&whole));
+    shared.0.lock().unwrap().read_most = 0;
+    worker(&shared);
+    assert!((1..=256).contains(&shared.0.lock().unwrap().read_most));
 }
 
 /// Where the log was brought back from an older copy, its new commands are carried out, not taken for old ones.

@@ -18,6 +18,9 @@ pub struct Disk {
     pub fuse: Option<usize>,
     /// Appends until the bus is full; `None` = never.
     pub room_for: Option<usize>,
+    /// The topic and the offset behind which nothing can be read; and the most records that were read at once.
+    pub unreadable: Option<(&'static str, u64)>,
+    pub read_most: usize,
     /// Whether appends end later.
     pub later: bool,
     /// Appends that were begun, and those whose end nobody knows yet.
@@ -109,10 +112,14 @@ impl Bus for Shared {
     }
 
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64 {
-        let disk = self.0.lock().unwrap();
-        let Some(records) = disk.topics.get(topic) else { return offset };
-        let from = usize::try_from(offset).unwrap().min(records.len());
-        let to = from.saturating_add(max).min(records.len());
+        let mut disk = self.0.lock().unwrap();
+        let Disk { topics, unreadable, read_most, .. } = &mut *disk;
+        let Some(records) = topics.get(topic) else { return offset };
+        let end = unreadable.filter(|(name, _)| *name == topic).map_or(usize::MAX, |(_, end)| end as usize);
+        let end = end.min(records.len());
+        let from = usize::try_from(offset).unwrap().min(end);
+        let to = from.saturating_add(max).min(end);
+        *read_most = (*read_most).max(to - from);
         out.extend_from_slice(&records[from..to]);
         if from == to { offset } else { to as u64 }
     }
@@ -182,8 +189,13 @@ pub const WINDOW: Duration = Duration::from_secs(300);
 
 /// A worker over what there is.
 pub fn worker(disk: &Shared) -> Worker {
+    try_worker(disk).unwrap()
+}
+
+/// The same, if it can start.
+pub fn try_worker(disk: &Shared) -> Result<Worker, String> {
     let settings = WorkerSettings { resume_window: WINDOW, seed: 1, secret: [7; 16], restarted: None };
-    ServiceWorker::open(disk.clone(), disk.clone(), Hasher::default(), &settings).unwrap()
+    ServiceWorker::open(disk.clone(), disk.clone(), Hasher::default(), &settings)
 }
 
 /// Turns until there is nothing to do at that time.
