@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use crate::id::EventId;
-use crate::message::{Append, ErrorCode, HubChange, HubMessage, PresenceChange, PresenceReply, PresenceRequest};
+use crate::message::{Append, ErrorCode, HubChange, HubMessage, Kick, PresenceChange, PresenceReply, PresenceRequest};
 use crate::time::{Monotonic, WallMillis};
 
 /// Presence and session records. Requests of one sender are carried out in order; a remote store answers later,
@@ -34,6 +35,101 @@ pub trait Presence: Send {
 
     /// A chat message stands in a hub's stream of `rooms.events`.
     fn said(&mut self, room: &str, message: HubMessage);
+
+    /// Carries out those of these kicks that a former process did not live to. To be called before anybody is served.
+    fn carry_out(&mut self, _now: Monotonic, _kicks: Vec<Kick>) {}
+
+    /// The bus has accepted all that was taken by [`Presence::changes`] and [`Presence::hub_changes`].
+    fn announced(&mut self, _replies: &mut Vec<PresenceReply>) {}
+
+    /// The node ends, and nobody asks anything any more: what is still on its way to a remote store goes there. Call it
+    /// again until it says that nothing is left.
+    fn finish(&mut self, _now: Monotonic) -> bool {
+        true
+    }
+}
+
+impl<P: Presence + ?Sized> Presence for Box<P> {
+    fn handle(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
+        (**self).handle(now, request, replies);
+    }
+
+    fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic {
+        (**self).poll(now, replies)
+    }
+
+    fn group(&self) -> usize {
+        (**self).group()
+    }
+
+    fn settle(&mut self, now: Monotonic, told: bool) {
+        (**self).settle(now, told);
+    }
+
+    fn carry_out(&mut self, now: Monotonic, kicks: Vec<Kick>) {
+        (**self).carry_out(now, kicks);
+    }
+
+    fn changes(&mut self, out: &mut Vec<PresenceChange>) {
+        (**self).changes(out);
+    }
+
+    fn hub_changes(&mut self, out: &mut Vec<HubChange>) {
+        (**self).hub_changes(out);
+    }
+
+    fn said(&mut self, room: &str, message: HubMessage) {
+        (**self).said(room, message);
+    }
+
+    fn announced(&mut self, replies: &mut Vec<PresenceReply>) {
+        (**self).announced(replies);
+    }
+
+    fn finish(&mut self, now: Monotonic) -> bool {
+        (**self).finish(now)
+    }
+}
+
+/// How long this node may take its sessions for its own: until a moment that whoever keeps its lease moves on. When it
+/// has passed, others may take them over, so every connection that has one is closed before its next byte is read
+/// (DELIVERY §6). Shared by all threads of a node.
+#[derive(Debug)]
+pub struct Lease {
+    until: AtomicU64,
+    /// Leases that ran out; the sessions of each are closed, even if the next is there before anybody looked.
+    lapses: AtomicU64,
+}
+
+impl Lease {
+    /// One that never ends: presence is this process's own.
+    #[must_use]
+    pub fn endless() -> Self {
+        Self { until: AtomicU64::new(u64::MAX), lapses: AtomicU64::new(0) }
+    }
+
+    /// Moves its end.
+    pub fn extend(&self, until: Monotonic) {
+        self.until.store(until.as_nanos(), Ordering::Release);
+    }
+
+    /// It has run out, whether or not somebody has seen it.
+    pub fn lapse(&self) {
+        self.lapses.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// When it ends.
+    #[must_use]
+    pub fn until(&self) -> Monotonic {
+        Monotonic::from_nanos(self.until.load(Ordering::Acquire))
+    }
+
+    /// How many have run out by now, the present one included.
+    #[must_use]
+    pub fn lapses(&self, now: Monotonic) -> u64 {
+        let is_over = now >= self.until();
+        self.lapses.load(Ordering::Acquire) + u64::from(is_over)
+    }
 }
 
 /// How long an accepted command survives; named in the welcome and in `/ready`.

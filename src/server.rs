@@ -8,6 +8,7 @@
 mod announce;
 mod bus;
 mod kafka;
+mod presence;
 mod reload;
 mod room_key;
 mod threads;
@@ -26,7 +27,7 @@ use crate::delivery;
 use crate::id::NodeId;
 use crate::limits;
 use crate::page;
-use crate::ports::{Durability, LogView};
+use crate::ports::{Durability, Lease, LogView};
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
@@ -90,7 +91,8 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
     secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
-    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id };
+    let lease = Arc::clone(&node.lease);
+    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease };
     let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
     calls.runs_on(peers.api_thread());
     let api_keys = Latest::new(api_keys(&config, &mut entropy));
@@ -228,6 +230,7 @@ fn node_state(config: &Config, descriptors: u64) -> NodeState {
         most => most,
     };
     NodeState {
+        lease: Arc::new(Lease::endless()),
         connections: AtomicU64::new(0),
         connections_max,
         draining: AtomicBool::new(false),

@@ -19,6 +19,12 @@ pub(super) fn command() -> Command {
                 .about("Checks a file together with the environment; prints what they set, and where")
                 .arg(file)
                 .arg(
+                    Arg::new("connect")
+                        .long("connect")
+                        .action(ArgAction::SetTrue)
+                        .help("Also reaches every component that is configured, and says what is wrong with it"),
+                )
+                .arg(
                     Arg::new("all")
                         .long("all")
                         .action(ArgAction::SetTrue)
@@ -38,8 +44,8 @@ pub(super) fn run(matches: &ArgMatches, surroundings: &Surroundings) -> Result<S
     match matches.subcommand() {
         Some(("default", _)) => Ok(config::default_file()),
         Some(("check", matches)) => {
-            let file = matches.get_one::<String>("file").map(String::as_str);
-            check(file, matches.get_flag("all"), matches.get_flag("connect"), surroundings)
+            let (all, connects) = (matches.get_flag("all"), matches.get_flag("connect"));
+            check(matches.get_one::<String>("file").map(String::as_str), all, connects, surroundings)
         }
         _ => Err(Failure::usage("config: give default or check; see `ringgate config --help`".to_owned())),
     }
@@ -60,7 +66,11 @@ fn check(file: Option<&str>, all: bool, connects: bool, surroundings: &Surroundi
 
 /// Reaches every component; a line for each.
 fn connect(config: &Config) -> Result<String, Failure> {
-    let outcomes = [server::check_kafka(config).map(|lines| lines.join("\n"))];
+    let mut outcomes = vec![server::check_kafka(config).map(|lines| lines.join("\n"))];
+    if let Some(redis) = config.redis.settings() {
+        let reached = |version| format!("redis {}:{}: reached, version {version}", redis.host, redis.port);
+        outcomes.push(redis.check().map(reached).map_err(|error| error.to_string()));
+    }
     let faults: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err().cloned()).collect();
     if !faults.is_empty() {
         return Err(Failure { code: 1, lines: faults });

@@ -93,6 +93,7 @@ fn heading(section: &'static str) -> &'static str {
         "admin" => "Server API",
         "bus" => "Bus",
         "kafka" => "Kafka",
+        "redis" => "Redis",
         _ => "Log",
     }
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use crate::auth::{Cidr, KeyError, Verifier};
 use crate::bus::WriterChoice;
 use crate::limits;
+use crate::presence::RedisSettings;
 use crate::protocol::routes::Routes;
 
 pub use keys::{KEYS, Key, Kind};
@@ -45,6 +46,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// The bus on disk.
     pub bus: Bus,
+    /// Redis, for presence.
+    pub redis: Redis,
     /// Between shards.
     pub mesh: Mesh,
     /// What is logged.
@@ -189,6 +192,19 @@ pub struct Bus {
     pub writer: WriterChoice,
 }
 
+/// Redis, for presence; used when its host is set. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Redis {
+    pub host: Option<String>,
+    pub port: u16,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub database: u32,
+    pub tls: bool,
+    pub ca_path: Option<String>,
+}
+
 /// Between shards.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the key table documents each")]
@@ -237,6 +253,15 @@ impl Server {
     }
 }
 
+impl Redis {
+    /// How presence reaches it; `None` if it is not used.
+    #[must_use]
+    pub fn settings(&self) -> Option<RedisSettings> {
+        let Self { host, port, username, password, database, tls, ca_path } = self.clone();
+        Some(RedisSettings { host: host?, port, username, password, database, tls, ca_path })
+    }
+}
+
 impl Auth {
     /// The configured key's verifier; `None` if no key is configured (dev mode makes one).
     ///
@@ -279,6 +304,20 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let keys: Vec<_> = self.api_keys.iter().map(|_| print::REDACTED).collect();
         f.debug_struct("Admin").field("api_keys", &keys).finish()
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| print::REDACTED))
+            .field("database", &self.database)
+            .field("tls", &self.tls)
+            .field("ca_path", &self.ca_path)
+            .finish()
     }
 }
 
@@ -396,6 +435,12 @@ impl Default for Bus {
             segment_bytes: limits::LOG_SEGMENT_BYTES,
             writer: WriterChoice::Auto,
         }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self { host: None, port: 6379, username: None, password: None, database: 0, tls: false, ca_path: None }
     }
 }
 

@@ -41,7 +41,7 @@ fn the_key_table_is_consistent() {
             sections.push(key.section());
         }
     }
-    let expected = ["server", "auth", "admin", "delivery", "timeouts", "kafka", "bus", "mesh", "log"];
+    let expected = ["server", "auth", "admin", "delivery", "timeouts", "kafka", "bus", "redis", "mesh", "log"];
     assert_eq!(sections, expected);
 }
 

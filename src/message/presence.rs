@@ -288,6 +288,11 @@ pub enum PresenceReply {
         /// The state.
         state: Box<HubState>,
     },
+    /// Presence cannot be reached: whatever was asked is not done, as far as the asker will ever notice.
+    Unavailable {
+        /// Who asked.
+        to: ConnAddr,
+    },
 }
 
 impl PresenceReply {
@@ -300,6 +305,7 @@ impl PresenceReply {
             | Self::Resumed { to, .. }
             | Self::Expired { to }
             | Self::Members { to, .. }
+            | Self::Unavailable { to }
             | Self::Stop { to, .. } => *to,
         }
     }
@@ -317,6 +323,8 @@ pub struct GatewayLife {
 /// What others are told of a session (`gateway.presence`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PresenceChange {
+    /// The gateway that the connection belongs to; `None` = this one.
+    pub gateway: Option<Arc<str>>,
     /// The gateway's life that the connection belongs to.
     pub life: GatewayLife,
     /// The connection it is about.

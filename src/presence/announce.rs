@@ -205,8 +205,9 @@ impl Announcer {
     }
 
     fn record(&self, wall: WallMillis, change: &PresenceChange) -> Append {
-        let PresenceChange { life, connection, number, session, user, username, kind, again: _ } = change;
+        let PresenceChange { life, connection, number, session, user, username, kind, gateway, again: _ } = change;
         let connection = ConnectionId::of(life.nonce, *connection);
+        let gateway_id = gateway.as_deref().unwrap_or(&self.gateway_id);
         let (name, room_id, reason) = match kind {
             PresenceKind::Connected => ("connected", None, None),
             PresenceKind::Disconnected(reason) => ("disconnected", None, Some(*reason)),
@@ -222,7 +223,7 @@ impl Announcer {
             connection_id: &connection_id,
             session_id: &session_id,
             user_id: user,
-            gateway_id: &self.gateway_id,
+            gateway_id,
             room_id,
             reason: reason.map(|reason| reason.row().label),
         };
@@ -230,7 +231,7 @@ impl Announcer {
             event_id: id.to_string(),
             event_type: format!("{TOPIC}.{name}"),
             timestamp: wall.rfc3339(),
-            gateway_id: &self.gateway_id,
+            gateway_id,
             session_id: &session_id,
             user: User { user_id: user, username },
             payload,
@@ -421,7 +422,21 @@ mod tests {
         let connection = ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
         let session = SessionId([slot as u8; 16]);
         let life = GatewayLife { nonce: 7, incarnation: 3 };
-        PresenceChange { life, connection, number, session, user: "u".into(), username: "U".into(), kind, again: false }
+        let (gateway, user, username) = (None, "u".into(), "U".into());
+        PresenceChange { gateway, life, connection, number, session, user, username, kind, again: false }
+    }
+
+    /// A departure that another gateway says of a connection is the record by which its own gateway says it.
+    #[test]
+    fn a_reaper_says_it_under_the_same_id() {
+        let gone = || change(1, 0, PresenceKind::Disconnected(CloseReason::ConnectionLost));
+        let (mut own, said) = rig();
+        own.announce(WallMillis(5), std::iter::once(gone()));
+        let reaped = Arc::new(Mutex::new(Shared { room_for: usize::MAX, ..Shared::default() }));
+        let mut reaper = Announcer::new(Box::new(Scarce(Arc::clone(&reaped))), "gw:2".into(), 1);
+        let gone = PresenceChange { gateway: Some("gw:1".into()), ..gone() };
+        reaper.announce(WallMillis(5), std::iter::once(gone));
+        assert_eq!(said.lock().unwrap().records[0], reaped.lock().unwrap().records[0]);
     }
 
     /// A record names connection, session, user, gateway, room and reason, under an id of its own.

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
 use super::bus::NodeBus;
+use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Rebuilt, rebuild};
@@ -20,10 +21,9 @@ use crate::config::Config;
 use crate::id::{NodeId, Scope};
 use crate::limits;
 use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
-use crate::ports::{Bus, Store as _, StoreError};
+use crate::ports::{Bus, Lease, Presence, Store as _, StoreError};
 use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
-use crate::router::peer::Peer;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
@@ -250,7 +250,7 @@ impl Peers {
         names: Names,
     ) -> Result<Self, String> {
         let PeerPorts { presence, bus, mut api } = ports;
-        let Names { gateway_id, nonce, secret, incarnation, seed } = names;
+        let Names { gateway_id, nonce, secret, incarnation, seed, lease } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
@@ -260,9 +260,17 @@ impl Peers {
         let history = super::history_time(config);
         let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
         let since = WallMillis(since);
-        let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
+        let gateway_life = GatewayLife { nonce, incarnation };
+        let settings = gateway_settings(config, &gateway_id, gateway_life, seed);
+        let sessions = match NodePresence::in_redis(config, settings, lease, log.durability())? {
+            Some(shared) => shared,
+            None => {
+                let log = log.epoch(PRESENCE_LOG);
+                NodePresence::Embedded(Box::new(open_presence(config, seed, gateway_life, log)?))
+            }
+        };
         let (kicked, kicks) = bounded(1);
-        let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, since, kicks };
+        let life = PresenceLife { port: presence, sessions, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
         let (bus_log, shared) = (log.share(), log.is_shared());
         let bus_thread = spawn("bus", &stop, move |stop| {
@@ -340,7 +348,7 @@ impl Peers {
 /// What the presence thread needs.
 struct PresenceLife {
     port: Port,
-    embedded: EmbeddedPresence,
+    sessions: NodePresence,
     log: NodeBus,
     gateway_id: String,
     seed: u64,
@@ -352,24 +360,20 @@ struct PresenceLife {
 
 impl PresenceLife {
     fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
-        let Self { port, embedded, log, gateway_id, seed, since, kicks } = self;
+        let Self { port, sessions, log, gateway_id, seed, since, kicks } = self;
         // Handles of its own, so that it is woken when the bus has taken or refused what it says.
         let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
         let says = log.reader(&[], Arc::clone(&wake));
-        let listener = Listener::new(log.reader(&[Listener::TOPIC], wake), since);
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], Arc::clone(&wake)), since);
         drop(log);
         let announcer = Announcer::new(says, gateway_id, seed);
-        let mut peer = PresencePeer::new(port, embedded).announcing(announcer).listening(listener);
+        let mut peer = PresencePeer::new(port, sessions.start(wake)).announcing(announcer).listening(listener);
         if let Ok(kicks) = kicks.recv() {
             peer.presence_mut().carry_out(syscall::monotonic(), kicks);
         }
-        let Ok(wakes) = gate.recv() else { return };
-        peer::run(&mut peer, &wakes, clock, stop);
-        // What the shards said last is kept too; they have ended, so that no more can come.
-        while peer.port().has_input() {
-            let (now, wall) = clock();
-            peer.turn(now, wall);
-            peer.port().wake_list().for_each(drop);
+        if let Ok(wakes) = gate.recv() {
+            peer::run(&mut peer, &wakes, clock, stop);
+            finish(&mut peer);
         }
     }
 }
@@ -386,6 +390,8 @@ pub struct Names {
     pub nonce: u64,
     /// Names the gateway.
     pub gateway_id: String,
+    /// How long its sessions are its own.
+    pub lease: Arc<Lease>,
 }
 
 type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
@@ -462,6 +468,18 @@ fn open_presence(config: &Config, seed: u64, life: GatewayLife, log: u64) -> Res
     Ok(presence)
 }
 
+/// The shards have ended: what they said last is kept, so that nobody must find out.
+fn finish<P: Presence>(peer: &mut PresencePeer<P>) {
+    let until = Instant::now() + FINISH;
+    loop {
+        let (now, wall) = clock();
+        if peer.finish(now, wall) || Instant::now() >= until {
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
 /// The services of this node, on the calling thread.
 fn services(
     bus: Box<dyn Bus>,
@@ -529,6 +547,8 @@ pub fn obey_signals(
     }
 }
 
+/// How long the end of a node waits for Redis.
+const FINISH: Duration = Duration::from_secs(2);
 /// Records of services and presence, and the history tables of PROTOCOLS B.
 const STORE: &str = "store.sqlite";
 /// All topics of a log have one numbering.

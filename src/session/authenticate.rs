@@ -290,6 +290,7 @@ impl Connection {
             return;
         }
         let reply = match reply {
+            PresenceReply::Unavailable { .. } => return self.presence_away(cx),
             PresenceReply::Members { members, next, .. } => return self.members_found(cx, members, next),
             PresenceReply::Enrolled { outcome, .. } => return self.enrolled(cx, outcome),
             PresenceReply::Hub { hub, .. } => return self.hub_found(cx, hub),
@@ -332,6 +333,20 @@ impl Connection {
                 }
             }
             (pending, _) => self.phase = Phase::Busy(Box::new(pending)),
+        }
+    }
+
+    /// Presence cannot be reached: who waits for a session comes back later, a question is answered so.
+    fn presence_away(&mut self, cx: &mut Cx<'_>) {
+        let text = refusal_text(ErrorCode::Unavailable);
+        match &mut self.phase {
+            Phase::Asking(_) => self.refuse_asking(cx),
+            Phase::Open(_) => self.refuse_question(cx),
+            Phase::Busy(_) => {
+                self.error(cx, ErrorCode::Unavailable, 0, text);
+                self.close(cx, CloseReason::TryAgainLater);
+            }
+            _ => {}
         }
     }
 

@@ -231,6 +231,7 @@ impl<D: Driver> Shard<D> {
             | PresenceReply::Members { .. }
             | PresenceReply::Enrolled { .. }
             | PresenceReply::Hub { .. }
+            | PresenceReply::Unavailable { .. }
             | PresenceReply::HubState { .. } => None,
         };
         let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
