@@ -112,7 +112,7 @@ fn conn(slot: u32) -> ConnAddr {
 
 /// Ids are random: here spread by a multiplication.
 fn spread(n: u32) -> [u8; 16] {
-    u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
+    (u128::from(n) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
 }
 
 fn session(n: u32) -> SessionId {
