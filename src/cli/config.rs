@@ -19,12 +19,6 @@ pub(super) fn command() -> Command {
                 .about("Checks a file together with the environment; prints what they set, and where")
                 .arg(file)
                 .arg(
-                    Arg::new("connect")
-                        .long("connect")
-                        .action(ArgAction::SetTrue)
-                        .help("Also reaches every component that is configured, and says what is wrong with it"),
-                )
-                .arg(
                     Arg::new("all")
                         .long("all")
                         .action(ArgAction::SetTrue)
