@@ -257,9 +257,7 @@ impl Peers {
         let window = config.delivery.resume_window;
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
-        let history = super::history_time(config);
-        let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
-        let since = WallMillis(since);
+        let (since, history) = kept_since(config);
         let gateway_life = GatewayLife { nonce, incarnation };
         let settings = gateway_settings(config, &gateway_id, gateway_life, seed);
         let sessions = match NodePresence::in_redis(config, settings, lease, log.durability())? {
@@ -395,6 +393,13 @@ pub struct Names {
 }
 
 type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
+
+/// Where history begins, and how long it is.
+fn kept_since(config: &Config) -> (WallMillis, Duration) {
+    let history = super::history_time(config);
+    let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+    (WallMillis(since), history)
+}
 
 /// The store: a file below `data_dir`, or memory.
 fn open_store(config: &Config) -> Result<SqliteStore, String> {
