@@ -305,7 +305,10 @@ impl MemberCheck {
             self.tally.missing += (sender.missing(last)).saturating_sub(refused);
         }
         let publishers = Publishers { room, shape: self.shape };
-        self.deltas.close(|index| publishers.of(index).map_or(0, |publisher| sent.deltas[publisher]), whole);
+        // Deltas behind a reliable frame that is missing may be under way like it.
+        let caught_up =
+            whole && self.is_complete(room, |publisher| sent.reliable[publisher]) && (!battle || self.battle_ended());
+        self.deltas.close(|index| publishers.of(index).map_or(0, |publisher| sent.deltas[publisher]), caught_up);
         let refused = self.publishers_of(room).map(|publisher| sent.deltas_refused[publisher]).sum();
         let deltas = self.deltas.verdict();
         self.tally.deltas_left_out += deltas.left_out;
@@ -592,6 +595,11 @@ mod tests {
         assert!(check.has_deltas(0, |_| 9, |_| 0) && !check.has_deltas(0, |_| 10, |_| 0));
         let tally = finish(check, 0, 9);
         assert_eq!((tally.deltas_left_out, tally.deltas_untold), (2, 2));
+
+        let mut check = member();
+        deliver_delta(&mut check, 1, 1, 10);
+        let tally = finish(check, 1, 9);
+        assert_eq!((tally.missing, tally.deltas_untold), (1, 0), "the run ended before they could come");
 
         let mut check = member();
         deliver_delta(&mut check, 2, 0, 10);
