@@ -152,11 +152,23 @@ impl EmbeddedPresence {
         replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
-    fn resume(&mut self, now: Monotonic, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {
+    fn resume(
+        &mut self,
+        now: Monotonic,
+        from: ConnAddr,
+        user: Option<&str>,
+        token: TokenHash,
+        replies: &mut Vec<PresenceReply>,
+    ) {
         let Some(slot) = self.sessions.by_token(token) else {
             replies.push(PresenceReply::Expired { to: from });
             return;
         };
+        // Before anybody is stopped for it.
+        if user.is_some_and(|user| *self.sessions.who(slot).1 != *user) {
+            replies.push(PresenceReply::Foreign { to: from });
+            return;
+        }
         let session = self.sessions.session(slot);
         match self.sessions.owner(slot) {
             Some(owner) if owner != from => match self.takeovers.get_mut(&slot) {
@@ -258,7 +270,7 @@ impl EmbeddedPresence {
         if !self.hubs.enter(now, room, &record.user) {
             replies.push(PresenceReply::Expired { to: from });
         } else if self.sessions.by_token(token).is_some() {
-            self.resume(now, from, token, replies);
+            self.resume(now, from, Some(&record.user), token, replies);
         } else {
             self.open(now, from, record, token, replies);
         }
@@ -356,7 +368,7 @@ impl Presence for EmbeddedPresence {
         self.advance(now, replies);
         match request {
             PresenceRequest::Open { from, record, token } => self.open(now, from, *record, token, replies),
-            PresenceRequest::Resume { from, token } => self.resume(now, from, token, replies),
+            PresenceRequest::Resume { from, user, token } => self.resume(now, from, user.as_deref(), token, replies),
             PresenceRequest::Entered { session, entry } => {
                 if let Some(slot) = self.sessions.by_session(session) {
                     if !self.sessions.is_in(slot, &entry.scope) {

@@ -45,6 +45,7 @@ enum Said {
     Opened(u32),
     Resumed(u32, SessionRecord),
     Expired(u32),
+    Foreign(u32),
     Stop(u32, SessionId),
 }
 
@@ -54,6 +55,7 @@ fn said(reply: PresenceReply) -> Said {
         PresenceReply::Opened { .. } => Said::Opened(to),
         PresenceReply::Resumed { record, .. } => Said::Resumed(to, *record),
         PresenceReply::Expired { .. } => Said::Expired(to),
+        PresenceReply::Foreign { .. } => Said::Foreign(to),
         other @ (PresenceReply::Members { .. }
         | PresenceReply::Enrolled { .. }
         | PresenceReply::Hub { .. }
@@ -69,7 +71,11 @@ fn a_kicked_connection_ends_its_session() {
         each_opened(|mut rig| {
             let mut replies = Vec::new();
             let detached = PresenceRequest::Detached { from: conn(1), session: SessionId([1; 16]), last_close };
-            rig.0.handle(at(1), PresenceRequest::Resume { from: conn(2), token: TokenHash([1; 16]) }, &mut replies);
+            rig.0.handle(
+                at(1),
+                PresenceRequest::Resume { from: conn(2), user: None, token: TokenHash([1; 16]) },
+                &mut replies,
+            );
             rig.0.handle(at(1), detached, &mut replies);
             assert_eq!(rig.0.sessions(), sessions);
             let told = said(replies.pop().unwrap());
@@ -77,6 +83,26 @@ fn a_kicked_connection_ends_its_session() {
         });
     }
 }
+
+/// Whoever shows that it is another user stops nobody and gets nothing; the user, and whoever shows nothing, do.
+#[test]
+fn another_users_token_stops_nobody() {
+    for (user, expected) in [(Some("mallory"), Said::Foreign(2)), (Some("u"), STOPS), (None, STOPS)] {
+        each_opened(|mut rig| {
+            let request = |from| {
+                let user = user.map(Into::into);
+                PresenceRequest::Resume { from: conn(from), user, token: TokenHash([1; 16]) }
+            };
+            assert_eq!(rig.does(at(1), request(2)), [expected.clone()]);
+            // Not its waiter's turn either.
+            rig.resume(at(1), 3);
+            let turn = if expected == STOPS { Said::Stop(3, SessionId([1; 16])) } else { Said::Foreign(4) };
+            assert_eq!(rig.does(at(1), request(4)), [turn]);
+        });
+    }
+}
+
+const STOPS: Said = Said::Stop(1, SessionId([1; 16]));
 
 /// In memory, and with the records in SQLite: the same test must hold for both.
 fn each(detached_max: usize, test: impl Fn(Rig)) {
@@ -111,7 +137,7 @@ impl Rig {
     }
 
     fn resume(&mut self, now: Monotonic, from: u32) -> Vec<Said> {
-        self.does(now, PresenceRequest::Resume { from: conn(from), token: TokenHash([1; 16]) })
+        self.does(now, PresenceRequest::Resume { from: conn(from), user: None, token: TokenHash([1; 16]) })
     }
 
     fn detached(&mut self, now: Monotonic, from: u32, last_close: CloseReason) -> Vec<Said> {
@@ -412,7 +438,9 @@ impl Op {
                 record: Box::new(record(session, &format!("u{user}"))),
                 token: TokenHash([token; 16]),
             },
-            Self::Resume { from, token } => PresenceRequest::Resume { from: conn(from), token: TokenHash([token; 16]) },
+            Self::Resume { from, token } => {
+                PresenceRequest::Resume { from: conn(from), user: None, token: TokenHash([token; 16]) }
+            }
             Self::Enter { session, room, place } => {
                 PresenceRequest::Entered { session: SessionId([session; 16]), entry: entry(room, place) }
             }
