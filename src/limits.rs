@@ -36,6 +36,10 @@ pub const HISTORY_EVENTS: usize = 1024;
 pub const HISTORY_BYTES: usize = 1 << 20;
 /// Bytes all histories of a shard keep together; beyond it the longest idle go first.
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
+/// Streams of users and sessions that a shard keeps, some 650 B each and their frames; beyond it the longest idle go, so
+/// that a storm of short sessions, each with an answer of a service, cannot fill memory (120 MiB with what is remembered
+/// of those that went).
+pub const OWN_STREAMS: usize = 1 << 17;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
 /// Bytes of them per stream: whoever joins gets a copy of them all.

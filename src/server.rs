@@ -306,6 +306,7 @@ fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u6
         history_bytes: delivery.history_bytes,
         history_total_bytes: delivery.history_total_bytes,
         history_time: history_time(config),
+        own_streams: limits::OWN_STREAMS,
         resume_window: delivery.resume_window,
     }
 }

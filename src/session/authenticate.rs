@@ -241,9 +241,10 @@ impl Connection {
         let token: Box<str> = hello.resume.as_deref().unwrap_or_default().into();
         match token_hash(&token) {
             Some(hash) => {
+                let user = claims.as_ref().map(|claims| Arc::clone(&claims.user));
                 self.phase =
                     Phase::Busy(Box::new(Pending::Looking { hello, claims, token, attempts, kicked: Vec::new() }));
-                self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, token: hash });
+                self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, user, token: hash });
             }
             None => self.not_found(cx, &hello, claims, attempts),
         }
@@ -314,6 +315,9 @@ impl Connection {
             }
             (Pending::Looking { hello, claims, attempts, .. }, PresenceReply::Expired { .. }) => {
                 self.not_found(cx, &hello, claims, attempts);
+            }
+            (Pending::Looking { hello, attempts, .. }, PresenceReply::Foreign { .. }) => {
+                self.auth_failed(cx, &hello, attempts, "the token is another user's");
             }
             (Pending::Looking { kicked, .. }, PresenceReply::Resumed { record, .. })
                 if kicked.contains(&record.user) =>
@@ -387,6 +391,7 @@ impl Connection {
         attempts: u8,
     ) {
         let refused = match &claims {
+            // Presence compares users before it stops anybody, but one that is shared may find out afterwards.
             Some(claims) if claims.user != record.user => Some("the token is another user's"),
             None if record.expires_at <= cx.wall.seconds() => Some("the session's token has expired; send a new one"),
             _ => None,

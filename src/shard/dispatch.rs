@@ -228,6 +228,7 @@ impl<D: Driver> Shard<D> {
             PresenceReply::Stop { session, .. } => Some(*session),
             PresenceReply::Opened { .. }
             | PresenceReply::Expired { .. }
+            | PresenceReply::Foreign { .. }
             | PresenceReply::Members { .. }
             | PresenceReply::Enrolled { .. }
             | PresenceReply::Hub { .. }

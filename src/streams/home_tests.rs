@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A frame on the wire is its body.
-struct Plain;
+pub(super) struct Plain;
 
 impl Encode for Plain {
     fn encode(&self, _: StreamHandle, _: &Item, _: FrameKind, body: &[u8], out: &mut Vec<u8>) {
@@ -26,13 +26,13 @@ impl Encode for Plain {
 }
 
 const EVENTS: usize = 16;
-const ME: ConnAddr = ConnAddr { shard: NodeId(0), conn: ConnKey { slot: 0, generation: 0 } };
+pub(super) const ME: ConnAddr = ConnAddr { shard: NodeId(0), conn: ConnKey { slot: 0, generation: 0 } };
 
-fn at(seconds: u64) -> Monotonic {
+pub(super) fn at(seconds: u64) -> Monotonic {
     Monotonic::ZERO + Duration::from_secs(seconds)
 }
 
-fn homes() -> Homes {
+pub(super) fn homes() -> Homes {
     let config = HomeConfig {
         shard: NodeId(0),
         shards: 1,
@@ -43,6 +43,7 @@ fn homes() -> Homes {
         history_bytes: 1 << 20,
         history_total_bytes: 1 << 20,
         history_time: Duration::from_secs(390),
+        own_streams: 4,
         resume_window: Duration::from_secs(300),
     };
     Homes::new(config, Monotonic::ZERO)
@@ -283,7 +284,7 @@ fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option
     homes.seal(at(1));
 }
 
-fn plain_event(place: u64, effect: Option<Effect>, audience: Option<Audience>) -> Event {
+pub(super) fn plain_event(place: u64, effect: Option<Effect>, audience: Option<Audience>) -> Event {
     Event {
         id: None,
         topic: "games.events".into(),

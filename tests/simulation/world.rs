@@ -107,7 +107,7 @@ impl World {
             wakers,
             settings: shared,
             signer,
-            oracle: Oracle::counting(plan.all_keys),
+            oracle: Oracle::counting(plan.all_keys, plan.history_events < ENOUGH_HISTORY),
             network,
             shards,
             clients: Vec::new(),
@@ -580,6 +580,7 @@ pub fn shards(
             history_bytes: 8 << 20,
             history_total_bytes: 64 << 20,
             history_time: Duration::from_secs(390),
+            own_streams: if plan.history_events < ENOUGH_HISTORY { 16 } else { limits::OWN_STREAMS },
             resume_window: Duration::from_secs(300),
         };
         let driver = network.driver(port.id());
