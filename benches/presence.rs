@@ -63,8 +63,9 @@ fn storm(clients: u32, file: Option<&PathBuf>) -> String {
         read = began.elapsed();
         assert_eq!(presence.sessions(), clients as usize);
     }
-    let resumed =
-        each(&mut presence, clients, |n| vec![PresenceRequest::Resume { from: conn(clients + n), token: token(n) }]);
+    let resumed = each(&mut presence, clients, |n| {
+        vec![PresenceRequest::Resume { from: conn(clients + n), user: None, token: token(n) }]
+    });
     assert_eq!(presence.detached(), 0);
     let per = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(clients);
     let longest = resumed.1.as_micros();
