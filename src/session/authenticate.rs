@@ -207,11 +207,10 @@ impl Connection {
             let verdict = self.with_queue(cx, |queue, context| queue.set_credit(window, context));
             self.judge(cx, verdict);
         }
-        if hello.token.is_some() {
+        if hello.token.is_some() || hello.resume.is_some() {
+            // A resume token alone waits for its turn, too: both ask presence, which must have room for it.
             self.phase = Phase::Busy(Box::new(Pending::Verifying { hello, attempts }));
             cx.out.push(Output::Verify);
-        } else if hello.resume.is_some() {
-            self.look_up(cx, hello, None, attempts);
         } else {
             self.auth_failed(cx, &hello, attempts, "a token is needed, or a resume token");
         }
@@ -229,7 +228,7 @@ impl Connection {
             },
             other => return self.phase = other,
         };
-        let token = hello.token.as_deref().unwrap_or_default();
+        let Some(token) = hello.token.as_deref() else { return self.look_up(cx, hello, None, attempts) };
         match cx.settings.verifier.verify(token, cx.wall) {
             Err(error) => self.auth_failed(cx, &hello, attempts, &error.to_string()),
             Ok(claims) if hello.resume.is_some() => self.look_up(cx, hello, Some(claims), attempts),
