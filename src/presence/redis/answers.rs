@@ -8,8 +8,9 @@ use redis::Value;
 
 use super::lease::refuse;
 use super::link::Fault;
-use super::record::{self, string};
+use super::record::{self, Mark, string};
 use super::{Ended, RedisPresence};
+use crate::close::CloseReason;
 use crate::id::{ConnAddr, SessionId, TokenHash};
 use crate::message::{PresenceReply, PresenceRequest, SessionRecord};
 use crate::time::Monotonic;
@@ -88,6 +89,7 @@ impl RedisPresence {
         replies: &mut Vec<PresenceReply>,
     ) {
         let Some(asked) = self.asked.remove(&tag) else { return };
+        self.forget_kicks(tag);
         self.writes -= usize::from(asked.is_write());
         let was_claim = asked.is_claim();
         self.claims -= usize::from(was_claim);
@@ -124,7 +126,12 @@ impl RedisPresence {
         match asked {
             Asked::Registered { at } => self.registered(now, at, answer, replies),
             Asked::Renewed { at } => self.renewed(now, at),
-            Asked::Opened { from, session } => self.opened(from, session, replies),
+            Asked::Opened { from, session } => {
+                if let Some(own) = self.own.get_mut(&session) {
+                    own.kicked = mark(answer);
+                }
+                self.opened(from, session, replies);
+            }
             Asked::Claimed { from, token, session } => {
                 self.claimed(now, (from, token), word, answer, replies);
                 self.unhold(now, session, replies);
@@ -132,7 +139,12 @@ impl RedisPresence {
             Asked::Attached { from, record, token, known, .. } => {
                 let session = record.session;
                 if word == "OPENED" {
-                    self.insert(*record, token, from, 1);
+                    let (mark, user) = (mark(answer), Arc::clone(&record.user));
+                    let is_kicked = self.was_kicked(&user, &mark);
+                    let slot = self.insert(*record, token, from, (1, mark));
+                    if is_kicked {
+                        self.end(slot, CloseReason::Kicked, replies);
+                    }
                     self.opened(from, session, replies);
                 } else {
                     self.claimed(now, (from, token), word, answer, replies);
@@ -222,7 +234,7 @@ impl RedisPresence {
         match asked {
             Asked::Opened { from, session } => {
                 if let Some(slot) = self.table.by_session(session) {
-                    self.end(slot, crate::close::CloseReason::TryAgainLater, replies);
+                    self.end(slot, CloseReason::TryAgainLater, replies);
                 }
                 replies.push(PresenceReply::Unavailable { to: from });
             }
@@ -253,4 +265,9 @@ impl RedisPresence {
             | Asked::Ended(_) => {}
         }
     }
+}
+
+/// The last kick of the user of a session that was just opened.
+fn mark(answer: &[Value]) -> Mark {
+    Mark(answer.get(1).and_then(string).unwrap_or_default().into())
 }
