@@ -56,11 +56,17 @@ impl<P: Presence> PresencePeer<P> {
         }
     }
 
-    fn handle(&mut self, now: Monotonic, request: PresenceRequest) {
+    fn handle(&mut self, now: Monotonic, wall: WallMillis, request: PresenceRequest) {
         let full = |announcer: &Announcer| announcer.hubs_waiting() >= limits::HUB_CHANGES_WAITING;
         let refused = match &request {
             PresenceRequest::CreateHub(hub) => Some(hub.from),
-            PresenceRequest::JoinHub(join) => Some(join.from),
+            PresenceRequest::JoinHub(join) => {
+                // Whoever has left the hub is said to have before somebody gets the place.
+                let from = join.from;
+                self.reply(now);
+                self.announce(now, wall);
+                Some(from)
+            }
             PresenceRequest::HubState { .. } => {
                 // Whoever knows the head of the room's stream has seen nothing that the bus does not have.
                 self.hear();
@@ -135,7 +141,7 @@ impl<P: Presence> Peer for PresencePeer<P> {
             left -= 1;
             handled += 1;
             match request {
-                Request::Presence(request) => self.handle(now, *request),
+                Request::Presence(request) => self.handle(now, wall, *request),
                 other => tracing::error!(from = from.0, ?other, "the presence peer got a request of another's"),
             }
             if handled == group {

@@ -446,7 +446,7 @@ impl Sessions {
             extra.admitted.retain(|other| other != scope);
             // Nobody resumes a stream of a room that was left; who enters it anew begins behind what has acted.
             extra.acted.retain(|known| !scope.has_stream(&known.stream));
-            if extra.acted.is_empty() && extra.admitted.is_empty() {
+            if extra.acted.is_empty() && extra.admitted.is_empty() && extra.owed.is_empty() {
                 self.extras.remove(&slot);
             }
         }
