@@ -9,7 +9,8 @@
 //! Laws: a session has one owner, a connection, named in its record; each new owner counts the record's version up, and
 //! what is said under an older version is refused. A gateway writes while it has its lease, and not after; whoever finds
 //! a lease gone reaps what that gateway left, under the lease as a lock, and says `disconnected` before keys go. Calls
-//! are carried out in the order in which they were made. Nothing waits without bound: who asks while Redis is away is
+//! are carried out in the order in which they were made. Who gets a session or a place is told by the script's answer,
+//! so behind its commit. Nothing waits without bound: who asks while Redis is away is
 //! told so.
 //!
 //! Redis Cluster is refused: one script touches keys of many slots.
