@@ -135,7 +135,7 @@ fn detach(n: u32) -> PresenceRequest {
 }
 
 fn resume(n: u32) -> PresenceRequest {
-    PresenceRequest::Resume { from: conn(1_000_000 + n), token: TokenHash(id(n)) }
+    PresenceRequest::Resume { from: conn(1_000_000 + n), user: None, token: TokenHash(id(n)) }
 }
 
 fn script(command: &str, folder: &Path) -> String {

@@ -206,6 +206,7 @@ fn config(port: Port) -> ShardConfig {
         history_bytes: 8 << 20,
         history_total_bytes: 64 << 20,
         history_time: Duration::from_secs(390),
+        own_streams: 1 << 17,
         resume_window: Duration::from_secs(300),
     };
     let settings = Settings {

@@ -36,6 +36,10 @@ pub const HISTORY_EVENTS: usize = 1024;
 pub const HISTORY_BYTES: usize = 1 << 20;
 /// Bytes all histories of a shard keep together; beyond it the longest idle go first.
 pub const HISTORY_TOTAL_BYTES: usize = 256 << 20;
+/// Streams of users and sessions that a shard keeps, some 650 B each and their frames; beyond it the longest idle go, so
+/// that a storm of short sessions, each with an answer of a service, cannot fill memory (120 MiB with what is remembered
+/// of those that went).
+pub const OWN_STREAMS: usize = 1 << 17;
 /// Newest delta values a home keeps per stream.
 pub const HOME_DELTA_KEYS: usize = 4096;
 /// Bytes of them per stream: whoever joins gets a copy of them all.
@@ -212,6 +216,31 @@ pub const BUS_READ_RECORDS: usize = 256;
 pub const BUS_PENDING: usize = 4096;
 /// Events whose ids the bus peer remembers, to drop a repeated one (DELIVERY §7).
 pub const SEEN_EVENTS: usize = 65_536;
+/// How long a command may wait to be accepted by Kafka before it is answered `unavailable`: no longer than a paused
+/// publisher waits.
+pub const KAFKA_DELIVERY_TIMEOUT: Duration = PAUSE_TIMEOUT;
+/// How long a start waits until Kafka answers.
+pub const KAFKA_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one request to Kafka may take.
+pub const KAFKA_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often topics are looked at for new partitions and new ids.
+pub const KAFKA_WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// How soon Kafka is asked again when it has not answered.
+pub const KAFKA_WATCH_AGAIN: Duration = Duration::from_millis(250);
+/// Appends of a node that wait for Kafka: those of the bus peer, of presence and of services.
+pub const KAFKA_QUEUE_RECORDS: usize = 4 * BUS_PENDING;
+/// Bytes of them.
+pub const KAFKA_QUEUE_BYTES: usize = 64 << 20;
+/// Commands on their way to one partition; a quarter of all, so that one without leader leaves room for others.
+pub const KAFKA_PARTITION_PENDING: usize = BUS_PENDING / 4;
+/// Bytes of a record: Kafka's own default (`message.max.bytes`), less what a batch adds.
+pub const KAFKA_RECORD_BYTES: usize = 1_000_000;
+/// Records fetched ahead of their reader, for each partition.
+pub const KAFKA_AHEAD_RECORDS: usize = 8192;
+/// Bytes of them.
+pub const KAFKA_AHEAD_BYTES: usize = 8 << 20;
+/// How long the end of a process waits until Kafka has what it was given.
+pub const KAFKA_FLUSH_TIME: Duration = Duration::from_secs(2);
 /// Bytes of a topic's name (Kafka allows 249).
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Bytes of records that one write and one fdatasync of the log on disk take: few milliseconds of a plain disk.

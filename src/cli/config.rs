@@ -4,6 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Surroundings, flags};
 use crate::config::{self, Config, Origin};
+use crate::server;
 
 /// The grammar.
 pub(super) fn command() -> Command {
@@ -18,16 +19,16 @@ pub(super) fn command() -> Command {
                 .about("Checks a file together with the environment; prints what they set, and where")
                 .arg(file)
                 .arg(
-                    Arg::new("connect")
-                        .long("connect")
-                        .action(ArgAction::SetTrue)
-                        .help("Also reaches every component that is configured, and says what is wrong with it"),
-                )
-                .arg(
                     Arg::new("all")
                         .long("all")
                         .action(ArgAction::SetTrue)
                         .help("Print the values at their default too"),
+                )
+                .arg(
+                    Arg::new("connect")
+                        .long("connect")
+                        .action(ArgAction::SetTrue)
+                        .help("Also reaches every component that is configured, and says what is wrong with it"),
                 ),
         )
 }
@@ -59,7 +60,7 @@ fn check(file: Option<&str>, all: bool, connects: bool, surroundings: &Surroundi
 
 /// Reaches every component; a line for each.
 fn connect(config: &Config) -> Result<String, Failure> {
-    let mut outcomes = Vec::new();
+    let mut outcomes = vec![server::check_kafka(config).map(|lines| lines.join("\n"))];
     if let Some(redis) = config.redis.settings() {
         let reached = |version| format!("redis {}:{}: reached, version {version}", redis.host, redis.port);
         outcomes.push(redis.check().map(reached).map_err(|error| error.to_string()));
@@ -68,5 +69,6 @@ fn connect(config: &Config) -> Result<String, Failure> {
     if !faults.is_empty() {
         return Err(Failure { code: 1, lines: faults });
     }
-    Ok(outcomes.into_iter().flatten().map(|line| format!("# {line}\n")).collect())
+    let lines = outcomes.iter().flatten().flat_map(|lines| lines.lines());
+    Ok(lines.map(|line| format!("# {line}\n")).collect())
 }

@@ -92,6 +92,7 @@ fn heading(section: &'static str) -> &'static str {
         "mesh" => "Mesh",
         "admin" => "Server API",
         "bus" => "Bus",
+        "kafka" => "Kafka",
         "redis" => "Redis",
         _ => "Log",
     }

@@ -42,6 +42,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// The bus on Kafka.
+    pub kafka: Kafka,
     /// The bus on disk.
     pub bus: Bus,
     /// Redis, for presence.
@@ -151,6 +153,33 @@ pub struct Timeouts {
     pub close: Duration,
     pub drain: Duration,
     pub pause: Duration,
+}
+
+/// The bus on Kafka; unused without a host. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Kafka {
+    pub host: Option<String>,
+    pub port: u16,
+    pub delivery_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub generation: u64,
+    pub tls: bool,
+    pub ca_path: Option<String>,
+    pub certificate_path: Option<String>,
+    pub key_path: Option<String>,
+    pub sasl_mechanism: SaslMechanism,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+/// How Kafka authenticates a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names are the mechanisms'")]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
 }
 
 /// The bus on disk.
@@ -345,6 +374,55 @@ impl Default for Timeouts {
             close: limits::CLOSE_TIMEOUT,
             drain: limits::DRAIN_TIMEOUT,
             pause: limits::PAUSE_TIMEOUT,
+        }
+    }
+}
+
+impl Kafka {
+    /// Brokers as `HOST:PORT`, separated by commas; `None` without a host.
+    #[must_use]
+    pub fn brokers(&self) -> Option<String> {
+        let with_port = |broker: &str| match broker.trim() {
+            broker if broker.ends_with(']') || !broker.contains(':') => format!("{broker}:{}", self.port),
+            broker => broker.to_owned(),
+        };
+        self.host.as_ref().map(|host| host.split(',').map(with_port).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl SaslMechanism {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("brokers", &self.brokers()).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: 9092,
+            delivery_timeout: limits::KAFKA_DELIVERY_TIMEOUT,
+            connect_timeout: limits::KAFKA_CONNECT_TIMEOUT,
+            generation: 0,
+            tls: false,
+            ca_path: None,
+            certificate_path: None,
+            key_path: None,
+            sasl_mechanism: SaslMechanism::Plain,
+            username: None,
+            password: None,
         }
     }
 }

@@ -63,10 +63,13 @@ pub enum PresenceRequest {
         token: TokenHash,
     },
     /// Attach the session of this token to the connection; answered `Resumed` or `Expired`, after a living former
-    /// owner was told to stop and said so with `Detached`.
+    /// owner was told to stop and said so with `Detached`; or `Foreign`, and nothing happens to anybody.
     Resume {
         /// The new owner.
         from: ConnAddr,
+        /// Whose the session must be, if the connection has shown who it is. A presence that many share may leave that to the
+        /// connection.
+        user: Option<Arc<str>>,
         /// The resume token's hash.
         token: TokenHash,
     },
@@ -251,6 +254,11 @@ pub enum PresenceReply {
         /// Who asked.
         to: ConnAddr,
     },
+    /// The session of this token is another user's.
+    Foreign {
+        /// Who asked.
+        to: ConnAddr,
+    },
     /// Members of a room among the records looked at.
     Members {
         /// Who asked.
@@ -304,6 +312,7 @@ impl PresenceReply {
             Self::Opened { to, .. }
             | Self::Resumed { to, .. }
             | Self::Expired { to }
+            | Self::Foreign { to }
             | Self::Members { to, .. }
             | Self::Unavailable { to }
             | Self::Stop { to, .. } => *to,

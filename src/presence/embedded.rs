@@ -142,11 +142,23 @@ impl EmbeddedPresence {
         replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
-    fn resume(&mut self, now: Monotonic, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {
+    fn resume(
+        &mut self,
+        now: Monotonic,
+        from: ConnAddr,
+        user: Option<&str>,
+        token: TokenHash,
+        replies: &mut Vec<PresenceReply>,
+    ) {
         let Some(slot) = self.sessions.by_token(token) else {
             replies.push(PresenceReply::Expired { to: from });
             return;
         };
+        // Before anybody is stopped for it.
+        if user.is_some_and(|user| *self.sessions.who(slot).1 != *user) {
+            replies.push(PresenceReply::Foreign { to: from });
+            return;
+        }
         let session = self.sessions.session(slot);
         match self.sessions.owner(slot) {
             Some(owner) if owner != from => match self.takeovers.get_mut(&slot) {
@@ -248,7 +260,7 @@ impl EmbeddedPresence {
         if !self.hubs.enter(now, room, &record.user) {
             replies.push(PresenceReply::Expired { to: from });
         } else if self.sessions.by_token(token).is_some() {
-            self.resume(now, from, token, replies);
+            self.resume(now, from, Some(&record.user), token, replies);
         } else {
             self.open(now, from, record, token, replies);
         }
@@ -348,7 +360,7 @@ impl Presence for EmbeddedPresence {
         self.advance(now, replies);
         match request {
             PresenceRequest::Open { from, record, token } => self.open(now, from, *record, token, replies),
-            PresenceRequest::Resume { from, token } => self.resume(now, from, token, replies),
+            PresenceRequest::Resume { from, user, token } => self.resume(now, from, user.as_deref(), token, replies),
             PresenceRequest::Entered { session, entry } => {
                 if let Some(slot) = self.sessions.by_session(session) {
                     if !self.sessions.is_in(slot, &entry.scope) {
@@ -456,6 +468,7 @@ impl Presence for EmbeddedPresence {
 mod tests {
     use super::super::tests::{self as suite, Subject, WINDOW, presence_suite};
     use super::*;
+    use crate::id::{ConnKey, NodeId};
     use crate::store::{SqliteStore, StoreSettings};
 
     /// As its peer drives it, with the changes told at once.
@@ -531,5 +544,23 @@ mod tests {
         use super::*;
 
         presence_suite!(Stored);
+    }
+
+    /// Whoever shows that it is another user stops nobody and gets nothing; the user, and whoever shows nothing, do.
+    #[test]
+    fn another_users_token_stops_nobody() {
+        let conn = |slot| ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
+        let token = TokenHash([1; 16]);
+        for (user, stops) in [(Some("mallory"), false), (Some("u"), true), (None, true)] {
+            let mut presence = <EmbeddedPresence as Subject>::new(10);
+            let record = suite::record(1, "u");
+            let open = PresenceRequest::Open { from: conn(1), record: Box::new(record), token };
+            Subject::handle(&mut presence, Monotonic::ZERO, open);
+            let resume = PresenceRequest::Resume { from: conn(2), user: user.map(Into::into), token };
+            let replies = Subject::handle(&mut presence, Monotonic::ZERO, resume);
+            let stopped = matches!(replies[..], [PresenceReply::Stop { to, .. }] if to == conn(1));
+            let foreign = matches!(replies[..], [PresenceReply::Foreign { to }] if to == conn(2));
+            assert_eq!((stopped, foreign), (stops, !stops), "{user:?}: {replies:?}");
+        }
     }
 }

@@ -241,7 +241,7 @@ mod tests {
         rig.ask(0, open(conn(0, 1)));
         assert_eq!(rig.turn(), Monotonic::NEVER);
         assert!(matches!(rig.got(0), Some(PresenceReply::Opened { .. })));
-        rig.ask(1, PresenceRequest::Resume { from: conn(1, 5), token: TOKEN });
+        rig.ask(1, PresenceRequest::Resume { from: conn(1, 5), user: None, token: TOKEN });
         assert_eq!(rig.turn(), Monotonic::ZERO + limits::TAKEOVER_WAIT);
         assert!(matches!(rig.got(0), Some(PresenceReply::Stop { to, session: SESSION }) if to == conn(0, 1)));
         assert!(rig.got(1).is_none());
@@ -262,7 +262,7 @@ mod tests {
     fn a_silent_owner_is_waited_for_until_the_deadline() {
         let mut rig = Rig::new(Bounds::default());
         rig.ask(0, open(conn(0, 1)));
-        rig.ask(0, PresenceRequest::Resume { from: conn(1, 5), token: TOKEN });
+        rig.ask(0, PresenceRequest::Resume { from: conn(1, 5), user: None, token: TOKEN });
         rig.now = rig.turn();
         assert!(rig.got(1).is_none());
         rig.turn();
@@ -274,7 +274,7 @@ mod tests {
     fn replies_that_cannot_be_placed_stop_the_taking() {
         let mut rig = Rig::new(Bounds { slots: 1, outbox: 1 });
         for slot in 0..10 {
-            rig.ask(0, PresenceRequest::Resume { from: conn(1, slot), token: TOKEN });
+            rig.ask(0, PresenceRequest::Resume { from: conn(1, slot), user: None, token: TOKEN });
         }
         for _ in 0..20 {
             rig.turn();

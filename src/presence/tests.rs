@@ -78,7 +78,7 @@ fn conn(n: u32) -> ConnAddr {
     ConnAddr { shard: NodeId((n % 2) as u16), conn: ConnKey { slot: n, generation: 1 } }
 }
 
-fn record(n: u8, user: &str) -> SessionRecord {
+pub fn record(n: u8, user: &str) -> SessionRecord {
     SessionRecord {
         session: SessionId([n; 16]),
         user: user.into(),
@@ -123,6 +123,7 @@ fn said(reply: PresenceReply) -> Said {
         | PresenceReply::Enrolled { .. }
         | PresenceReply::Hub { .. }
         | PresenceReply::Unavailable { .. }
+        | PresenceReply::Foreign { .. }
         | PresenceReply::HubState { .. }) => unreachable!("nobody asks for that here: {other:?}"),
         PresenceReply::Stop { session, .. } => Said::Stop(to, session),
     }
@@ -159,7 +160,7 @@ impl<S: Subject> Rig<S> {
     }
 
     fn resume(&mut self, now: Monotonic, from: u32) -> Vec<Said> {
-        self.does(now, PresenceRequest::Resume { from: conn(from), token: TokenHash([1; 16]) })
+        self.does(now, PresenceRequest::Resume { from: conn(from), user: None, token: TokenHash([1; 16]) })
     }
 
     fn detached(&mut self, now: Monotonic, from: u32, last_close: CloseReason) -> Vec<Said> {
@@ -490,7 +491,9 @@ impl Op {
                 record: Box::new(record(session, &format!("u{user}"))),
                 token: TokenHash([token; 16]),
             },
-            Self::Resume { from, token } => PresenceRequest::Resume { from: conn(from), token: TokenHash([token; 16]) },
+            Self::Resume { from, token } => {
+                PresenceRequest::Resume { from: conn(from), user: None, token: TokenHash([token; 16]) }
+            }
             Self::Enter { session, room, place } => {
                 PresenceRequest::Entered { session: SessionId([session; 16]), entry: entry(room, place) }
             }

@@ -257,9 +257,7 @@ impl Peers {
         let window = config.delivery.resume_window;
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
-        let history = super::history_time(config);
-        let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
-        let since = WallMillis(since);
+        let (since, history) = kept_since(config);
         let gateway_life = GatewayLife { nonce, incarnation };
         let settings = gateway_settings(config, &gateway_id, gateway_life, seed);
         let sessions = match NodePresence::in_redis(config, settings, lease, log.durability())? {
@@ -272,11 +270,11 @@ impl Peers {
         let (kicked, kicks) = bounded(1);
         let life = PresenceLife { port: presence, sessions, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
-        let bus_log = log.share();
+        let (bus_log, shared) = (log.share(), log.is_shared());
         let bus_thread = spawn("bus", &stop, move |stop| {
-            let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let mut reader = bus_log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let mut rebuilt = rebuild_homes(&mut reader, &rules, &events, (since, history), reserved);
+            let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &events, (since, history), reserved);
             drop(events);
             // Presence ends with the process, if at all.
             let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
@@ -292,7 +290,7 @@ impl Peers {
                 peer::run(&mut api, &wakes, clock, stop);
             }
         });
-        let services_thread = spawn("services", &stop, move |stop| {
+        let services = move |stop: &AtomicBool| {
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
             drop(log);
@@ -304,8 +302,12 @@ impl Peers {
                     std::process::exit(1);
                 }
             }
-        });
-        let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
+        };
+        let mut threads = vec![presence_thread, bus_thread, api_thread];
+        // On a shared bus they are `ringgate worker`'s, or the users' backends'.
+        if !shared {
+            threads.push(spawn("services", &stop, services));
+        }
         Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] })
     }
 
@@ -392,6 +394,13 @@ pub struct Names {
 
 type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
 
+/// Where history begins, and how long it is.
+fn kept_since(config: &Config) -> (WallMillis, Duration) {
+    let history = super::history_time(config);
+    let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+    (WallMillis(since), history)
+}
+
 /// The store: a file below `data_dir`, or memory.
 fn open_store(config: &Config) -> Result<SqliteStore, String> {
     open_file(config, STORE).map_err(|error| error.to_string())
@@ -407,6 +416,7 @@ fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
 /// store, and those that an event let sessions into.
 fn rebuild_homes(
     reader: &mut impl Bus,
+    shared: bool,
     rules: &Arc<Routes>,
     ways: &[Sender<Kept>],
     (since, history): (WallMillis, Duration),
@@ -419,7 +429,14 @@ fn rebuild_homes(
         }
         way(&event.scope).send(Kept::Event(Box::new(event))).is_ok()
     };
-    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, give);
+    // What others share comes when it comes, and wakes this thread.
+    let wait = || {
+        if shared {
+            peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
+        }
+        shared
+    };
+    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, wait, give);
     for scope in reserved {
         // A shard that ended is reported by whoever joins it.
         let _ = way(&scope).send(Kept::Reserved(scope.clone()));
@@ -508,6 +525,10 @@ pub fn obey_signals(
             if reloader.reload() {
                 wakers.iter().for_each(|waker| waker.wake());
             }
+        }
+        if !state.ready.load(Ordering::Acquire) {
+            // Histories may be waiting for Kafka, and nobody has been served.
+            std::process::exit(0);
         }
         state.draining.store(true, Ordering::Release);
         node.draining.store(true, Ordering::Release);

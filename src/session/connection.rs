@@ -720,6 +720,8 @@ impl Connection {
         };
         if let Some(session) = session {
             cx.out.push(Output::Detach);
+            // The one request that does not wait for room: no session begins without it, so that there are no more of
+            // them than there were connections.
             let detached = PresenceRequest::Detached { from: cx.me, session, last_close: reason };
             cx.out.push(Output::Request(cx.settings.presence, Request::Presence(Box::new(detached))));
         }

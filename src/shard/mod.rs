@@ -409,6 +409,12 @@ impl<D: Driver> Shard<D> {
         limits::STASH_RESERVE_BYTES - self.stash_reserve
     }
 
+    /// Deliveries and requests that wait behind full rings.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        self.port.depth()
+    }
+
     /// Connections, sessions, scopes and streams the shard holds, for leak tests.
     #[must_use]
     pub fn sizes(&self) -> (usize, (usize, usize, usize)) {

@@ -199,7 +199,7 @@ pub fn open(from: u32, n: u8, user: &str) -> PresenceRequest {
 }
 
 pub fn resume(from: u32, n: u8) -> PresenceRequest {
-    PresenceRequest::Resume { from: conn(from), token: TokenHash([n; 16]) }
+    PresenceRequest::Resume { from: conn(from), user: None, token: TokenHash([n; 16]) }
 }
 
 pub fn enter(n: u8, room: &str, admitted: bool) -> PresenceRequest {

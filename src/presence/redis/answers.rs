@@ -211,11 +211,11 @@ impl RedisPresence {
             }
             Asked::Claimed { from, token, session } => {
                 self.unhold(now, session, replies);
-                PresenceRequest::Resume { from, token }
+                PresenceRequest::Resume { from, user: None, token }
             }
             Asked::Seized { from, token, session } => {
                 self.unhold(now, Some(session), replies);
-                PresenceRequest::Resume { from, token }
+                PresenceRequest::Resume { from, user: None, token }
             }
             Asked::Attached { from, room, record, token, known } => {
                 self.unhold(now, Some(record.session), replies);

@@ -245,7 +245,8 @@ impl RedisPresence {
     fn act_on(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
         match request {
             PresenceRequest::Open { from, record, token } => self.open(from, *record, token, replies),
-            PresenceRequest::Resume { from, token } => self.claim(from, token, replies),
+            // Whose it is stands in the answer: the connection compares.
+            PresenceRequest::Resume { from, token, user: _ } => self.claim(from, token, replies),
             PresenceRequest::Attach { from, room, record, token } => {
                 self.attach(from, &room, *record, token, replies);
             }
