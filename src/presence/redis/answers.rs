@@ -31,6 +31,7 @@ pub(super) enum Asked {
     },
     Claimed {
         from: ConnAddr,
+        user: Option<Arc<str>>,
         token: TokenHash,
         session: Option<SessionId>,
     },
@@ -132,7 +133,7 @@ impl RedisPresence {
                 }
                 self.opened(from, session, replies);
             }
-            Asked::Claimed { from, token, session } => {
+            Asked::Claimed { from, token, session, .. } => {
                 self.claimed(now, (from, token), word, answer, replies);
                 self.unhold(now, session, replies);
             }
@@ -155,7 +156,7 @@ impl RedisPresence {
             Asked::Seized { from, token, session } => {
                 match (word, answer.get(1).and_then(record::read)) {
                     ("GIVEN", Some(kept)) => self.given(from, kept, true, replies),
-                    ("NO", _) => self.claim(from, token, replies),
+                    ("NO", _) => self.claim(from, None, token, replies),
                     _ => replies.push(PresenceReply::Expired { to: from }),
                 }
                 self.unhold(now, Some(session), replies);
@@ -187,6 +188,7 @@ impl RedisPresence {
         match (word, answer.get(1).and_then(record::read)) {
             ("GIVEN", Some(kept)) => self.given(who.0, kept, false, replies),
             ("WAIT", _) => self.waits(now, who, answer, replies),
+            ("FOREIGN", _) => replies.push(PresenceReply::Foreign { to: who.0 }),
             _ => {
                 if let Some(slot) = self.table.by_token(who.1) {
                     let session = self.table.session(slot);
@@ -209,9 +211,9 @@ impl RedisPresence {
                 self.forget(slot);
                 PresenceRequest::Open { from, record, token }
             }
-            Asked::Claimed { from, token, session } => {
+            Asked::Claimed { from, user, token, session } => {
                 self.unhold(now, session, replies);
-                PresenceRequest::Resume { from, user: None, token }
+                PresenceRequest::Resume { from, user, token }
             }
             Asked::Seized { from, token, session } => {
                 self.unhold(now, Some(session), replies);

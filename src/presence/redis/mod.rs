@@ -10,8 +10,7 @@
 //! what is said under an older version is refused. A gateway writes while it has its lease, and not after; whoever finds
 //! a lease gone reaps what that gateway left, under the lease as a lock, and says `disconnected` before keys go. Calls
 //! are carried out in the order in which they were made. Who gets a session or a place is told by the script's answer,
-//! so behind its commit. Nothing waits without bound: who asks while Redis is away is
-//! told so.
+//! so behind its commit. Nothing waits without bound: who asks while Redis is away is told so.
 //!
 //! Redis Cluster is refused: one script touches keys of many slots.
 
@@ -245,8 +244,7 @@ impl RedisPresence {
     fn act_on(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
         match request {
             PresenceRequest::Open { from, record, token } => self.open(from, *record, token, replies),
-            // Whose it is stands in the answer: the connection compares.
-            PresenceRequest::Resume { from, token, user: _ } => self.claim(from, token, replies),
+            PresenceRequest::Resume { from, user, token } => self.claim(from, user, token, replies),
             PresenceRequest::Attach { from, room, record, token } => {
                 self.attach(from, &room, *record, token, replies);
             }
@@ -372,7 +370,7 @@ impl RedisPresence {
         }
         self.write_soon(session);
         if let Some(waiter) = self.end_takeover(session) {
-            self.claim(waiter.from, waiter.token, replies);
+            self.claim(waiter.from, None, waiter.token, replies);
             return;
         }
         while self.table.detached() > self.gateway.detached_max {

@@ -177,7 +177,8 @@ local function take(session, conn, connected_at)
   return {'GIVEN', record(session)}
 end
 
-local function claim(token, conn, connected_at)
+-- `user`, if it is not empty, is whose the session must be.
+local function claim(token, conn, connected_at, user)
   local session = call('HGET', 'session:' .. token, 'session_id')
   if not session then return {'EXPIRED'} end
   local key = 'session:' .. session
@@ -191,6 +192,7 @@ local function claim(token, conn, connected_at)
     end_session(session)
     return {'EXPIRED'}
   end
+  if some(user) and call('HGET', key, 'user_id') ~= user then return {'FOREIGN'} end
   if not some(owner) or owner == conn or lease(gateway) ~= owner_life then return take(session, conn, connected_at) end
   local now, stopped = now_ms(), ''
   since = tonumber(since or 0)
@@ -366,7 +368,7 @@ end
 
 function fenced.open() return open(7, ARGV[5], ARGV[6]) end
 
-function fenced.claim() return claim(ARGV[5], ARGV[6], ARGV[7]) end
+function fenced.claim() return claim(ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
 
 function fenced.seize()
   local session, conn = ARGV[5], ARGV[6]
@@ -517,7 +519,7 @@ function fenced.attach()
   if call('HEXISTS', 'room:' .. room .. ':info', 'player:' .. user) == 0 then return {'EXPIRED'} end
   touch_hub(room, window / 4, user, now_ms())
   if call('EXISTS', 'session:' .. token) == 1 then
-    local claimed = claim(token, conn, connected_at)
+    local claimed = claim(token, conn, connected_at, user)
     if claimed[1] ~= 'EXPIRED' then return claimed end
   end
   return open(8, conn, connected_at)

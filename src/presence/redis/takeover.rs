@@ -2,6 +2,7 @@
 //! whoever asked waits until it has, or for [`limits::TAKEOVER_WAIT`]. Sessions are written here too.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use redis::Value;
 
@@ -90,13 +91,20 @@ impl RedisPresence {
         }
     }
 
-    /// Asks for the session of this token.
-    pub(super) fn claim(&mut self, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {
+    /// Asks for the session of this token, of this user if one is named.
+    pub(super) fn claim(
+        &mut self,
+        from: ConnAddr,
+        user: Option<Arc<str>>,
+        token: TokenHash,
+        replies: &mut Vec<PresenceReply>,
+    ) {
         self.write_ended();
         let session = self.table.by_token(token).map(|slot| self.table.session(slot));
         self.write_now(session);
         let [conn, connected_at] = self.named(from, None);
-        if self.ask("claim", vec![token_text(token), conn, connected_at], Asked::Claimed { from, token, session }) {
+        let args = vec![token_text(token), conn, connected_at, text(user.as_deref().unwrap_or_default())];
+        if self.ask("claim", args, Asked::Claimed { from, user, token, session }) {
             self.hold(session);
         } else {
             replies.push(PresenceReply::Unavailable { to: from });
@@ -276,7 +284,7 @@ impl RedisPresence {
             }
             ("yours", Some(waiter)) => {
                 self.end_takeover(session);
-                self.claim(waiter.from, waiter.token, replies);
+                self.claim(waiter.from, None, waiter.token, replies);
             }
             ("ended", Some(waiter)) => {
                 self.end_takeover(session);
