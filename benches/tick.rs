@@ -235,6 +235,7 @@ fn config(port: Port) -> ShardConfig {
         clocks: Clocks { idle: Duration::from_secs(1 << 30), ping: Duration::from_secs(1 << 30), ..Clocks::default() },
     };
     let node = Arc::new(NodeState {
+        lease: Arc::new(ringgate::ports::Lease::endless()),
         connections: AtomicU64::new(0),
         connections_max: 10_000,
         draining: AtomicBool::new(false),

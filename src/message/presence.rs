@@ -67,7 +67,8 @@ pub enum PresenceRequest {
     Resume {
         /// The new owner.
         from: ConnAddr,
-        /// Whose the session must be, if the connection has shown who it is.
+        /// Whose the session must be, if the connection has shown who it is. A presence that many share may leave that to the
+        /// connection.
         user: Option<Arc<str>>,
         /// The resume token's hash.
         token: TokenHash,
@@ -295,6 +296,11 @@ pub enum PresenceReply {
         /// The state.
         state: Box<HubState>,
     },
+    /// Presence cannot be reached: whatever was asked is not done, as far as the asker will ever notice.
+    Unavailable {
+        /// Who asked.
+        to: ConnAddr,
+    },
 }
 
 impl PresenceReply {
@@ -308,6 +314,7 @@ impl PresenceReply {
             | Self::Expired { to }
             | Self::Foreign { to }
             | Self::Members { to, .. }
+            | Self::Unavailable { to }
             | Self::Stop { to, .. } => *to,
         }
     }
@@ -325,6 +332,8 @@ pub struct GatewayLife {
 /// What others are told of a session (`gateway.presence`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PresenceChange {
+    /// The gateway that the connection belongs to; `None` = this one.
+    pub gateway: Option<Arc<str>>,
     /// The gateway's life that the connection belongs to.
     pub life: GatewayLife,
     /// The connection it is about.

@@ -56,11 +56,17 @@ impl<P: Presence> PresencePeer<P> {
         }
     }
 
-    fn handle(&mut self, now: Monotonic, request: PresenceRequest) {
+    fn handle(&mut self, now: Monotonic, wall: WallMillis, request: PresenceRequest) {
         let full = |announcer: &Announcer| announcer.hubs_waiting() >= limits::HUB_CHANGES_WAITING;
         let refused = match &request {
             PresenceRequest::CreateHub(hub) => Some(hub.from),
-            PresenceRequest::JoinHub(join) => Some(join.from),
+            PresenceRequest::JoinHub(join) => {
+                // Whoever has left the hub is said to have before somebody gets the place.
+                let from = join.from;
+                self.reply(now);
+                self.announce(now, wall);
+                Some(from)
+            }
             PresenceRequest::HubState { .. } => {
                 // Whoever knows the head of the room's stream has seen nothing that the bus does not have.
                 self.hear();
@@ -76,12 +82,28 @@ impl<P: Presence> PresencePeer<P> {
 
     /// Says what has changed; returns when to be called again for what the bus did not take.
     fn announce(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
-        let Some(announcer) = &mut self.announcer else { return Monotonic::NEVER };
         self.presence.changes(&mut self.changes);
         self.presence.hub_changes(&mut self.hub_changes);
-        announcer.announce_hubs(wall, self.hub_changes.drain(..));
-        announcer.announce(wall, self.changes.drain(..));
-        if announcer.waiting() == 0 { Monotonic::NEVER } else { now + RETRY }
+        if let Some(announcer) = &mut self.announcer {
+            announcer.announce_hubs(wall, self.hub_changes.drain(..));
+            announcer.announce(wall, self.changes.drain(..));
+        }
+        self.changes.clear();
+        self.hub_changes.clear();
+        if self.announcer.as_ref().is_none_or(Announcer::is_done) {
+            self.presence.announced(&mut self.replies);
+        }
+        let waiting = self.announcer.as_ref().map_or(0, Announcer::waiting);
+        if waiting == 0 { Monotonic::NEVER } else { now + RETRY }
+    }
+
+    /// The node ends and its shards have: takes what they still said, and has presence carry it out. Call it until it
+    /// returns true.
+    pub fn finish(&mut self, now: Monotonic, wall: WallMillis) -> bool {
+        self.turn(now, wall);
+        for _ in self.port.wake_list() {}
+        let said = self.announcer.as_ref().is_none_or(Announcer::is_done);
+        !self.port.has_input() && said && self.presence.finish(now)
     }
 
     /// What keeps the sessions.
@@ -119,7 +141,7 @@ impl<P: Presence> Peer for PresencePeer<P> {
             left -= 1;
             handled += 1;
             match request {
-                Request::Presence(request) => self.handle(now, *request),
+                Request::Presence(request) => self.handle(now, wall, *request),
                 other => tracing::error!(from = from.0, ?other, "the presence peer got a request of another's"),
             }
             if handled == group {
@@ -132,6 +154,9 @@ impl<P: Presence> Peer for PresencePeer<P> {
         // Settling has moved its own deadline.
         let next = self.presence.poll(now, &mut self.replies);
         let retry = self.announce(now, wall);
+        if !self.replies.is_empty() {
+            self.reply(now);
+        }
         if left == 0 { now } else { next.min(retry) }
     }
 
@@ -141,7 +166,7 @@ impl<P: Presence> Peer for PresencePeer<P> {
 }
 
 /// How long a bus that refuses is left alone.
-const RETRY: Duration = Duration::from_millis(50);
+pub(super) const RETRY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

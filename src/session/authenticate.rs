@@ -290,6 +290,7 @@ impl Connection {
             return;
         }
         let reply = match reply {
+            PresenceReply::Unavailable { .. } => return self.presence_away(cx),
             PresenceReply::Members { members, next, .. } => return self.members_found(cx, members, next),
             PresenceReply::Enrolled { outcome, .. } => return self.enrolled(cx, outcome),
             PresenceReply::Hub { hub, .. } => return self.hub_found(cx, hub),
@@ -338,6 +339,20 @@ impl Connection {
         }
     }
 
+    /// Presence cannot be reached: who waits for a session comes back later, a question is answered so.
+    fn presence_away(&mut self, cx: &mut Cx<'_>) {
+        let text = refusal_text(ErrorCode::Unavailable);
+        match &mut self.phase {
+            Phase::Asking(_) => self.refuse_asking(cx),
+            Phase::Open(_) => self.refuse_question(cx),
+            Phase::Busy(_) => {
+                self.error(cx, ErrorCode::Unavailable, 0, text);
+                self.close(cx, CloseReason::TryAgainLater);
+            }
+            _ => {}
+        }
+    }
+
     /// A user was kicked; if it is the one whose session presence is looking for, the answer comes too late.
     pub fn kicked_while_looking(&mut self, user: &Arc<str>) {
         if let Phase::Busy(pending) = &mut self.phase
@@ -374,10 +389,15 @@ impl Connection {
         token: Box<str>,
         attempts: u8,
     ) {
-        debug_assert!(claims.as_ref().is_none_or(|claims| claims.user == record.user), "presence compares the users");
-        if claims.is_none() && record.expires_at <= cx.wall.seconds() {
+        let refused = match &claims {
+            // Presence compares users before it stops anybody, but one that is shared may find out afterwards.
+            Some(claims) if claims.user != record.user => Some("the token is another user's"),
+            None if record.expires_at <= cx.wall.seconds() => Some("the session's token has expired; send a new one"),
+            _ => None,
+        };
+        if let Some(text) = refused {
             self.disown(cx, record.session);
-            return self.auth_failed(cx, hello, attempts, "the session's token has expired; send a new one");
+            return self.auth_failed(cx, hello, attempts, text);
         }
         let renews = |claims: &Claims| claims.roles != record.roles || claims.expires_at != record.expires_at;
         if let Some(claims) = claims.filter(renews) {

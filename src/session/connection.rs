@@ -483,6 +483,12 @@ impl Connection {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// Whether it has a session or asks for one.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        matches!(self.phase, Phase::Open(_) | Phase::Busy(_))
+    }
+
     /// The cursors' pulls that fit: at most what is left of half the queue.
     pub fn pulls(
         &mut self,

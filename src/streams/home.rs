@@ -72,6 +72,14 @@ pub enum HomeOutput {
         /// Where members are.
         shards: ShardSet,
     },
+    /// A stream's numbering is over, and nobody can tell what its members lack: on these shards they close, and a resume
+    /// says `epoch_changed`.
+    Broken {
+        /// The stream.
+        stream: StreamHandle,
+        /// Where members are.
+        shards: ShardSet,
+    },
     /// Every connection of the user closes, on all shards.
     Kick {
         /// The user id.
@@ -209,7 +217,7 @@ impl Homes {
     }
 
     /// Puts an event of the bus into its stream, and carries out a kick. An event at or below the stream's head was
-    /// put before and is left out.
+    /// put before and is left out; one of another epoch ends the stream and begins it anew.
     ///
     /// # Errors
     /// `Unavailable` once the process has used up its stream handles.
@@ -221,7 +229,11 @@ impl Homes {
             return Ok(());
         }
         let name = format!("{}.{}/{}", event.topic, event.partition, event.scope);
-        let index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        let mut index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        if self.streams.get(&index).is_some_and(|stream| stream.introduction.position.epoch != event.epoch) {
+            self.break_off(now, index);
+            index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        }
         if self.streams.get(&index).is_some_and(|stream| event.class == Class::Reliable && event.place <= stream.head) {
             return Ok(());
         }
@@ -711,6 +723,24 @@ impl Homes {
             return false;
         }
         true
+    }
+
+    /// Ends a stream whose numbering is over; its name gets another one.
+    fn break_off(&mut self, now: Monotonic, index: u32) {
+        self.seal_stream(now, index);
+        let Some(stream) = self.streams.get(&index) else { return };
+        let (scope, handle) = (stream.scope.clone(), stream.introduction.handle);
+        let mut shards = ShardSet::all(self.config.shards);
+        if let Some(home) = self.scopes.get_mut(&scope) {
+            home.streams.retain(|other| *other != index);
+            if matches!(scope, Scope::Room(_)) {
+                shards = home.shards;
+            }
+        }
+        self.remove_stream(index);
+        if !shards.is_empty() {
+            self.outputs.push_back(HomeOutput::Broken { stream: handle, shards });
+        }
     }
 
     /// Removes a stream of what is not a room.

@@ -334,6 +334,45 @@ fn an_entry_starts_right_behind_its_event() {
     }
 }
 
+/// An event of another epoch ends its stream: what waited is delivered, the members are told to go, and a stream of the
+/// same name begins with it, which no position of the old numbering fits.
+#[test]
+fn another_epoch_begins_the_stream_anew() {
+    let mut homes = homes();
+    event(&mut homes, 5, None, None);
+    let entry = |epoch| Position { stream: "games.events.0/room:arena".into(), epoch, place: 5 };
+    let (from, session, scope) = (ME, SessionId([1; 16]), scope());
+    let ask = |resume, entry| JoinRequest {
+        from,
+        session,
+        scope: scope.clone(),
+        publisher: false,
+        admitted: true,
+        entry,
+        resume,
+    };
+    let old = homes.join(at(1), &ask(None, Some(entry(4)))).unwrap()[0].introduction.handle;
+    while homes.output().is_some() {}
+    homes.event(at(1), &plain_event(6, None, None), &Plain).unwrap();
+    homes.event(at(1), &Event { epoch: 8, ..plain_event(2, None, None) }, &Plain).unwrap();
+    homes.seal(at(1));
+    let outputs: Vec<_> = std::iter::from_fn(|| homes.output()).collect();
+    let [
+        HomeOutput::Batch { batch: last, .. },
+        HomeOutput::Broken { stream, .. },
+        HomeOutput::Introduce { introduction, .. },
+        HomeOutput::Batch { batch: first, .. },
+    ] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((last.stream(), *stream, first.stream()), (old, old, introduction.handle));
+    assert_eq!((introduction.position.epoch, introduction.handle == old), (8, false));
+    let resume = ResumeFrom { positions: vec![entry(4)], entered: Vec::new() };
+    let starts = homes.join(at(1), &ask(Some(resume), None)).unwrap();
+    assert_eq!((starts.len(), starts[0].start), (1, Start::Lost(LostReason::EpochChanged)));
+}
+
 /// What was said to a session before it asked its home is still for it; once that is evicted, it is told so.
 #[test]
 fn a_session_hears_everything_that_was_said_to_it() {

@@ -36,6 +36,21 @@ fn json_members_are_checked() {
     });
 }
 
+/// Deltas that readers are too slow for are told one for one, by the gateway and by the load's own count of numbers.
+#[test]
+fn left_out_deltas_are_told() {
+    on_each_driver(&[], |gateway| {
+        for dialect in ["frames", "json"] {
+            let slow =
+                "stalled --warmup 0 --duration 2 --drain 10 --connections 6 --stalled-share 0.5 --reader-speed 4000";
+            let line = format!("{slow} --rate 10 --delta-rate 2000 --size 300 --resume --dialect {dialect}");
+            let report = load(gateway, &line);
+            assert_eq!(report["deltas_told"], report["deltas_left_out"], "{report}");
+            assert!(report["deltas_told"].as_u64().unwrap() > 0, "{report}");
+        }
+    });
+}
+
 /// Players roll in pairs: every roll is told to who rolled, at once and by a rate, and the time that it took is measured.
 #[test]
 fn rolls_are_timed() {

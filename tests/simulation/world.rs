@@ -568,6 +568,7 @@ pub fn shards(
     seed: u64,
 ) -> Vec<Shard<SimulatedDriver>> {
     let node = Arc::new(NodeState {
+        lease: Arc::new(ringgate::ports::Lease::endless()),
         connections: AtomicU64::new(0),
         connections_max: 10_000,
         draining: AtomicBool::new(false),

@@ -17,6 +17,8 @@ use crate::protocol::gateway::{FrameForm, Origin};
 use crate::protocol::routes::Routes;
 use crate::time::WallMillis;
 
+use super::session::room_id;
+
 /// What is done to frame [`FAULT_AT`] on its way to the first member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -36,9 +38,14 @@ pub enum Fault {
     CloseAndLie,
     /// Every token is rejected.
     Reject,
+    /// Two deltas are left out, and so many are told to be before the next one.
+    Skip {
+        /// 2 is the truth.
+        told: u64,
+    },
 }
 
-/// The place of the frame that the fault concerns.
+/// The place of the frame that the fault concerns; of deltas the number in the run.
 const FAULT_AT: u64 = 5;
 const STREAM: StreamHandle = StreamHandle(3);
 const BATTLE: StreamHandle = StreamHandle(4);
@@ -49,6 +56,9 @@ struct Room {
     /// Wire bytes by place - 1.
     history: Vec<Vec<u8>>,
     held: Vec<u8>,
+    deltas: u64,
+    /// Wire bytes of each key's newest value, in the order of their coming.
+    newest: Vec<(u64, Vec<u8>)>,
     struck: bool,
     /// Heartbeats that came.
     beats: u64,
@@ -75,13 +85,32 @@ impl Member {
         assert!(self.form.transcode(frame, origin, &Routes::default(), &mut out));
         out
     }
+
+    /// The telling of left-out deltas, in this member's dialect.
+    fn skipped(&self, count: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self.form {
+            FrameForm::Frames => write::skipped(&mut out, STREAM, count),
+            _ => gateway::skipped(&mut out, STREAM, count),
+        }
+        out
+    }
 }
 
 /// Starts the server; it lives as long as the test process.
 pub fn start(fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let room = Room { fault, members: Vec::new(), history: Vec::new(), held: Vec::new(), struck: false, beats: 0 };
+    let room = Room {
+        fault,
+        members: Vec::new(),
+        history: Vec::new(),
+        held: Vec::new(),
+        deltas: 0,
+        newest: Vec::new(),
+        struck: false,
+        beats: 0,
+    };
     let room = Arc::new(Mutex::new(room));
     thread::spawn(move || {
         for (id, socket) in listener.incoming().enumerate() {
@@ -144,7 +173,8 @@ fn read_payload(socket: &mut TcpStream, opcode: u8, len: usize) -> Option<(u8, V
 }
 
 fn introduction(room: &Room) -> Introduction {
-    let position = Position { stream: "relay/room:load-0".into(), epoch: 1, place: room.history.len() as u64 };
+    let position =
+        Position { stream: format!("relay/room:{}", room_id(0)).into(), epoch: 1, place: room.history.len() as u64 };
     Introduction { handle: STREAM, position, publishers_only: false }
 }
 
@@ -153,8 +183,9 @@ fn answer(id: usize, socket: &TcpStream, inbound: Inbound<'_>, room: &mut Room, 
         Inbound::Hello { .. } if room.fault == Fault::Reject => write::error(out, ErrorCode::AuthFailed, 0, "bad"),
         Inbound::Hello { json } => hello(id, socket, &json::read::<Hello<'_>>(json).unwrap(), room, out),
         Inbound::Join { correlation, .. } => {
-            write::joined(out, correlation, "load-0", [&introduction(room)], None);
-            let position = Position { stream: "games.events.0/room:load-0".into(), epoch: 1, place: 0 };
+            write::joined(out, correlation, &room_id(0), [&introduction(room)], None);
+            let position =
+                Position { stream: format!("games.events.0/room:{}", room_id(0)).into(), epoch: 1, place: 0 };
             write::position(out, &Introduction { handle: BATTLE, position, publishers_only: false });
             let publisher = room.members.is_empty();
             room.members.push(Member { id, socket: socket.try_clone().unwrap(), publisher, form: FrameForm::Frames });
@@ -175,7 +206,8 @@ fn answer(id: usize, socket: &TcpStream, inbound: Inbound<'_>, room: &mut Room, 
 
 fn hello(id: usize, socket: &TcpStream, hello: &Hello<'_>, room: &mut Room, out: &mut Vec<u8>) {
     let recovered = hello.resume.is_some() && !room.forgets();
-    let rooms = if hello.resume.is_some() { vec!["load-0"] } else { Vec::new() };
+    let name = room_id(0);
+    let rooms = if hello.resume.is_some() { vec![&*name] } else { Vec::new() };
     write::welcome(out, &Welcome { resume: &format!("r{id}"), recovered, rooms, ..Welcome::default() });
     if hello.resume.is_some() {
         write::position(out, &introduction(room));
@@ -194,7 +226,8 @@ fn answer_text(id: usize, socket: &TcpStream, text: &mut [u8], room: &mut Room, 
     let read = json::read::<Hello<'_>>(text).unwrap();
     let recovered = read.resume.is_some() && !room.forgets();
     let resume = format!("r{id}");
-    let rooms: &[&str] = if read.resume.is_some() { &["load-0"] } else { &[] };
+    let name = room_id(0);
+    let rooms: &[&str] = if read.resume.is_some() { &[&name] } else { &[] };
     let answer = Authenticated { resume: Some(&resume), recovered, rooms, ..Authenticated::default() };
     gateway::authenticated(out, &answer);
     if read.resume.is_some() {
@@ -211,7 +244,8 @@ fn go_on(id: usize, socket: &TcpStream, hello: &Hello<'_>, form: FrameForm, room
     let after = hello.positions.iter().find(|position| position.stream.starts_with("relay")).unwrap().place;
     let lies = room.struck && room.fault == Fault::CloseAndLie;
     let from = if room.forgets() { room.history.len() } else { after as usize + usize::from(lies) };
-    room.history[from..].iter().for_each(|frame| out.extend_from_slice(&member.frame(frame, Origin::Relay)));
+    let frames = room.history[from..].iter().chain(room.newest.iter().map(|(_, frame)| frame));
+    frames.for_each(|frame| out.extend_from_slice(&member.frame(frame, Origin::Relay)));
     room.members.push(member);
 }
 
@@ -220,7 +254,11 @@ fn publish(room: &mut Room, kind: FrameKind, class: Class, key: u64, payload: &[
     let (place, prev) = if delta { (last, 0) } else { (last + 1, last) };
     let mut frame = Vec::new();
     FramesEncoder.encode(STREAM, &Item { class, key, forgets: false, place, prev }, kind, payload, &mut frame);
-    if !delta {
+    if delta {
+        room.deltas += 1;
+        room.newest.retain(|(other, _)| *other != key);
+        room.newest.push((key, frame.clone()));
+    } else {
         room.history.push(frame.clone());
     }
     let first = room.members.iter().find(|member| !member.publisher).map(|member| member.id);
@@ -231,6 +269,13 @@ fn publish(room: &mut Room, kind: FrameKind, class: Class, key: u64, payload: &[
         let mut bytes = member.frame(&frame, Origin::Relay);
         if Some(member.id) == first {
             match room.fault {
+                Fault::Skip { told } if delta && (FAULT_AT..=FAULT_AT + 2).contains(&room.deltas) => {
+                    if room.deltas < FAULT_AT + 2 {
+                        bytes.clear();
+                    } else if told > 0 {
+                        bytes.splice(..0, member.skipped(told));
+                    }
+                }
                 Fault::Drop if strike => bytes.clear(),
                 Fault::Double if strike => bytes.extend_from_within(..),
                 Fault::Swap if strike => room.held = std::mem::take(&mut bytes),

@@ -369,6 +369,7 @@ fn fill(report: &mut Report, shared: &Shared, measured: &Measured) {
     report.closes = log.closes.clone();
     report.errors = log.errors.clone();
     drop(log);
+    report.battles = shared.options.battle.map_or(0, |_| report.connections as u64);
     report.judge(&measured.tally);
 }
 

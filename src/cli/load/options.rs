@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::limits;
+
 use super::stamp::Stamp;
 use super::verify::Shape;
 
@@ -121,7 +123,12 @@ impl Options {
     /// What a member's checks need.
     #[must_use]
     pub fn shape(&self) -> Shape {
+        let frame = self.size + FRAMING_BYTES_MAX;
+        let keys = self.delta_keys * self.publishers.div_ceil(self.rooms);
         Shape {
+            keeps_newest: keys <= limits::DELTA_KEYS
+                && keys * frame <= limits::DELTA_BYTES
+                && (limits::QUEUE_FRAMES + keys) * frame <= limits::QUEUE_BYTES,
             rooms: self.rooms,
             publishers: self.publishers,
             size: self.size,
@@ -136,6 +143,9 @@ impl Options {
         self.connections + self.publishers
     }
 }
+
+/// More than a payload gains on its way into a frame of either dialect.
+const FRAMING_BYTES_MAX: usize = 256;
 
 /// The clap command.
 #[must_use]
@@ -161,7 +171,7 @@ pub fn command() -> Command {
         .arg(value("connections", "N", "Members, or echo connections; rolls: players, two in a room"))
         .arg(value("rooms", "N", "Rooms the members are spread over").default_value("1"))
         .arg(value("publishers", "N", "Publishers, at least one per room"))
-        .arg(value("size", "BYTES", "Payload of a message, at least 24, in json 96").default_value("100"))
+        .arg(value("size", "BYTES", "Payload of a message, at least 24, in json 97").default_value("100"))
         .arg(value("in-flight", "N", "Messages a sender has under way (without --rate)"))
         .arg(
             value("pace", "WHEN", "A message is under way until then")
@@ -400,7 +410,7 @@ mod tests {
             ("fanout", "--secret"),
             ("fanout --secret s --token t", "leave one out"),
             ("fanout --secret s --size 3", "at least 24"),
-            ("fanout --secret s --dialect json --size 95", "at least 96"),
+            ("fanout --secret s --dialect json --size 96", "at least 97"),
             ("echo --dialect json", "--secret"),
             ("rolls --secret s --dialect frames", "speak json"),
             ("rolls --secret s --connections 3", "an even number"),

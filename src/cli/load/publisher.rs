@@ -65,11 +65,12 @@ impl Publisher {
         due(options.rate, self.next_ns).min(due(options.delta_rate, self.next_delta_ns))
     }
 
-    /// An ACK, or an ERROR with a correlation.
+    /// An ACK, or an ERROR; with correlation 0 it is about a delta that asked for no answer.
     pub fn answered(&mut self, correlation: u64, accepted: bool, shared: &Shared) {
-        self.answered += 1;
+        self.answered += u64::from(correlation != 0);
         let (number, reliable) = (correlation >> 1, correlation & 1 == 1);
         if !reliable {
+            shared.deltas_refused[self.index].fetch_add(u64::from(!accepted), Ordering::AcqRel);
             return;
         }
         self.reliable_answered = self.reliable_answered.max(number);
@@ -88,6 +89,7 @@ impl Publisher {
     /// The connection is gone: what was not answered may or may not have been taken, so it is not expected.
     pub fn gone(&mut self, shared: &Shared) {
         shared.reliable[self.index].store(self.reliable_answered, Ordering::Release);
+        shared.deltas_refused[self.index].store(self.deltas, Ordering::Release);
         self.answered = self.asked;
     }
 

@@ -44,6 +44,8 @@ pub struct Report {
     pub deltas_told: u64,
     pub deltas_left_out: u64,
     pub losses_told: u64,
+    pub battle_events: u64,
+    pub battles: u64,
     pub battles_whole: u64,
     pub closes: BTreeMap<u16, u64>,
     pub errors: BTreeMap<String, u64>,
@@ -105,6 +107,7 @@ impl Report {
             ("corrupt", tally.corrupt),
             ("deltas_regressed", tally.deltas_regressed),
             ("deltas_early", tally.deltas_early),
+            ("deltas_untold", tally.deltas_untold),
             ("deltas_told_too_many", tally.deltas_told_too_many),
             ("battles_broken", tally.battles_broken),
         ];
@@ -112,7 +115,8 @@ impl Report {
         self.intact = tally.is_clean();
         (self.reliable, self.deltas) = (tally.reliable, tally.deltas);
         (self.deltas_told, self.deltas_left_out) = (tally.deltas_told, tally.deltas_left_out);
-        (self.losses_told, self.battles_whole) = (tally.losses_told, tally.battles_whole);
+        self.losses_told = tally.losses_told;
+        (self.battle_events, self.battles_whole) = (tally.battle_events, tally.battles_whole);
     }
 
     /// One JSON object.
@@ -191,9 +195,14 @@ impl Report {
 
     fn write_verdict(&self, out: &mut String) -> std::fmt::Result {
         let Self { reliable, deltas, deltas_told, deltas_left_out, losses_told, resumed, .. } = self;
+        let battle = match self.battles {
+            0 => String::new(),
+            _ => format!(" ({} of battles)", self.battle_events),
+        };
+        let reliable = reliable + self.battle_events;
         writeln!(
             out,
-            "  received     {reliable} reliable, {deltas} deltas ({deltas_left_out} left out, {deltas_told} told)"
+            "  received     {reliable} reliable{battle}, {deltas} deltas ({deltas_left_out} left out, {deltas_told} told)"
         )?;
         if self.refused + self.unacknowledged + resumed + losses_told > 0 {
             let Self { refused, unacknowledged, .. } = self;
@@ -202,8 +211,8 @@ impl Report {
                 "  {refused} refused, {unacknowledged} unacknowledged, {resumed} resumed, {losses_told} losses told"
             )?;
         }
-        if self.battles_whole > 0 {
-            writeln!(out, "  battles      {} whole", self.battles_whole)?;
+        if self.battles > 0 {
+            writeln!(out, "  battles      {} whole of {}", self.battles_whole, self.battles)?;
         }
         for (code, count) in &self.closes {
             writeln!(out, "  closed       {code}: {count}")?;
@@ -232,5 +241,14 @@ mod tests {
         assert!(report.text().contains("missing: 2") && report.text().contains("BROKEN"));
         report.judge(&Tally::default());
         assert!(report.text().contains("intact"));
+    }
+
+    /// A battle's events are reliable frames too, and the battles that did not arrive whole can be seen.
+    #[test]
+    fn battles_are_counted() {
+        let mut report = Report { battles: 3, ..Report::default() };
+        report.judge(&Tally { reliable: 5, battle_events: 40, battles_whole: 2, ..Tally::default() });
+        let text = report.text();
+        assert!(text.contains("45 reliable (40 of battles), 0 deltas") && text.contains("2 whole of 3"), "{text}");
     }
 }

@@ -254,7 +254,9 @@ impl Client {
             Role::Player(player) => player.waits(),
             Role::Member | Role::Stalled => {
                 let sent = |publisher: usize| shared.reliable[publisher].load(Ordering::Acquire);
-                battle || !self.check.is_complete(self.room, sent)
+                let deltas = |publisher: usize| shared.deltas[publisher].load(Ordering::Acquire);
+                let refused = |publisher: usize| shared.deltas_refused[publisher].load(Ordering::Acquire);
+                battle || !self.check.is_complete(self.room, sent) || !self.check.has_deltas(self.room, deltas, refused)
             }
         }
     }
@@ -420,7 +422,7 @@ impl Client {
                 self.count(stamp, true, frame.len, step);
             }
             FromServer::Advance { stream, place, prev } => self.check.advance(stream.0, place, prev),
-            FromServer::Skipped { count, .. } => self.check.skipped(count),
+            FromServer::Skipped { stream, count } => self.check.skipped(stream.0, count),
             FromServer::Ack { correlation } => self.on_answer(correlation, true, step.shared),
             FromServer::Error { code, correlation, text } => self.on_error(code, correlation, text, step),
             FromServer::Ping { payload } => self.reply(step.scratch, |out| client::pong(out, payload)),
@@ -589,6 +591,7 @@ impl Client {
     /// The connection is over: come back, or be gone for good.
     fn ended(&mut self, code: u16, step: &mut Step<'_>) {
         self.link = None;
+        self.check.disconnected(self.room, |publisher| step.shared.deltas[publisher].load(Ordering::Acquire));
         *step.shared.log().closes.entry(code).or_default() += 1;
         if self.stage == Stage::Live {
             step.shared.ready.fetch_sub(1, Ordering::AcqRel);
@@ -624,8 +627,8 @@ fn schedule(room: usize, shared: &Shared) -> Schedule {
     Schedule { from_ns: begin as f64 + interval_ns * room as f64 / options.rooms as f64, interval_ns }
 }
 
-/// The name of a run's room.
+/// The name of a run's room. Each run has rooms of its own: of one that came before, newest values would go on arriving.
 #[must_use]
 pub fn room_id(index: usize) -> String {
-    format!("load-{index}")
+    format!("load-{}-{index}", std::process::id())
 }

@@ -53,6 +53,8 @@ pub struct Shared {
     pub reliable: Vec<AtomicU64>,
     /// By publisher: number of the last delta sent.
     pub deltas: Vec<AtomicU64>,
+    /// By publisher: how many of them the server may not have taken.
+    pub deltas_refused: Vec<AtomicU64>,
     /// By publisher: the last reliable frame that the room's witness has.
     pub witnessed: Vec<AtomicU64>,
     /// Deliveries so far, for the progress line.
@@ -89,6 +91,7 @@ impl Shared {
             pending: (0..options.threads).map(|_| AtomicUsize::new(usize::MAX)).collect(),
             reliable: counters(options.publishers),
             deltas: counters(options.publishers),
+            deltas_refused: counters(options.publishers),
             witnessed: counters(options.publishers),
             delivered: AtomicU64::new(0),
             log: Mutex::new(Log::default()),
@@ -128,7 +131,12 @@ impl Shared {
     #[must_use]
     pub fn sent(&self) -> Sent {
         let read = |counters: &[AtomicU64]| counters.iter().map(|count| count.load(Ordering::Acquire)).collect();
-        Sent { reliable: read(&self.reliable), deltas: read(&self.deltas), refused: self.log().refused.clone() }
+        Sent {
+            reliable: read(&self.reliable),
+            deltas: read(&self.deltas),
+            deltas_refused: read(&self.deltas_refused),
+            refused: self.log().refused.clone(),
+        }
     }
 }
 

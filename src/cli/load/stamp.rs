@@ -29,9 +29,10 @@ impl Stamp {
     /// Bytes of a stamp; no payload of a run is shorter.
     pub const LEN: usize = 24;
     /// Bytes of the longest stamp in JSON.
-    pub const JSON_LEN: usize = 96;
+    pub const JSON_LEN: usize = 97;
     const EVENT: &str = "load.event";
-    const DELTA: &str = "load.delta";
+    /// As the default type table names a publisher's deltas for members that speak JSON.
+    const DELTA: &str = "world.delta";
     const MAGIC: [u8; 4] = *b"RgL1";
 
     /// Appends a payload of `len` bytes, at least [`Stamp::LEN`].
@@ -60,14 +61,12 @@ impl Stamp {
     #[inline]
     pub fn read_json(payload: &[u8], len: usize) -> Reading {
         let text = std::str::from_utf8(payload).unwrap_or_default();
-        if ![Self::EVENT, Self::DELTA].iter().any(|name| text.get(TYPE.len()..).is_some_and(|at| at.starts_with(name)))
-        {
-            return Reading::Foreign;
-        }
-        Self::fields(text, len).map_or(Reading::Corrupt, Reading::Ours)
+        let typed = |name: &&str| text.get(TYPE.len()..).is_some_and(|at| at.starts_with(*name));
+        let Some(name) = [Self::EVENT, Self::DELTA].into_iter().find(typed) else { return Reading::Foreign };
+        Self::fields(text, name, len).map_or(Reading::Corrupt, Reading::Ours)
     }
 
-    fn fields(text: &str, len: usize) -> Option<Self> {
+    fn fields(text: &str, name: &str, len: usize) -> Option<Self> {
         let (_, fields) = text.split_once(",\"p\":")?;
         let (publisher, rest) = fields.split_once(",\"n\":")?;
         let (number, rest) = rest.split_once(",\"t\":")?;
@@ -75,7 +74,7 @@ impl Stamp {
         let (filling, _) = rest.split_once('"')?;
         let number = number.parse().ok()?;
         let numbers = fields.len() - rest.len() + ",\"p\":".len();
-        let whole = TYPE.len() + Self::EVENT.len() + 1 + numbers + filling.len() + 2;
+        let whole = TYPE.len() + name.len() + 1 + numbers + filling.len() + 2;
         let filled = filling.bytes().next_back().is_none_or(|last| last == Self::filling(number));
         (whole == len && filled).then_some(Self {
             publisher: publisher.parse().ok()?,
@@ -116,7 +115,7 @@ mod tests {
     #[test]
     fn json_stamps_round_trip() {
         let stamp = Stamp { publisher: 3, number: 0x0102, sent_ns: 99 };
-        for (len, delta) in [(96, false), (100, true), (1000, false)] {
+        for (len, delta) in [(97, false), (100, true), (1000, false)] {
             let mut text = Vec::new();
             stamp.put_json(&mut text, len, delta);
             assert_eq!((text.len(), Stamp::read_json(&text, len)), (len, Reading::Ours(stamp)));
@@ -125,7 +124,7 @@ mod tests {
             assert_eq!(Stamp::read_json(sent.as_bytes(), len), Reading::Ours(stamp));
             assert_eq!(Stamp::read_json(sent.as_bytes(), len + 1), Reading::Corrupt);
             assert_eq!(Stamp::read_json(sent.replace("258", "259").as_bytes(), len), Reading::Corrupt);
-            assert_eq!(Stamp::read_json(sent.replace("load.", "road.").as_bytes(), len), Reading::Foreign);
+            assert_eq!(Stamp::read_json(sent.replace("d.", "s.").as_bytes(), len), Reading::Foreign);
         }
         let mut text = Vec::new();
         Stamp { publisher: u32::MAX, number: u64::MAX, sent_ns: u64::MAX }.put_json(&mut text, Stamp::JSON_LEN, true);

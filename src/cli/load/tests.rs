@@ -43,7 +43,7 @@ fn a_broken_promise_is_found_in_json() {
     let fanout = "fanout --connections 3 --in-flight 2 --delta-rate 100";
     let whole = json(Fault::None, fanout);
     assert!(whole.intact && whole.deltas > 0 && whole.latency.is_some(), "{}", whole.text());
-    assert_eq!(whole.reliable, whole.published * 4);
+    assert_eq!((whole.reliable, whole.deltas_left_out, whole.deltas % 4), (whole.published * 4, 0, 0));
     for (fault, name) in [(Fault::Drop, "missing"), (Fault::Double, "duplicated"), (Fault::Swap, "reordered")] {
         let broken = json(fault, fanout);
         assert!(!broken.intact, "{fault:?}");
@@ -102,6 +102,31 @@ fn mixed_traffic_is_checked() {
     assert!(report.deltas > 0 && report.delta_latency.is_some() && report.stalled_latency.is_some());
     assert!(report.stalled_delta_latency.is_some(), "{}", report.text());
     assert_eq!(report.deltas_left_out, 0, "{}", report.text());
+}
+
+/// Deltas that a server leaves out must be told, exactly, in either dialect: silently, too few and too many are each a
+/// fault with exit code 1, the truth is none. A newest value that never came is looked for, too.
+#[test]
+fn left_out_deltas_are_held_to_what_is_told() {
+    for dialect in ["frames", "json"] {
+        let line = format!("stalled --secret s --connections 2 --delta-rate 200 --delta-keys 4 --dialect {dialect}");
+        for (told, fault, code) in [
+            (2, None, 0),
+            (0, Some("deltas_untold"), 1),
+            (1, Some("deltas_untold"), 1),
+            (3, Some("deltas_told_too_many"), 1),
+        ] {
+            let found = report(Fault::Skip { told }, &line).unwrap();
+            assert_eq!((found.deltas_told, found.deltas_left_out), (told, 2), "{}", found.text());
+            assert_eq!(found.faults.keys().copied().next(), fault, "{}", found.text());
+            let address = fake::start(Fault::Skip { told });
+            let line = format!("load {line} --url ws://{address} --warmup 0 --duration 0.1 --drain 1");
+            let matches = command().try_get_matches_from(line.split_whitespace()).unwrap();
+            assert_eq!(run(&matches), ExitCode::from(code), "{dialect} {told}");
+        }
+        let resumed = report(Fault::Close, &format!("{line} --rate 200 --resume")).unwrap();
+        assert!(resumed.intact && resumed.resumed == 1 && resumed.deltas > 0, "{}", resumed.text());
+    }
 }
 
 /// A slow reader reads the bytes per second it was told, though frames come to it in pieces.

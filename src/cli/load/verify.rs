@@ -2,13 +2,17 @@
 //! numbers in the payloads, which it does not know. A [`MemberCheck`] lives as long as the session, across reconnects.
 //!
 //! Invariant: after [`MemberCheck::finish`], `tally.is_clean()` exactly if every reliable frame expected of this member
-//! arrived once and in order, or the server said that it could not.
+//! arrived once and in order, or the server said that it could not, and every delta that is known to have been left out
+//! was told (`deltas` below says what is known).
+
+mod deltas;
 
 use std::collections::BTreeSet;
 
 use crate::message::Position;
 
 use super::stamp::{Reading, Stamp};
+use deltas::DeltaCheck;
 
 /// What went right and wrong, of one member or, added up, of a run.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -31,18 +35,22 @@ pub struct Tally {
     pub unintroduced: u64,
     /// Payloads with wrong length or filling.
     pub corrupt: u64,
-    /// Deltas older than one of their key that arrived before (D3).
+    /// Deltas older than one of their key that arrived before (D3), or doubled on a connection.
     pub deltas_regressed: u64,
     /// Deltas ahead of a reliable frame that precedes them (D1).
     pub deltas_early: u64,
     /// Deltas left out, as the server told.
     pub deltas_told: u64,
-    /// Deltas left out, as counted.
+    /// Deltas left out, as counted on connections; what was sent while a member had none is not in it.
     pub deltas_left_out: u64,
-    /// Members that were told more deltas left out than were.
+    /// Deltas left out that were not told, or not before the next one (D6).
+    pub deltas_untold: u64,
+    /// Deltas told beyond what was left out.
     pub deltas_told_too_many: u64,
     /// Resumes that the server said it could not serve whole; what was lost by them is not missing.
     pub losses_told: u64,
+    /// Events of battles received, their ends too.
+    pub battle_events: u64,
     /// Battles that did not arrive whole.
     pub battles_broken: u64,
     /// Battles that did.
@@ -63,6 +71,7 @@ impl Tally {
             self.corrupt,
             self.deltas_regressed,
             self.deltas_early,
+            self.deltas_untold,
             self.deltas_told_too_many,
             self.battles_broken,
         ];
@@ -84,8 +93,10 @@ impl Tally {
         self.deltas_early += other.deltas_early;
         self.deltas_told += other.deltas_told;
         self.deltas_left_out += other.deltas_left_out;
+        self.deltas_untold += other.deltas_untold;
         self.deltas_told_too_many += other.deltas_told_too_many;
         self.losses_told += other.losses_told;
+        self.battle_events += other.battle_events;
         self.battles_broken += other.battles_broken;
         self.battles_whole += other.battles_whole;
     }
@@ -104,6 +115,8 @@ pub struct Shape {
     pub json: bool,
     /// Keys per publisher; key `k` is `publisher * delta_keys + k`.
     pub delta_keys: usize,
+    /// Whether a server within the default bounds of DELIVERY §3 keeps the newest value of every key for a slow member.
+    pub keeps_newest: bool,
 }
 
 /// One member's streams and numberings.
@@ -112,8 +125,8 @@ pub struct MemberCheck {
     shape: Shape,
     streams: Vec<Chain>,
     senders: Vec<Numbering>,
+    deltas: DeltaCheck,
     battle: Option<Battle>,
-    reconnected: bool,
     tally: Tally,
 }
 
@@ -124,6 +137,8 @@ pub struct Sent {
     pub reliable: Vec<u64>,
     /// Number of the last delta.
     pub deltas: Vec<u64>,
+    /// How many of them the server may not have taken.
+    pub deltas_refused: Vec<u64>,
     /// `(publisher, number)` of reliable frames that the server refused.
     pub refused: BTreeSet<(u32, u64)>,
 }
@@ -132,9 +147,10 @@ impl MemberCheck {
     /// A member that has received nothing.
     #[must_use]
     pub fn new(shape: Shape) -> Self {
-        let senders = vec![Numbering::default(); shape.publishers.div_ceil(shape.rooms)];
-        let tally = Tally::default();
-        Self { shape, streams: Vec::new(), senders, battle: None, reconnected: false, tally }
+        let publishers = shape.publishers.div_ceil(shape.rooms);
+        let senders = vec![Numbering::default(); publishers];
+        let deltas = DeltaCheck::new(publishers, shape.delta_keys, shape.keeps_newest);
+        Self { shape, streams: Vec::new(), senders, deltas, battle: None, tally: Tally::default() }
     }
 
     /// The counts so far; complete after [`MemberCheck::finish`].
@@ -153,9 +169,15 @@ impl MemberCheck {
         }
     }
 
-    /// The connection is another from here on; `recovered` as the server said.
+    /// The connection is over; `sent` = deltas that the publishers have sent.
+    pub fn disconnected(&mut self, room: usize, sent: impl Fn(usize) -> u64) {
+        let first = Publishers { room, shape: self.shape };
+        self.deltas.close(|index| first.of(index).map_or(0, &sent), false);
+    }
+
+    /// The connection is another from here on; `recovered` as the server said. A battle goes on where it was: what of it
+    /// is lost, told or not, it is not whole without.
     pub fn resumed(&mut self, recovered: bool) {
-        self.reconnected = true;
         for chain in &mut self.streams {
             chain.lost = !recovered;
             chain.handle = 0;
@@ -163,9 +185,6 @@ impl MemberCheck {
         if !recovered {
             self.tally.losses_told += 1;
             self.senders.iter_mut().for_each(Numbering::lose);
-            if let Some(battle) = &mut self.battle {
-                battle.next = None;
-            }
         }
     }
 
@@ -216,39 +235,36 @@ impl MemberCheck {
         }
         let stamp = self.read(payload, self.shape.size)?;
         self.tally.deltas += 1;
-        let sender = &mut self.senders[stamp.publisher as usize / self.shape.rooms];
-        let keys = self.shape.delta_keys;
-        let first_key = u64::from(stamp.publisher) * keys as u64;
-        let Some(index) = key.checked_sub(first_key).filter(|index| *index < keys as u64) else {
+        let keys = self.shape.delta_keys as u64;
+        if key != u64::from(stamp.publisher) * keys + stamp.number % keys {
             self.tally.corrupt += 1;
             return None;
-        };
-        sender.deltas += 1;
-        if sender.newest.is_empty() {
-            sender.newest.resize(keys, 0);
         }
-        let newest = &mut sender.newest[index as usize];
-        self.tally.deltas_regressed += u64::from(stamp.number < *newest);
-        *newest = stamp.number.max(*newest);
+        let newer = self.deltas.take(stamp.publisher as usize / self.shape.rooms, stamp.number);
+        self.tally.deltas_regressed += u64::from(!newer);
         Some(stamp)
     }
 
-    /// The server says that deltas were left out.
-    pub fn skipped(&mut self, count: u64) {
+    /// The server says that deltas of a stream were left out.
+    pub fn skipped(&mut self, handle: u32, count: u64) {
+        self.tally.unintroduced += u64::from(!self.streams.iter().any(|chain| chain.handle == handle));
         self.tally.deltas_told += count;
+        self.deltas.tell(count);
     }
 
     /// Event `n` of a battle's timeline.
     pub fn battle_event(&mut self, n: u64) {
-        let battle = self.battle.get_or_insert(Battle { next: Some(1), ..Battle::default() });
-        battle.broken |= battle.ended || battle.next.is_some_and(|next| next != n);
-        battle.next = Some(n + 1);
+        self.tally.battle_events += 1;
+        let battle = self.battle.get_or_insert_default();
+        battle.broken |= battle.ended || n != battle.last + 1;
+        battle.last = n;
     }
 
     /// The battle's end, which says how many events it had.
     pub fn battle_end(&mut self, events: u64) {
-        let battle = self.battle.get_or_insert(Battle { next: Some(1), ..Battle::default() });
-        battle.broken |= battle.ended || battle.next.is_some_and(|next| next != events + 1);
+        self.tally.battle_events += 1;
+        let battle = self.battle.get_or_insert_default();
+        battle.broken |= battle.ended || events != battle.last;
         battle.ended = true;
     }
 
@@ -271,21 +287,33 @@ impl MemberCheck {
             .all(|publisher| self.senders[publisher / self.shape.rooms].highest() >= sent(publisher))
     }
 
+    /// Whether no delta of what publishers have sent can come any more, `refused` as in [`Sent::deltas_refused`].
+    #[must_use]
+    pub fn has_deltas(&self, room: usize, sent: impl Fn(usize) -> u64, refused: impl Fn(usize) -> u64) -> bool {
+        let publishers = Publishers { room, shape: self.shape };
+        let refused = self.publishers_of(room).map(refused).sum();
+        self.deltas.is_complete(|index| publishers.of(index).map_or(0, &sent), refused)
+    }
+
     /// Counts what is missing. `whole` = this member must have got everything up to the end; `battle` = also a battle.
     pub fn finish(&mut self, room: usize, sent: &Sent, whole: bool, battle: bool) {
-        let mut left_out = 0;
         for publisher in self.publishers_of(room) {
             let sender = &self.senders[publisher / self.shape.rooms];
             let last = if whole { sent.reliable[publisher] } else { sender.highest() };
             let refused = sent.refused.range((publisher as u32, 0)..=(publisher as u32, last));
             let refused = refused.filter(|(_, number)| sender.lacks(*number)).count() as u64;
             self.tally.missing += (sender.missing(last)).saturating_sub(refused);
-            left_out += sent.deltas[publisher].saturating_sub(sender.deltas);
         }
-        if whole && !self.reconnected {
-            self.tally.deltas_left_out += left_out;
-            self.tally.deltas_told_too_many += u64::from(self.tally.deltas_told > left_out);
-        }
+        let publishers = Publishers { room, shape: self.shape };
+        // Deltas behind a reliable frame that is missing may be under way like it.
+        let caught_up =
+            whole && self.is_complete(room, |publisher| sent.reliable[publisher]) && (!battle || self.battle_ended());
+        self.deltas.close(|index| publishers.of(index).map_or(0, |publisher| sent.deltas[publisher]), caught_up);
+        let refused = self.publishers_of(room).map(|publisher| sent.deltas_refused[publisher]).sum();
+        let deltas = self.deltas.verdict();
+        self.tally.deltas_left_out += deltas.left_out;
+        self.tally.deltas_untold += deltas.untold.saturating_sub(refused);
+        self.tally.deltas_told_too_many += deltas.told_too_many;
         if battle && whole {
             let broken = self.battle.as_ref().is_none_or(|battle| battle.broken || !battle.ended);
             self.tally.battles_broken += u64::from(broken);
@@ -307,6 +335,20 @@ impl MemberCheck {
                 None
             }
         }
+    }
+}
+
+/// A room's publishers.
+#[derive(Clone, Copy)]
+struct Publishers {
+    room: usize,
+    shape: Shape,
+}
+
+impl Publishers {
+    /// Index in the run of the room's publisher `index`, if there is one.
+    fn of(self, index: usize) -> Option<usize> {
+        Some(self.room + index * self.shape.rooms).filter(|publisher| *publisher < self.shape.publishers)
     }
 }
 
@@ -339,10 +381,6 @@ struct Numbering {
     gaps: Vec<(u64, u64)>,
     /// The server said that frames were lost; the next number is taken as it comes.
     adrift: bool,
-    /// Deltas received.
-    deltas: u64,
-    /// By key index: the highest number received.
-    newest: Vec<u64>,
 }
 
 enum Took {
@@ -398,8 +436,8 @@ impl Numbering {
 /// A battle's timeline.
 #[derive(Default, Debug)]
 struct Battle {
-    /// The number that must come next; `None` = any, after a loss that was told.
-    next: Option<u64>,
+    /// The number that came last.
+    last: u64,
     broken: bool,
     ended: bool,
 }
@@ -408,7 +446,7 @@ struct Battle {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { rooms: 1, publishers: 1, size: 32, json: false, delta_keys: 2 };
+    const SHAPE: Shape = Shape { rooms: 1, publishers: 1, size: 32, json: false, delta_keys: 2, keeps_newest: true };
 
     fn member() -> MemberCheck {
         let mut check = MemberCheck::new(SHAPE);
@@ -433,9 +471,13 @@ mod tests {
     }
 
     fn finish(mut check: MemberCheck, reliable: u64, deltas: u64) -> Tally {
-        let sent = Sent { reliable: vec![reliable], deltas: vec![deltas], ..Sent::default() };
+        let sent = Sent { reliable: vec![reliable], deltas: vec![deltas], deltas_refused: vec![0], ..Sent::default() };
         check.finish(0, &sent, true, false);
         check.tally
+    }
+
+    fn nothing_sent() -> Sent {
+        Sent { reliable: vec![0], deltas: vec![0], deltas_refused: vec![0], ..Sent::default() }
     }
 
     fn after(numbers: &[u64], sent: u64) -> Tally {
@@ -506,28 +548,64 @@ mod tests {
         deliver(&mut check, 1);
         check.reliable(1, 12, 11, &payload(3));
         let refused = BTreeSet::from([(0, 2), (0, 4)]);
-        check.finish(0, &Sent { reliable: vec![4], deltas: vec![0], refused }, true, false);
+        let sent = Sent { reliable: vec![4], deltas: vec![0], deltas_refused: vec![0], refused };
+        check.finish(0, &sent, true, false);
         assert!(check.tally().is_clean(), "{:?}", check.tally());
     }
 
-    /// Left-out deltas are no fault as long as they are not told too many; an older value or one that overtook is.
+    /// Left-out deltas are no fault as long as exactly they are told; an older value, one that overtook and one that
+    /// came with another's key are.
     #[test]
     fn deltas_are_checked() {
-        let mut check = member();
-        deliver_delta(&mut check, 1, 0, 10);
-        deliver_delta(&mut check, 4, 1, 10);
-        deliver_delta(&mut check, 3, 0, 10);
-        check.skipped(1);
-        let tally = finish(check, 0, 4);
+        let run = |told: u64| {
+            let mut check = member();
+            deliver_delta(&mut check, 1, 1, 10);
+            check.skipped(1, told);
+            deliver_delta(&mut check, 4, 0, 10);
+            deliver_delta(&mut check, 3, 1, 10);
+            finish(check, 0, 4)
+        };
+        let tally = run(1);
         assert_eq!((tally.deltas, tally.deltas_left_out, tally.deltas_told, tally.is_clean()), (3, 1, 1, true));
+        let tally = run(0);
+        assert_eq!((tally.deltas_left_out, tally.deltas_untold, tally.is_clean()), (1, 1, false));
+        let tally = run(3);
+        assert_eq!((tally.deltas_left_out, tally.deltas_told_too_many, tally.is_clean()), (1, 2, false));
+
+        let mut check = member();
+        deliver_delta(&mut check, 3, 1, 10);
+        deliver_delta(&mut check, 1, 1, 10);
+        deliver_delta(&mut check, 4, 0, 11);
+        deliver_delta(&mut check, 5, 0, 10);
+        check.skipped(9, 0);
+        let tally = finish(check, 0, 3);
+        assert_eq!((tally.deltas_regressed, tally.deltas_early, tally.corrupt, tally.unintroduced), (1, 1, 1, 1));
+    }
+
+    /// What was left out of a connection that ended is counted beside what came on the next, and refused ones are not.
+    #[test]
+    fn deltas_are_checked_by_connection() {
+        let mut check = member();
+        deliver_delta(&mut check, 5, 1, 10);
+        check.disconnected(0, |_| 6);
+        check.resumed(true);
+        check.introduce(2, "relay/room:a", 7, 10);
+        check.delta(2, 10, 0, &payload(8));
+        check.delta(2, 10, 1, &payload(9));
+        assert!(check.has_deltas(0, |_| 9, |_| 0) && !check.has_deltas(0, |_| 10, |_| 0));
+        let tally = finish(check, 0, 9);
+        assert_eq!((tally.deltas_left_out, tally.deltas_untold), (2, 2));
+
+        let mut check = member();
+        deliver_delta(&mut check, 1, 1, 10);
+        let tally = finish(check, 1, 9);
+        assert_eq!((tally.missing, tally.deltas_untold), (1, 0), "the run ended before they could come");
 
         let mut check = member();
         deliver_delta(&mut check, 2, 0, 10);
-        deliver_delta(&mut check, 1, 0, 10);
-        deliver_delta(&mut check, 3, 0, 11);
-        check.skipped(9);
-        let tally = finish(check, 0, 3);
-        assert_eq!((tally.deltas_regressed, tally.deltas_early, tally.deltas_told_too_many), (1, 1, 1));
+        let sent = Sent { reliable: vec![0], deltas: vec![2], deltas_refused: vec![1], ..Sent::default() };
+        check.finish(0, &sent, true, false);
+        assert!(check.tally.is_clean(), "{:?}", check.tally);
     }
 
     /// A resume that recovers is held to what came before it; one that does not starts anew, and says so.
@@ -558,7 +636,7 @@ mod tests {
             let mut check = member();
             events.iter().for_each(|n| check.battle_event(*n));
             end.into_iter().for_each(|count| check.battle_end(count));
-            check.finish(0, &Sent { reliable: vec![0], deltas: vec![0], ..Sent::default() }, true, true);
+            check.finish(0, &nothing_sent(), true, true);
             (check.tally.battles_whole, check.tally.battles_broken)
         };
         assert_eq!(battle(&[1, 2, 3], Some(3)), (1, 0));
@@ -566,6 +644,23 @@ mod tests {
             [(&[1, 3][..], Some(3)), (&[1, 2, 3], None), (&[1, 2, 2], Some(2)), (&[1, 2], Some(3)), (&[], None)]
         {
             assert_eq!(battle(events, end), (0, 1), "{events:?} {end:?}");
+        }
+    }
+    /// A battle that lost a part is not whole, though the loss was told; one that lost nothing is, before and behind it.
+    #[test]
+    fn a_told_loss_breaks_a_battle() {
+        for (before, behind, whole) in [(1..3, 3..5, 1), (1..3, 4..5, 0), (1..1, 2..5, 0), (1..5, 5..5, 1)] {
+            let mut check = member();
+            before.clone().for_each(|n| check.battle_event(n));
+            check.resumed(false);
+            behind.clone().for_each(|n| check.battle_event(n));
+            check.battle_end(4);
+            check.finish(0, &nothing_sent(), true, true);
+            assert_eq!(
+                (check.tally.battles_whole, check.tally.battles_broken),
+                (whole, 1 - whole),
+                "{before:?} {behind:?}"
+            );
         }
     }
 }

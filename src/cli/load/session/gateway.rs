@@ -70,7 +70,7 @@ impl Client {
                 self.deltas_received += 1;
                 self.count(stamp, true, frame.len, step);
             }
-            FromGateway::Skipped { count } => self.check.skipped(count),
+            FromGateway::Skipped { handle, count } => self.check.skipped(handle, count),
             FromGateway::Authenticated { recovered, resume, rooms } => {
                 return self.on_authenticated(recovered, resume, rooms, step);
             }
@@ -210,6 +210,7 @@ enum FromGateway<'a> {
     },
     HeartbeatAck,
     Skipped {
+        handle: u32,
         count: u64,
     },
     /// A frame with a place, an advance too.
@@ -239,7 +240,10 @@ fn parse(text: &str) -> Option<FromGateway<'_>> {
         }
         "system.position" => return Some(FromGateway::Position(text)),
         "system.heartbeat_ack" => return Some(FromGateway::HeartbeatAck),
-        "system.skipped" => return Some(FromGateway::Skipped { count: member(text, "count")?.parse().ok()? }),
+        "system.skipped" => {
+            let handle = member(text, "stream")?.parse().ok()?;
+            return Some(FromGateway::Skipped { handle, count: member(text, "count")?.parse().ok()? });
+        }
         _ => {}
     }
     let Some(at) = text.rfind("\"at\":[") else {
@@ -275,7 +279,7 @@ mod tests {
                 Some(G::Authenticated { recovered: true, resume: Some("abc"), rooms: "[\"r\"]" }),
             ),
             (r#"{"type":"system.heartbeat_ack","timestamp":"t"}"#, Some(G::HeartbeatAck)),
-            (r#"{"type":"system.skipped","stream":3,"count":5}"#, Some(G::Skipped { count: 5 })),
+            (r#"{"type":"system.skipped","stream":3,"count":5}"#, Some(G::Skipped { handle: 3, count: 5 })),
             (r#"{"type":"system.error","code":"c","message":"m"}"#, Some(G::Error { code: "c", text: "m" })),
             (
                 r#"{"type":"system.advance","at":[3,9,8]}"#,
