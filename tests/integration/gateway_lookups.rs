@@ -50,11 +50,10 @@ fn ask(client: &mut Json, command: &str, room: &str) -> Value {
 #[test]
 fn what_came_before_the_end_is_read() {
     on_each_driver(&[], |gateway| {
-        let mut watcher = Json::player(gateway, "watcher");
-        for n in 0..10 {
+        let rooms: Vec<String> = (0..10).map(|n| format!("Last words {n}")).collect();
+        for (n, name) in rooms.iter().enumerate() {
             let mut raw = Raw::upgraded(gateway, "/ws");
             let authenticate = json!({"type": "system.authenticate", "token": token(&format!("user-{n}"), &[])});
-            let name = format!("Last words {n}");
             let create = json!({"type": "games.command.create_room", "game_type": "bigger_dice", "room_name": name});
             let said: Vec<u8> = [authenticate, create]
                 .iter()
@@ -63,11 +62,13 @@ fn what_came_before_the_end_is_read() {
             raw.write(&said);
             raw.shut();
             assert!(raw.ended());
-            until("the room is there", || {
-                watcher.send(&json!({"type": "games.command.list_rooms"}));
-                watcher.expect("games.event.rooms_listed").to_string().contains(&name)
-            });
         }
+        until("the rooms are there", || {
+            let mut watcher = Json::player(gateway, "watcher");
+            watcher.send(&json!({"type": "games.command.list_rooms"}));
+            let listed = watcher.expect("games.event.rooms_listed").to_string();
+            rooms.iter().all(|name| listed.contains(name))
+        });
     });
 }
 
