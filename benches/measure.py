@@ -27,6 +27,13 @@ SECONDS = float(os.environ.get("SECONDS_PER_RUN", "3"))
 DELTA_INTERVAL = 2**23 / 1e9
 # Two players each; many, so that the service is never without a command.
 ROLL_ROOMS = 500
+ROLLS_TABLE = """[[command]]
+type = "games.command.*"
+topic = "games.commands"
+key = "room_id"
+require = "member:room_id"
+rate = "100000/s"
+"""
 
 
 def newest_bench(name):
@@ -41,7 +48,7 @@ def newest_bench(name):
 class Server:
     """A server under test, pinned to core 0 unless it has two shards."""
 
-    def __init__(self, kind, *flags, shards=1, secret=SECRET):
+    def __init__(self, kind, *flags, shards=1, secret=SECRET, variables=None):
         self.kind = kind
         pin = ["taskset", "-c", "0" if shards == 1 else "0,1"]
         if kind in ("bare-echo", "bare-fanout"):
@@ -50,7 +57,7 @@ class Server:
             command = [RINGGATE, "serve", "--host", "127.0.0.1", "--port", str(PORT), "--health-port", str(HEALTH)]
             command += ["--shards", str(shards), "--dev", "--driver", kind, *flags]
         self.command = " ".join(command[1:])
-        environment = os.environ | ({"JWT_SECRET": secret} if secret else {})
+        environment = os.environ | ({"JWT_SECRET": secret} if secret else {}) | (variables or {})
         # The listening sockets of the server before may stand for a moment after it was killed.
         for _ in range(50):
             self.process = subprocess.Popen(pin + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True)
@@ -236,8 +243,7 @@ def commands():
     # may, then at shares of that.
     table = f"{TARGET}/measure.toml"
     with open(table, "w") as file:
-        file.write('[[command]]\ntype = "games.command.*"\ntopic = "games.commands"\nkey = "room_id"\nrequire = "member:room_id"\n'
-                   'rate = "100000/s"\n')
+        file.write(ROLLS_TABLE)
     for kind in ("uring", "monoio"):
         def at(variant, rate, kind=kind):
             load = f"rolls --connections {2 * ROLL_ROOMS} --rate {rate:.4f}"
@@ -246,6 +252,77 @@ def commands():
         most = at("most", 0)["report"]["deliveries_per_s"]
         for percent in (10, 50, 80):
             at(f"{percent} %", most * percent / 100 / ROLL_ROOMS)
+
+
+class Kafka:
+    """A broker of its own with ringgate's topics, beside the load on core 1; with `worker` the services too."""
+
+    def __init__(self, worker=False):
+        self.folder = f"{TARGET}/measure-kafka"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        host, port = self.script("start").split(":")
+        self.variables = {"KAFKA_HOST": host, "KAFKA_PORT": port, "GATEWAY_ID": "measure", "JWT_SECRET": SECRET}
+        environment = os.environ | self.variables
+        subprocess.run([RINGGATE, "topics", "create"], env=environment, check=True, capture_output=True)
+        self.worker = None
+        if worker:
+            command = ["taskset", "-c", "1", RINGGATE, "worker", "--health-port", str(HEALTH - 1)]
+            self.worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.until_active()
+
+    def until_active(self):
+        while self.worker.poll() is None:
+            try:
+                answer = urllib.request.urlopen(f"http://127.0.0.1:{HEALTH - 1}/ready", timeout=1).read().decode()
+                if "active" in answer:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise SystemExit("measure: ringgate worker does not start")
+
+    def script(self, action):
+        return subprocess.run(["taskset", "-c", "1", "tests/services/kafka.sh", action, self.folder],
+                              check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    def end(self):
+        if self.worker:
+            self.worker.kill()
+            self.worker.wait()
+        self.script("kill")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def kafka_fanout():
+    # 1 → 500 by relay: numbered by the home in memory, or appended to ringgate.relay and read again.
+    broker = Kafka()
+    try:
+        for number in range(1, 4):
+            for pace in (" --rate 300", " --rate 1000", ""):
+                load = f"fanout --connections 500{pace}"
+                what = pace.replace(" --rate", " at") or " by in-flight"
+                run("kafka fan-out", "embedded" + what, lambda: Server("uring"), load, number)
+                run("kafka fan-out", "kafka" + what, lambda: Server("uring", variables=broker.variables), load, number)
+    finally:
+        broker.end()
+
+
+def kafka_commands():
+    # Roll to rolled: gateway (core 0), Kafka, worker, Kafka, gateway; Kafka, worker and load share core 1.
+    table = f"{TARGET}/measure.toml"
+    with open(table, "w") as file:
+        file.write(ROLLS_TABLE)
+    broker = Kafka(worker=True)
+    try:
+        def at(variant, rate):
+            load = f"rolls --connections {2 * ROLL_ROOMS} --rate {rate:.4f}"
+            return run("kafka commands", variant, lambda: Server("uring", "--config", table, variables=broker.variables), load)
+
+        most = at("most", 0)["report"]["deliveries_per_s"]
+        for percent in (10, 50, 80):
+            at(f"{percent} %", most * percent / 100 / ROLL_ROOMS)
+    finally:
+        broker.end()
 
 
 def resume():
@@ -289,8 +366,10 @@ def profile(server):
 
 ROWS = {f.__name__: f for f in (echo, fanout, paced, burst, idle, slow, stalled, delta, cross, storm, json_fanout, json_echo, commands,
                                 resume, log, share)}
+# Those that need a broker, by their names alone.
+SERVICE_ROWS = {f.__name__: f for f in (kafka_fanout, kafka_commands)}
 # What a row's runs are called, if not like it.
-RUNS = {"depth", "json fan-out", "json echo"}
+RUNS = {"depth", "json fan-out", "json echo", "kafka fan-out", "kafka commands"}
 
 
 class Results:
@@ -374,6 +453,7 @@ def table(results):
                 results.spread("storm", record["variant"], "bare", cpu))
     add_json(results, add)
     add_commands(results, add)
+    add_kafka(results, add)
     for record in results.of("resume"):
         found = record["report"]
         add(f"resume of 5,000 clients at once, {record['variant']}: until all are served; longest tick, their first connect included", "- ; ≤ 50 ms",
@@ -397,6 +477,24 @@ def add_commands(results, add):
         found, latency = record["report"], record["report"]["latency"]
         add(f"command path, roll → rolled in {ROLL_ROOMS} rooms, one core, {record['variant']}: rolls/s; latency from when it was due", "-",
             f"{found['deliveries_per_s']:.0f}; p50 {latency['p50_us']:.0f}, p99 {latency['p99_us']:.0f} µs; {cpu(record):.1f} µs CPU per roll")
+
+
+def add_kafka(results, add):
+    for pace in (" at 300", " at 1000", " by in-flight"):
+        add(f"fan-out 1 → 500{pace}: CPU per delivery, relay through Kafka / numbered by the home", "-",
+            results.spread("kafka fan-out", "kafka" + pace, "embedded" + pace, cpu))
+        for bus in ("embedded", "kafka"):
+            found = results.of("kafka fan-out", bus + pace)
+            if found:
+                middle = lambda value: statistics.median(value(record) for record in found)
+                latency = [middle(lambda record, at=at: record["report"]["latency"][at]) for at in ("p50_us", "p99_us")]
+                add(f"fan-out 1 → 500{pace}, {bus}: events/s; latency", "-",
+                    f"{middle(rate) / 500:.0f}; p50 {latency[0]:.0f}, p99 {latency[1]:.0f} µs")
+    for record in results.of("kafka commands"):
+        found, latency = record["report"], record["report"]["latency"]
+        add(f"command → Kafka → worker → event → client, roll → rolled in {ROLL_ROOMS} rooms, {record['variant']}: rolls/s; latency from when it was due",
+            "-", f"{found['deliveries_per_s']:.0f}; p50 {latency['p50_us'] / 1e3:.1f}, p99 {latency['p99_us'] / 1e3:.1f} ms; "
+            f"{cpu(record):.1f} µs of the gateway's CPU per roll")
 
 
 def sends(results, row):
@@ -512,7 +610,7 @@ def main():
     if arguments[0] == "report":
         return report()
     for name in arguments[1:]:
-        ROWS[name]()
+        (ROWS | SERVICE_ROWS)[name]()
 
 
 main()

@@ -4,6 +4,7 @@
 #     cargo build --release && cargo bench --bench limit --bench log --no-run
 #     benches/measure.sh > benches/results/DATE-end-to-end.md       all rows, about 18 minutes
 #     benches/measure.sh run echo fanout; benches/measure.sh report  some rows, then all that are there
+#     benches/measure.sh run kafka_fanout kafka_commands             with a broker that tests/services/kafka.sh starts
 #
 # Goal of each row: a ratio within one run; absolute figures move by 2-3 x between hours. Raw results of `run` collect
 # in target/measure.jsonl; a run of all rows begins anew. `share` needs perf and is left out without it.
