@@ -260,8 +260,10 @@ pub const LOG_RETRY: Duration = Duration::from_millis(500);
 /// Commands whose ids a service remembers, to do a repeated one once (DELIVERY §7).
 pub const SEEN_COMMANDS: usize = 65_536;
 
-/// Records a worker takes from each of its topics per batch; a batch is one transaction of the store.
+/// Records a worker takes from each partition of its topics per batch; a batch is one transaction of the store.
 pub const SERVICE_BATCH_RECORDS: usize = 64;
+/// Records of a batch, of all partitions of these topics together.
+pub const SERVICE_TURN_RECORDS: usize = 4 * SERVICE_BATCH_RECORDS;
 /// Rooms of the rooms service; a few KiB each.
 pub const ROOMS_TOTAL: usize = 65_536;
 /// Rooms of the rooms service that one user may be in.
