@@ -241,6 +241,18 @@ pub const KAFKA_AHEAD_RECORDS: usize = 8192;
 pub const KAFKA_AHEAD_BYTES: usize = 8 << 20;
 /// How long the end of a process waits until Kafka has what it was given.
 pub const KAFKA_FLUSH_TIME: Duration = Duration::from_secs(2);
+/// How long a worker that vanished keeps its place, so that another stands by; Kafka's least by default.
+pub const KAFKA_LEASE_TIME: Duration = Duration::from_secs(6);
+/// How long a transaction of the services' records may take before Kafka gives it up.
+pub const KAFKA_TRANSACTION_TIME: Duration = Duration::from_secs(10);
+/// How long a worker waits for Kafka's word on the services' records before it says that there is none.
+pub const KAFKA_STATE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a segment of the services' records: those of the newest one are not compacted, and a takeover reads them.
+pub const KAFKA_STATE_SEGMENT_BYTES: u64 = 16 << 20;
+/// How often a worker measures how far it is behind.
+pub const WORKER_LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a worker that is told to end may take.
+pub const WORKER_STOP_TIME: Duration = Duration::from_secs(8);
 /// Bytes of a topic's name (Kafka allows 249).
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Bytes of records that one write and one fdatasync of the log on disk take: few milliseconds of a plain disk.
