@@ -163,13 +163,13 @@ local function take(session, conn, connected_at)
   local gateway, former, version, token, user, username, rooms = unpack(call('HMGET', key, 'gateway_id',
     'connection_id', 'version', 'token', 'user_id', 'username', 'rooms'))
   local own = gateway == me
-  if former == conn and own then
-    version = tonumber(version)
-  else
-    version = tonumber(version) + 1
+  version = tonumber(version)
+  if former ~= conn or not own then
+    version = version + 1
+    -- Whoever waits goes on to, if the owner only asks for what it has.
+    call('HDEL', key, 'next_gateway', 'next_connection', 'next_life', 'next_at')
   end
   call('HSET', key, 'gateway_id', me, 'incarnation', life, 'connection_id', conn, 'version', version)
-  call('HDEL', key, 'next_gateway', 'next_connection', 'next_life', 'next_at')
   expire(session, token, window)
   if own and some(former) and former ~= conn then drop_socket(former) end
   if not own then tell(gateway, 'taken', session, version) end
