@@ -63,8 +63,9 @@ fn storm(clients: u32, file: Option<&PathBuf>) -> String {
         read = began.elapsed();
         assert_eq!(presence.sessions(), clients as usize);
     }
-    let resumed =
-        each(&mut presence, clients, |n| vec![PresenceRequest::Resume { from: conn(clients + n), token: token(n) }]);
+    let resumed = each(&mut presence, clients, |n| {
+        vec![PresenceRequest::Resume { from: conn(clients + n), user: None, token: token(n) }]
+    });
     assert_eq!(presence.detached(), 0);
     let per = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(clients);
     let longest = resumed.1.as_micros();
@@ -112,7 +113,7 @@ fn conn(slot: u32) -> ConnAddr {
 
 /// Ids are random: here spread by a multiplication.
 fn spread(n: u32) -> [u8; 16] {
-    u128::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
+    (u128::from(n) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
 }
 
 fn session(n: u32) -> SessionId {

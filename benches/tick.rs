@@ -206,6 +206,7 @@ fn config(port: Port) -> ShardConfig {
         history_bytes: 8 << 20,
         history_total_bytes: 64 << 20,
         history_time: Duration::from_secs(390),
+        own_streams: 1 << 17,
         resume_window: Duration::from_secs(300),
     };
     let settings = Settings {
@@ -234,6 +235,7 @@ fn config(port: Port) -> ShardConfig {
         clocks: Clocks { idle: Duration::from_secs(1 << 30), ping: Duration::from_secs(1 << 30), ..Clocks::default() },
     };
     let node = Arc::new(NodeState {
+        lease: Arc::new(ringgate::ports::Lease::endless()),
         connections: AtomicU64::new(0),
         connections_max: 10_000,
         draining: AtomicBool::new(false),

@@ -154,6 +154,12 @@ impl ConnectionId {
         parse_uuid(text).map(Self)
     }
 
+    /// The nonce of the process that named it.
+    #[must_use]
+    pub fn nonce(self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("sixteen bytes have eight"))
+    }
+
     /// The connection that has this name in the process of this nonce; `None` if it is another process's.
     #[must_use]
     pub fn addr(self, nonce: u64) -> Option<ConnAddr> {
@@ -411,7 +417,7 @@ mod tests {
         let addr = ConnAddr { shard: NodeId(63), conn };
         let id = ConnectionId::of(7, addr);
         assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
-        assert_eq!((id.addr(7), id.addr(8)), (Some(addr), None));
+        assert_eq!((id.addr(7), id.addr(8), id.nonce()), (Some(addr), None, 7));
         for scope in ["room:a.b-c", "user:a:b/c", "session:00000000-0000-0000-0000-000000000009", "everyone"] {
             assert_eq!(Scope::parse(scope).map(|scope| scope.to_string()).as_deref(), Some(scope));
             let named = |other: &str| Scope::parse(scope).unwrap().has_stream(&format!("games.events.0/{other}"));

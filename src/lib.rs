@@ -20,6 +20,10 @@
 //! | L3 peers on their own threads | [`bus`] · [`presence`] · [`store`] · [`workers`] · [`admin`] |
 //! | L4 assembly | [`config`] · [`server`] · [`cli`] · [`page`] demo page and JavaScript client |
 
+// Tests that the crate shares with `tests/` name it from outside.
+#[cfg(test)]
+extern crate self as ringgate;
+
 // --- L0 vocabulary
 pub mod class;
 pub mod close;

@@ -165,6 +165,11 @@ pub enum Deliver {
     },
     /// Answer of the presence peer.
     Presence(Box<PresenceReply>),
+    /// The stream's numbering is over: close its members, 1013, so that a resume tells them.
+    Broken {
+        /// The stream.
+        stream: StreamHandle,
+    },
     /// Answer to [`Request::WhoIs`].
     Session {
         /// The request's number.

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use crate::id::EventId;
-use crate::message::{Append, ErrorCode, HubChange, HubMessage, PresenceChange, PresenceReply, PresenceRequest};
+use crate::message::{Append, ErrorCode, HubChange, HubMessage, Kick, PresenceChange, PresenceReply, PresenceRequest};
 use crate::time::{Monotonic, WallMillis};
 
 /// Presence and session records. Requests of one sender are carried out in order; a remote store answers later,
@@ -34,6 +35,101 @@ pub trait Presence: Send {
 
     /// A chat message stands in a hub's stream of `rooms.events`.
     fn said(&mut self, room: &str, message: HubMessage);
+
+    /// Carries out those of these kicks that a former process did not live to. To be called before anybody is served.
+    fn carry_out(&mut self, _now: Monotonic, _kicks: Vec<Kick>) {}
+
+    /// The bus has accepted all that was taken by [`Presence::changes`] and [`Presence::hub_changes`].
+    fn announced(&mut self, _replies: &mut Vec<PresenceReply>) {}
+
+    /// The node ends, and nobody asks anything any more: what is still on its way to a remote store goes there. Call it
+    /// again until it says that nothing is left.
+    fn finish(&mut self, _now: Monotonic) -> bool {
+        true
+    }
+}
+
+impl<P: Presence + ?Sized> Presence for Box<P> {
+    fn handle(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
+        (**self).handle(now, request, replies);
+    }
+
+    fn poll(&mut self, now: Monotonic, replies: &mut Vec<PresenceReply>) -> Monotonic {
+        (**self).poll(now, replies)
+    }
+
+    fn group(&self) -> usize {
+        (**self).group()
+    }
+
+    fn settle(&mut self, now: Monotonic, told: bool) {
+        (**self).settle(now, told);
+    }
+
+    fn carry_out(&mut self, now: Monotonic, kicks: Vec<Kick>) {
+        (**self).carry_out(now, kicks);
+    }
+
+    fn changes(&mut self, out: &mut Vec<PresenceChange>) {
+        (**self).changes(out);
+    }
+
+    fn hub_changes(&mut self, out: &mut Vec<HubChange>) {
+        (**self).hub_changes(out);
+    }
+
+    fn said(&mut self, room: &str, message: HubMessage) {
+        (**self).said(room, message);
+    }
+
+    fn announced(&mut self, replies: &mut Vec<PresenceReply>) {
+        (**self).announced(replies);
+    }
+
+    fn finish(&mut self, now: Monotonic) -> bool {
+        (**self).finish(now)
+    }
+}
+
+/// How long this node may take its sessions for its own: until a moment that whoever keeps its lease moves on. When it
+/// has passed, others may take them over, so every connection that has one is closed before its next byte is read
+/// (DELIVERY §6). Shared by all threads of a node.
+#[derive(Debug)]
+pub struct Lease {
+    until: AtomicU64,
+    /// Leases that ran out; the sessions of each are closed, even if the next is there before anybody looked.
+    lapses: AtomicU64,
+}
+
+impl Lease {
+    /// One that never ends: presence is this process's own.
+    #[must_use]
+    pub fn endless() -> Self {
+        Self { until: AtomicU64::new(u64::MAX), lapses: AtomicU64::new(0) }
+    }
+
+    /// Moves its end.
+    pub fn extend(&self, until: Monotonic) {
+        self.until.store(until.as_nanos(), Ordering::Release);
+    }
+
+    /// It has run out, whether or not somebody has seen it.
+    pub fn lapse(&self) {
+        self.lapses.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// When it ends.
+    #[must_use]
+    pub fn until(&self) -> Monotonic {
+        Monotonic::from_nanos(self.until.load(Ordering::Acquire))
+    }
+
+    /// How many have run out by now, the present one included.
+    #[must_use]
+    pub fn lapses(&self, now: Monotonic) -> u64 {
+        let is_over = now >= self.until();
+        self.lapses.load(Ordering::Acquire) + u64::from(is_over)
+    }
 }
 
 /// How long an accepted command survives; named in the welcome and in `/ready`.
@@ -82,7 +178,7 @@ pub enum Accepted {
 }
 
 /// Names an append of one handle until it is completed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
 
 /// The end of a pending append.
@@ -97,14 +193,23 @@ pub struct Completed {
 /// A log of topics. Appending is accepted or refused, at once or later; reading is pulled, so the bus never waits for a
 /// reader, and nobody reads what is not accepted. Each thread has a handle of its own.
 ///
+/// A topic has one or more partitions, each numbered by itself. Readers name the first as the topic, the others as
+/// [`partition_name`] says; who appends names the topic, and the key chooses.
+///
 /// Law of pending appends: a handle's are completed in the order in which they were made; when one fails, so do all
 /// behind it, and every further append of the handle is refused until [`Bus::completed`] was called. So whoever appends
-/// the failed ones again, in order, keeps the order.
+/// the failed ones again, in order, keeps the order. Only a handle made for independent senders completes each as it
+/// ends, so that a partition that stands still holds up no other.
 pub trait Bus: Send {
     /// What an acknowledgement means here.
     fn durability(&self) -> Durability;
 
-    /// The numbering of a topic; < 2^53.
+    /// Partitions that the topic has, ≥ 1; it may get more, which are read from their beginning.
+    fn partitions(&self, _topic: &str) -> u32 {
+        1
+    }
+
+    /// The numbering of a topic; < 2^53. It is that of the records that [`Bus::read`] gave last.
     fn epoch(&self, topic: &str) -> u64;
 
     /// Appends a record or starts to.
@@ -124,12 +229,37 @@ pub trait Bus: Send {
     /// An offset from which on all records not older than `since` are read: that of their first, or one before it.
     fn since(&self, topic: &str, since: WallMillis) -> u64;
 
-    /// Copies out at most `max` records of the topic from `offset` on, at least one if there is one; returns the offset
-    /// to go on from.
+    /// Copies out at most `max` records of the topic from `offset` on, at least one if there is one here; returns the
+    /// offset to go on from. A remote bus may have none here yet that [`Bus::range`] tells of: the handle's thread is
+    /// woken when they come. Where the numbering has become another, it goes on at the beginning of that, and
+    /// [`Bus::epoch`] names it.
     fn read(&mut self, topic: &str, offset: u64, max: usize, out: &mut Vec<Record>) -> u64;
 
     /// This reader has dealt with every record of the topic below `offset`: they may be evicted.
     fn done(&mut self, topic: &str, offset: u64);
+}
+
+/// What readers call a topic's partition: the first has the topic's name, another `<topic>/<number>`; no topic has a
+/// slash in its name.
+#[must_use]
+pub fn partition_name(topic: &str, partition: u32) -> Arc<str> {
+    if partition == 0 { topic.into() } else { format!("{topic}/{partition}").into() }
+}
+
+/// Topic and partition of what [`partition_name`] made.
+#[must_use]
+pub fn topic_and_partition(name: &str) -> (&str, u32) {
+    let parts = name.split_once('/').and_then(|(topic, number)| Some((topic, number.parse().ok()?)));
+    parts.unwrap_or((name, 0))
+}
+
+/// A topic of a remote bus, as its cluster describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Described {
+    /// The cluster's id of this topic, another one when it is made again.
+    pub id: Arc<str>,
+    /// How many partitions it has.
+    pub partitions: u32,
 }
 
 /// A log cannot be read at some place; it has said so to its operator.
@@ -139,6 +269,11 @@ pub struct Unreadable;
 /// A log looked at by somebody whom nothing waits for: what they have not seen may be evicted. Nothing here blocks for
 /// longer than it takes to copy what is asked for, from the disk if it is there alone.
 pub trait LogView: Send + Sync {
+    /// Where topics are to be looked at instead, in words; `None` if it is here.
+    fn elsewhere(&self) -> Option<String> {
+        None
+    }
+
     /// The numbering of a topic; < 2^53.
     fn epoch(&self, topic: &str) -> u64;
 
@@ -159,6 +294,10 @@ pub trait LogView: Send + Sync {
 impl<B: Bus + ?Sized> Bus for Box<B> {
     fn durability(&self) -> Durability {
         (**self).durability()
+    }
+
+    fn partitions(&self, topic: &str) -> u32 {
+        (**self).partitions(topic)
     }
 
     fn epoch(&self, topic: &str) -> u64 {
@@ -295,3 +434,17 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A partition's name leads back to its topic and number.
+    #[test]
+    fn partitions_have_names() {
+        for (topic, partition, name) in [("t", 0, "t"), ("t", 1, "t/1"), ("a.b", 12, "a.b/12")] {
+            assert_eq!(&*partition_name(topic, partition), name);
+            assert_eq!(topic_and_partition(name), (topic, partition));
+        }
+    }
+}

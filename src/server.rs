@@ -7,6 +7,8 @@
 
 mod announce;
 mod bus;
+mod kafka;
+mod presence;
 mod reload;
 mod room_key;
 mod threads;
@@ -25,7 +27,7 @@ use crate::delivery;
 use crate::id::NodeId;
 use crate::limits;
 use crate::page;
-use crate::ports::{Durability, LogView};
+use crate::ports::{Durability, Lease, LogView};
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
@@ -35,6 +37,7 @@ use crate::shard::{NodeState, ShardConfig};
 use crate::stats::ShardStats;
 use crate::streams::HomeConfig;
 use crate::time::Rate;
+pub use kafka::{TopicWish, check as check_kafka, create_topics};
 pub use reload::Read;
 use reload::Reloader;
 
@@ -88,7 +91,8 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
     secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
-    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id };
+    let lease = Arc::clone(&node.lease);
+    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease };
     let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
     calls.runs_on(peers.api_thread());
     let api_keys = Latest::new(api_keys(&config, &mut entropy));
@@ -97,13 +101,13 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let (configs, pin) = (shard_configs.collect(), config.server.pin && cores > 1);
     let running = threads::Shards::start(&driver, configs, listeners, pin, &peers, events)?;
     peers.connect(running.wakers());
+    let drain = config.timeouts.drain;
+    let reloader = Reloader::new(read, config.clone(), settings, rules, api_keys.clone());
+    threads::obey_signals(signals, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
     running.await_histories();
     state.ready.store(true, Ordering::Release);
     let words = format!("shards {shards}, {}, bus {bus_words}", driver.words());
     announce::ready(&config, &keys, &api_keys, address, admin.address(), &words);
-    let drain = config.timeouts.drain;
-    let reloader = Reloader::new(read, config, settings, rules, api_keys);
-    threads::obey_signals(signals, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
     let outcome = running.join(&node);
     peers.stop();
     admin.stop();
@@ -226,6 +230,7 @@ fn node_state(config: &Config, descriptors: u64) -> NodeState {
         most => most,
     };
     NodeState {
+        lease: Arc::new(Lease::endless()),
         connections: AtomicU64::new(0),
         connections_max,
         draining: AtomicBool::new(false),
@@ -301,6 +306,7 @@ fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u6
         history_bytes: delivery.history_bytes,
         history_total_bytes: delivery.history_total_bytes,
         history_time: history_time(config),
+        own_streams: limits::OWN_STREAMS,
         resume_window: delivery.resume_window,
     }
 }

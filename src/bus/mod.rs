@@ -3,6 +3,8 @@
 mod disk;
 mod duplicates;
 mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod peer;
 mod rebuild;
 mod topic;

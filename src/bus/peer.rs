@@ -1,15 +1,16 @@
 //! The bus peer: puts commands of shards into the log and answers them, reads the event topics and gives every event to
 //! the home shard of its scope.
 //!
-//! Laws: events of a topic reach their homes in the topic's order, each once. The peer pulls: it reads on only while the
-//! mesh takes what it has read, so that what waits stays in the log; one event per topic is held, and one page of
+//! Laws: events of a topic's partition reach their homes in its order, each once. The peer pulls: it reads on only while
+//! the mesh takes what it has read, so that what waits stays in the log; one event per partition is held, and one page of
 //! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`. A command
 //! is answered when the bus has accepted it, however late that is; while too many are on their way no more are taken.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use serde::Serialize;
 
 use super::DEAD_TOPIC;
@@ -18,7 +19,7 @@ use super::rebuild::Rebuilt;
 use crate::id::{ConnAddr, ConnectionId, NodeId, Scope, SessionId};
 use crate::limits;
 use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, Request};
-use crate::ports::{Accepted, Bus, Completed, Record, Ticket};
+use crate::ports::{Accepted, Bus, Completed, Record, Ticket, partition_name};
 use crate::protocol::envelope::{EnvelopeError, EventRule, EventRules, EventSource, Json, parse_event};
 use crate::router::peer::Peer;
 use crate::router::{Latest, Port};
@@ -32,9 +33,12 @@ pub struct BusPeer<B, R> {
     bus: B,
     rules: Latest<R>,
     nodes: Nodes,
+    /// One per partition; those that a topic gets later come behind.
     topics: Vec<Reading>,
-    /// Who waits for an answer, in the order of the tickets.
-    pending: VecDeque<(Ticket, ConnAddr, u64)>,
+    /// The topics, and how many partitions of each are read.
+    known: Vec<(Arc<str>, u32)>,
+    /// Who waits for an answer.
+    pending: HashMap<Ticket, (ConnAddr, u64), FixedState>,
     completed: Vec<Completed>,
     duplicates: Duplicates,
     /// A poison event was lost, and none was kept since.
@@ -85,9 +89,11 @@ pub struct BusStats {
     pub duplicates_total: Counter,
 }
 
-/// Where the peer stands in a topic.
+/// Where the peer stands in a partition of a topic.
 #[derive(Debug)]
 struct Reading {
+    /// What the bus calls the partition.
+    name: Arc<str>,
     /// Topic, partition, epoch, and the offset of the record under way.
     source: EventSource,
     /// Where the next page begins.
@@ -99,6 +105,21 @@ struct Reading {
     /// Whose connection the record under way is for.
     asking: Asking,
     poison_logged: bool,
+}
+
+impl Reading {
+    fn new(bus: &impl Bus, topic: &Arc<str>, partition: u32) -> Self {
+        let name = partition_name(topic, partition);
+        Self {
+            source: EventSource { topic: Arc::clone(topic), partition, epoch: bus.epoch(&name), offset: 0 },
+            name,
+            next: 0,
+            page: Vec::new(),
+            held: None,
+            asking: Asking::Nobody,
+            poison_logged: false,
+        }
+    }
 }
 
 /// Where a topic stands with a record that names a connection instead of a session. It is read again once the
@@ -143,22 +164,15 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     /// embedded bus, `bus` is the registered reader of these topics.
     #[must_use]
     pub fn new(port: Port, bus: B, rules: Latest<R>, nodes: Nodes, topics: &[&str]) -> Self {
-        let reading = |topic: &&str| Reading {
-            source: EventSource { topic: (*topic).into(), partition: 0, epoch: bus.epoch(topic), offset: 0 },
-            next: 0,
-            page: Vec::new(),
-            held: None,
-            asking: Asking::Nobody,
-            poison_logged: false,
-        };
-        let topics = topics.iter().map(reading).collect();
-        Self {
+        let known = topics.iter().map(|topic| ((*topic).into(), 0)).collect();
+        let mut peer = Self {
             port,
             bus,
             rules,
             nodes,
-            topics,
-            pending: VecDeque::new(),
+            topics: Vec::new(),
+            known,
+            pending: HashMap::default(),
             completed: Vec::new(),
             duplicates: Duplicates::default(),
             dead_lost: false,
@@ -167,6 +181,19 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             stats: Arc::default(),
             #[cfg(feature = "mutants")]
             mutant: crate::mutant::Mutant::None,
+        };
+        peer.meet_partitions();
+        peer
+    }
+
+    /// Reads partitions that topics have got, from their beginning.
+    fn meet_partitions(&mut self) {
+        for (topic, known) in &mut self.known {
+            let now = self.bus.partitions(topic);
+            for partition in *known..now {
+                self.topics.push(Reading::new(&self.bus, topic, partition));
+            }
+            *known = now.max(*known);
         }
     }
 
@@ -186,7 +213,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     #[must_use]
     pub fn after(mut self, rebuilt: Rebuilt) -> Self {
         for (name, next) in &rebuilt.next {
-            if let Some(reading) = self.topics.iter_mut().find(|reading| reading.source.topic == *name) {
+            if let Some(reading) = self.topics.iter_mut().find(|reading| reading.name == *name) {
                 reading.next = *next;
                 self.bus.done(name, *next);
             }
@@ -221,7 +248,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
         match self.bus.append(wall, append) {
             Ok(Accepted::Now) => self.answer(append.from, append.correlation, Ok(())),
-            Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, append.from, append.correlation)),
+            Ok(Accepted::Pending(ticket)) => _ = self.pending.insert(ticket, (append.from, append.correlation)),
             Err(code) => self.answer(append.from, append.correlation, Err(code)),
         }
     }
@@ -231,8 +258,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         let mut completed = std::mem::take(&mut self.completed);
         self.bus.completed(&mut completed);
         for Completed { ticket, outcome } in completed.drain(..) {
-            let Some((expected, from, correlation)) = self.pending.pop_front() else { break };
-            debug_assert_eq!(expected, ticket, "a handle's appends are completed in order");
+            let Some((from, correlation)) = self.pending.remove(&ticket) else { continue };
             if from == ConnAddr::NOBODY {
                 self.buried(outcome);
             } else {
@@ -274,14 +300,15 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
         let reversed = mutant!(self, ReversedEvents);
         let Self { bus, json, rules, topics, duplicates, stats, .. } = self;
-        let Reading { source, next, page, held, asking, .. } = &mut topics[at];
+        let Reading { name, source, next, page, held, asking, .. } = &mut topics[at];
         if matches!(asking, Asking::Shard(_)) {
             return false;
         }
         if page.is_empty() {
             // All before `next` was taken by the mesh.
-            bus.done(&source.topic, *next);
-            *next = bus.read(&source.topic, *next, limits::BUS_READ_RECORDS, page);
+            bus.done(name, *next);
+            *next = bus.read(name, *next, limits::BUS_READ_RECORDS, page);
+            source.epoch = bus.epoch(name);
             if !reversed {
                 page.reverse();
             }
@@ -340,7 +367,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
         if let Some(user) = kicked {
             // Records first: a connection that the shards close now must not find its session again.
-            let event = Some((Arc::clone(&event.topic), event.place));
+            let event = Some((partition_name(&event.topic, event.partition), event.place));
             let kick = Request::Presence(Box::new(PresenceRequest::Kick { user, event }));
             self.port.request(self.nodes.presence, kick);
         }
@@ -373,7 +400,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         };
         match self.bus.append(wall, &dead) {
             Ok(Accepted::Now) => self.buried(Ok(())),
-            Ok(Accepted::Pending(ticket)) => self.pending.push_back((ticket, ConnAddr::NOBODY, 0)),
+            Ok(Accepted::Pending(ticket)) => _ = self.pending.insert(ticket, (ConnAddr::NOBODY, 0)),
             Err(code) => self.buried(Err(code)),
         }
     }
@@ -404,6 +431,7 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         let mut more = self.take_commands(wall);
         // Behind the commands: the events of one that a new row allowed find that table's rows here.
         self.rules.refresh();
+        self.meet_partitions();
         for at in 0..self.topics.len() {
             more |= self.pump(at, wall);
         }

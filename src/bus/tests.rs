@@ -1,57 +1,26 @@
-//! What every embedded bus does, wherever it keeps its records: each test runs over all of them.
+//! What every embedded bus does, wherever it keeps its records: each test runs over all of them. What Kafka does as well
+//! stands in `tests/bus/suite.rs`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
-use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use suite::Subject as _;
+
 use super::*;
-use crate::id::ConnAddr;
 use crate::limits;
-use crate::message::{Append, ErrorCode};
-use crate::ports::{Accepted, Bus, Completed, LogView, Record, Ticket};
+use crate::message::ErrorCode;
+use crate::ports::{Bus, LogView};
 use crate::router::Wake;
 use crate::time::WallMillis;
 
-/// Counts how often it was woken.
-#[derive(Default)]
-pub(super) struct Count(AtomicUsize);
+#[path = "../../tests/bus/suite.rs"]
+pub(super) mod suite;
 
-impl Wake for Count {
-    fn wake(&self) {
-        self.0.fetch_add(1, Ordering::Release);
-    }
-}
-
-/// A waker of the standard library that counts.
-impl std::task::Wake for Count {
-    fn wake(self: Arc<Self>) {
-        Wake::wake(&*self);
-    }
-}
-
-impl Count {
-    /// Waits until it was woken so often.
-    fn reaches(&self, times: usize) {
-        until(&format!("{times} wake-ups"), || self.0.load(Ordering::Acquire) >= times);
-    }
-
-    fn read(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// Asks again until it is so.
-pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
-        std::thread::park_timeout(Duration::from_micros(200));
-    }
-}
+pub(super) use suite::{Count, append, put, until};
 
 /// A folder of its own, removed at the end.
 pub(super) struct Scratch(pub PathBuf);
@@ -78,7 +47,7 @@ enum Subject {
     Disk(DiskBus, #[expect(dead_code, reason = "removed with the log")] Scratch),
 }
 
-impl Subject {
+impl suite::Subject for Subject {
     fn reader(&self, topics: &[&str], wake: Arc<dyn Wake>) -> Box<dyn Bus> {
         match self {
             Self::Memory(bus) => Box::new(bus.reader(topics, wake)),
@@ -86,14 +55,16 @@ impl Subject {
         }
     }
 
-    fn view(&self) -> Box<dyn LogView> {
+    fn handle(&self) -> Box<dyn Bus> {
         match self {
             Self::Memory(bus) => Box::new(bus.handle()),
             Self::Disk(bus, _) => Box::new(bus.handle()),
         }
     }
+}
 
-    fn handle(&self) -> Box<dyn Bus> {
+impl Subject {
+    fn view(&self) -> Box<dyn LogView> {
         match self {
             Self::Memory(bus) => Box::new(bus.handle()),
             Self::Disk(bus, _) => Box::new(bus.handle()),
@@ -120,27 +91,6 @@ fn subjects(bounds: TopicBounds) -> Vec<(&'static str, Subject)> {
     ]
 }
 
-pub(super) fn append(topic: &str, value: &[u8]) -> Append {
-    let key = b"k".as_slice().into();
-    Append { from: ConnAddr::NOBODY, correlation: 0, topic: topic.into(), key, value: value.into() }
-}
-
-/// Appends and waits for the end of it.
-pub(super) fn put(bus: &mut dyn Bus, topic: &str, value: &[u8]) -> Result<(), ErrorCode> {
-    match bus.append(WallMillis(5), &append(topic, value))? {
-        Accepted::Now => Ok(()),
-        Accepted::Pending(ticket) => {
-            let mut ends = Vec::new();
-            until("the append ends", || {
-                bus.completed(&mut ends);
-                !ends.is_empty()
-            });
-            assert_eq!((ends.len(), ends[0].ticket), (1, ticket));
-            ends[0].outcome
-        }
-    }
-}
-
 pub(super) fn offsets(bus: &mut dyn Bus, topic: &str, from: u64, max: usize) -> (Vec<u64>, u64) {
     let mut out = Vec::new();
     let next = bus.read(topic, from, max, &mut out);
@@ -151,24 +101,11 @@ pub(super) fn offsets(bus: &mut dyn Bus, topic: &str, from: u64, max: usize) -> 
 #[test]
 fn topics_are_read_by_offset() {
     for (name, subject) in subjects(TopicBounds { records: 10, bytes: 1000 }) {
+        suite::topics_are_read_by_offset(&subject);
         let mut bus = subject.handle();
-        for value in [b"a", b"b", b"c"] {
-            put(&mut *bus, "t", value).unwrap();
-        }
-        put(&mut *bus, "other", b"x").unwrap();
-        assert_eq!(offsets(&mut *bus, "t", 0, 2), (vec![0, 1], 2), "{name}");
-        assert_eq!(offsets(&mut *bus, "t", 2, 2), (vec![2], 3), "{name}");
-        assert_eq!(offsets(&mut *bus, "t", 3, 2), (vec![], 3), "{name}");
         assert_eq!(offsets(&mut *bus, "t", 9, 2), (vec![], 9), "{name}: ahead of the end one waits there");
-        assert_eq!(offsets(&mut *bus, "nowhere", 4, 2), (vec![], 4), "{name}");
-        let mut out = Vec::new();
-        bus.read("other", 0, 1, &mut out);
-        let expected = Record { offset: 0, timestamp: WallMillis(5), key: (*b"k").into(), value: (*b"x").into() };
-        assert_eq!(out, [expected], "{name}");
-        assert_eq!((bus.epoch("t"), bus.range("t"), bus.range("nowhere")), (7, (0, 3), (0, 0)), "{name}");
-        assert_eq!((bus.since("t", WallMillis(5)), bus.since("t", WallMillis(6))), (0, 3), "{name}");
         let durability = if name == "memory" { "memory" } else { "disk" };
-        assert_eq!(bus.durability().name(), durability);
+        assert_eq!((bus.epoch("t"), bus.durability().name()), (7, durability));
     }
 }
 
@@ -265,51 +202,34 @@ fn topics_are_bounded() {
 /// Appends that do not wait for each other end in order, each once, and are read in that order.
 #[test]
 fn appends_in_flight_end_in_order() {
-    for (name, subject) in subjects(TopicBounds::default()) {
-        let wake = Arc::new(Count::default());
-        let mut bus = subject.reader(&[], wake.clone());
-        let (mut tickets, mut ends) = (Vec::new(), Vec::new());
-        for n in 0..1000u32 {
-            match bus.append(WallMillis(5), &append("t", &n.to_le_bytes())).unwrap() {
-                Accepted::Now => {}
-                Accepted::Pending(ticket) => tickets.push(ticket),
-            }
-        }
-        until("all have ended", || {
-            bus.completed(&mut ends);
-            ends.len() == tickets.len()
-        });
-        let expected: Vec<_> = tickets.iter().map(|ticket| Completed { ticket: *ticket, outcome: Ok(()) }).collect();
-        assert_eq!(ends, expected, "{name}");
-        assert!(tickets.windows(2).all(|pair| pair[0] < pair[1]), "{name}");
-        if !tickets.is_empty() {
-            // Ends can be seen a moment before who waits for them is woken.
-            wake.reaches(1);
-        }
-        let mut out = Vec::new();
-        assert_eq!(bus.read("t", 0, 2000, &mut out), 1000, "{name}");
-        let values = out.iter().map(|record| u32::from_le_bytes((*record.value).try_into().unwrap()));
-        assert!(values.eq(0..1000), "{name}");
-    }
+    subjects(TopicBounds::default()).iter().for_each(|(_, subject)| suite::appends_in_flight_end_in_order(subject));
 }
 
 /// A handle's tickets are its own.
 #[test]
 fn handles_are_told_of_their_own_appends() {
-    for (_, subject) in subjects(TopicBounds::default()) {
-        let (mut one, mut other) = (subject.handle(), subject.handle());
-        let (mut ends, mut of_other) = (Vec::new(), Vec::new());
-        if let Accepted::Pending(ticket) = one.append(WallMillis(5), &append("t", b"x")).unwrap() {
-            put(&mut *other, "t", b"y").unwrap();
-            until("both have ended", || {
-                one.completed(&mut ends);
-                !ends.is_empty()
-            });
-            other.completed(&mut of_other);
-            assert_eq!((ends.len(), ends[0].ticket, of_other.len()), (1, ticket, 0));
-            assert_eq!(ticket, Ticket(1));
-        }
-    }
+    subjects(TopicBounds::default())
+        .iter()
+        .for_each(|(_, subject)| suite::handles_are_told_of_their_own_appends(subject));
+}
+
+/// Readers at any pace see every record once, in order, while it is written, and are woken for what comes.
+#[test]
+fn readers_go_at_their_own_pace() {
+    subjects(TopicBounds::default()).iter().for_each(|(_, subject)| suite::every_reader_sees_everything(subject));
+}
+
+/// After a start the histories have each event once, and what comes later comes once, live, behind them.
+#[test]
+fn a_peer_gives_each_event_once() {
+    subjects(TopicBounds::default()).iter().for_each(|(_, subject)| suite::a_peer_gives_each_event_once(subject));
+}
+
+/// A command is answered when the bus has it, and can be read then.
+#[test]
+fn commands_are_answered_when_they_are_there() {
+    let subjects = subjects(TopicBounds::default());
+    subjects.iter().for_each(|(_, subject)| suite::commands_are_answered_when_they_are_there(subject));
 }
 
 proptest! {

@@ -3,7 +3,8 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Surroundings, flags};
-use crate::config::{self, Origin};
+use crate::config::{self, Config, Origin};
+use crate::server;
 
 /// The grammar.
 pub(super) fn command() -> Command {
@@ -22,6 +23,12 @@ pub(super) fn command() -> Command {
                         .long("all")
                         .action(ArgAction::SetTrue)
                         .help("Print the values at their default too"),
+                )
+                .arg(
+                    Arg::new("connect")
+                        .long("connect")
+                        .action(ArgAction::SetTrue)
+                        .help("Also reaches every component that is configured, and says what is wrong with it"),
                 ),
         )
 }
@@ -31,20 +38,37 @@ pub(super) fn run(matches: &ArgMatches, surroundings: &Surroundings) -> Result<S
     match matches.subcommand() {
         Some(("default", _)) => Ok(config::default_file()),
         Some(("check", matches)) => {
-            check(matches.get_one::<String>("file").map(String::as_str), matches.get_flag("all"), surroundings)
+            let (all, connects) = (matches.get_flag("all"), matches.get_flag("connect"));
+            check(matches.get_one::<String>("file").map(String::as_str), all, connects, surroundings)
         }
         _ => Err(Failure::usage("config: give default or check; see `ringgate config --help`".to_owned())),
     }
 }
 
-fn check(file: Option<&str>, all: bool, surroundings: &Surroundings) -> Result<String, Failure> {
+fn check(file: Option<&str>, all: bool, connects: bool, surroundings: &Surroundings) -> Result<String, Failure> {
     let loaded = flags::Reading::of(file, Vec::new(), surroundings).load()?;
     loaded.config.auth.verifier().map_err(Failure::usage)?;
     let warnings: String = loaded.warnings.iter().map(|warning| format!("# warning: {warning}\n")).collect();
+    let reached = if connects { connect(&loaded.config)? } else { String::new() };
     let explained = if all { config::explain(&loaded) } else { config::explain_set(&loaded) };
     let set = loaded.origins.iter().filter(|origin| **origin != Origin::Default).count();
     let (keys, rows) = (loaded.origins.len(), loaded.rows.len());
     let hint = if all { "" } else { "; --all prints every value" };
     let rows = if rows == 0 { String::new() } else { format!(", rows of the type table: {rows}") };
-    Ok(format!("{explained}{warnings}# valid: {set} of {keys} values set{rows}{hint}\n"))
+    Ok(format!("{explained}{warnings}{reached}# valid: {set} of {keys} values set{rows}{hint}\n"))
+}
+
+/// Reaches every component; a line for each.
+fn connect(config: &Config) -> Result<String, Failure> {
+    let mut outcomes = vec![server::check_kafka(config).map(|lines| lines.join("\n"))];
+    if let Some(redis) = config.redis.settings() {
+        let reached = |version| format!("redis {}:{}: reached, version {version}", redis.host, redis.port);
+        outcomes.push(redis.check().map(reached).map_err(|error| error.to_string()));
+    }
+    let faults: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err().cloned()).collect();
+    if !faults.is_empty() {
+        return Err(Failure { code: 1, lines: faults });
+    }
+    let lines = outcomes.iter().flatten().flat_map(|lines| lines.lines());
+    Ok(lines.map(|line| format!("# {line}\n")).collect())
 }

@@ -92,6 +92,8 @@ fn heading(section: &'static str) -> &'static str {
         "mesh" => "Mesh",
         "admin" => "Server API",
         "bus" => "Bus",
+        "kafka" => "Kafka",
+        "redis" => "Redis",
         _ => "Log",
     }
 }

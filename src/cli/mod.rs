@@ -9,6 +9,7 @@ pub mod load;
 mod config;
 mod flags;
 mod token;
+mod topics;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -81,6 +82,7 @@ pub fn command() -> Command {
         .subcommand(load::command())
         .subcommand(token::command())
         .subcommand(config::command())
+        .subcommand(topics::command())
 }
 
 /// Carries out what was parsed; the text is for stdout.
@@ -93,6 +95,7 @@ pub fn dispatch(matches: &ArgMatches, surroundings: &Surroundings) -> Result<Str
         Some(("serve", matches)) => serve(matches, surroundings),
         Some(("token", matches)) => token::run(matches, surroundings),
         Some(("config", matches)) => config::run(matches, surroundings),
+        Some(("topics", matches)) => topics::run(matches, surroundings),
         Some((other, _)) => Err(Failure::usage(format!("{other}: unknown command; see `ringgate --help`"))),
     }
 }

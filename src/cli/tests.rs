@@ -111,3 +111,17 @@ fn key_files_sign_and_check() {
         assert!(failure.code == 2 && failure.lines.len() == 1, "{failure:?}");
     }
 }
+
+/// Topics are made where Kafka is configured only; a component that cannot be reached fails the check, and says why.
+#[test]
+fn kafka_is_reached_on_request_only() {
+    let refused = cli(&["topics", "create"], &[]).unwrap_err();
+    assert!(refused.code == 1 && refused.lines[0].contains("set KAFKA_HOST"), "{refused:?}");
+    assert!(usage(&["topics", "create", "--partitions", "0"]).contains("partitions"));
+    // Nobody listens on port 1.
+    let env = [("KAFKA_HOST", "127.0.0.1:1"), ("RINGGATE_KAFKA_CONNECT_TIMEOUT_MS", "200")];
+    assert!(cli(&["config", "check"], &env).unwrap().contains("# valid: "));
+    let refused = cli(&["config", "check", "--connect"], &env).unwrap_err();
+    assert!(refused.code == 1 && refused.lines[0].to_lowercase().contains("kafka"), "{refused:?}");
+    assert!(cli(&["config", "check", "--connect"], &[]).unwrap().contains("# valid: "));
+}

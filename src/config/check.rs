@@ -102,6 +102,17 @@ pub(super) fn relations(config: &Config, origins: &[Origin], errors: &mut Vec<St
     }
 }
 
+/// What many gateways must have alike.
+pub(super) fn cluster(config: &Config, origins: &[Origin], errors: &mut Vec<String>) {
+    if config.redis.host.is_some() && config.auth.room_token_key.is_none() {
+        let place = print::place("redis.host", config, origins);
+        errors.push(format!(
+            "{place}: one gateway's room tokens would be no other's; set auth.room_token_key to the same secret on all \
+             of them (`openssl rand -hex 32` prints one), or unset redis.host"
+        ));
+    }
+}
+
 /// What is allowed but deserves a line.
 pub(super) fn warnings(config: &Config, warnings: &mut Vec<String>) {
     if config.auth.jwt_secret.as_ref().is_some_and(|secret| secret.len() < HS256_BYTES) {

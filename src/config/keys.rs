@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Config, DriverChoice, LogFormat, LogLevel, WriterChoice};
+use super::{Config, DriverChoice, LogFormat, LogLevel, SaslMechanism, WriterChoice};
 use crate::auth::{Cidr, RoomKey, is_origin};
 use crate::limits;
 
@@ -180,6 +180,20 @@ const fn known_as(env: &'static str, mut key: Key) -> Key {
 
 fn address(text: &str) -> Option<IpAddr> {
     if text == "localhost" { Some(super::LOOPBACK) } else { text.parse().ok() }
+}
+
+/// `HOST` or `HOST:PORT`; an IPv6 address in brackets.
+fn is_broker(text: &str) -> bool {
+    let text = text.trim();
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let host_is = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+    !host.is_empty()
+        && host.bytes().all(host_is)
+        && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// Environment and flags separate keys by commas, a header ends them at white space.
@@ -393,6 +407,56 @@ pub static KEYS: &[Key] = &[
         "How long a paused publisher waits before its command is refused or it is closed 1013.",
         duration!(timeouts.pause, 1, HOUR_MS)),
 
+    known_as("KAFKA_HOST", row("kafka.host", "kafka-host",
+        "Kafka for commands and events, shared by all gateways of a cluster. Several brokers: HOST or HOST:PORT, separated \
+         by commas. Unset: the bus is in this process.",
+        Kind::Text {
+            expected: "host names or addresses, separated by commas, each with or without :port",
+            example: "kafka.internal",
+            secret: false,
+            read: |config| config.kafka.host.clone(),
+            write: |config, value| {
+                config.kafka.host = Some(value.to_owned());
+                value.split(',').all(is_broker)
+            },
+        })),
+    known_as("KAFKA_PORT", row("kafka.port", "kafka-port",
+        "Kafka's port, where the host names none.",
+        number!(kafka.port: u16, "port", 1, 65535))),
+    row("kafka.delivery_timeout_ms", "kafka-delivery-timeout-ms",
+        "How long a command may wait until Kafka has accepted it; then it is answered unavailable.",
+        duration!(kafka.delivery_timeout, 100, HOUR_MS)),
+    row("kafka.connect_timeout_ms", "kafka-connect-timeout-ms",
+        "How long a start waits until Kafka answers; then it fails.",
+        duration!(kafka.connect_timeout, 100, HOUR_MS)),
+    row("kafka.generation", "kafka-generation",
+        "Numbers the life of the topics' contents. Another one tells every client that what it knows of places is over; \
+         for a cluster that was restored from a copy.",
+        number!(kafka.generation: u64, "generation", 0, i64::MAX as u64)),
+    row("kafka.tls", "kafka-tls",
+        "Whether Kafka is spoken to by TLS. Needs a ringgate built with the feature kafka-tls.",
+        flag!(kafka.tls)),
+    row("kafka.ca_path", "kafka-ca-path",
+        "PEM file of the authorities that brokers' certificates may be signed by. Unset: the system's.",
+        text!(kafka.ca_path, "a path", "/etc/ringgate/kafka-ca.pem", secret: false)),
+    row("kafka.certificate_path", "kafka-certificate-path",
+        "PEM file of this gateway's certificate, where Kafka asks for one.",
+        text!(kafka.certificate_path, "a path", "/etc/ringgate/kafka.pem", secret: false)),
+    row("kafka.key_path", "kafka-key-path",
+        "PEM file of that certificate's key.",
+        text!(kafka.key_path, "a path", "/etc/ringgate/kafka.key", secret: false)),
+    row("kafka.sasl_mechanism", "kafka-sasl-mechanism",
+        "How the user is authenticated. SCRAM needs a ringgate built with the feature kafka-tls.",
+        choice!(kafka.sasl_mechanism, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", "PLAIN",
+            "PLAIN" => SaslMechanism::Plain, "SCRAM-SHA-256" => SaslMechanism::ScramSha256,
+            "SCRAM-SHA-512" => SaslMechanism::ScramSha512)),
+    row("kafka.username", "kafka-username",
+        "SASL user. Unset: Kafka is spoken to without SASL.",
+        text!(kafka.username, "a name", "ringgate", secret: false)),
+    row("kafka.password", "kafka-password",
+        "Password of that user. Better set by environment than in a file or flag.",
+        text!(kafka.password, "a secret text", "<the password>", secret: true)),
+
     row("bus.retention_s", "bus-retention-s",
         "How long the log in data_dir keeps records; nothing that a service has not read is removed.",
         duration!(bus.retention, "seconds", as_secs, from_secs, 60, 31_536_000)),
@@ -406,6 +470,28 @@ pub static KEYS: &[Key] = &[
         "What writes the log. auto tries tokio-uring and falls back to a thread; tokio-uring is used or the start fails.",
         choice!(bus.writer, "auto, tokio-uring or thread", "auto",
             "auto" => WriterChoice::Auto, "tokio-uring" => WriterChoice::Uring, "thread" => WriterChoice::Thread)),
+
+    known_as("REDIS_HOST", row("redis.host", "redis-host",
+        "Redis for presence, sessions and rooms, shared by all gateways of a cluster. Unset: they are kept in this process.",
+        text!(redis.host, "a host name or address", "redis.internal", secret: false))),
+    known_as("REDIS_PORT", row("redis.port", "redis-port",
+        "Redis's port.",
+        number!(redis.port: u16, "port", 1, 65535))),
+    row("redis.username", "redis-username",
+        "User of Redis's ACL. Unset: the default one.",
+        text!(redis.username, "a name", "ringgate", secret: false)),
+    row("redis.password", "redis-password",
+        "Password of that user. Better set by environment than in a file or flag.",
+        text!(redis.password, "a secret text", "<the password>", secret: true)),
+    row("redis.database", "redis-database",
+        "Number of Redis's database.",
+        number!(redis.database: u32, "number", 0, 65535)),
+    row("redis.tls", "redis-tls",
+        "Whether Redis is spoken to by TLS; its certificate must name redis.host.",
+        flag!(redis.tls)),
+    row("redis.ca_path", "redis-ca-path",
+        "PEM file of the authorities that Redis's certificate may be signed by. Unset: the system's.",
+        text!(redis.ca_path, "a path", "/etc/ringgate/redis-ca.pem", secret: false)),
 
     row("mesh.ring_slots", "mesh-ring-slots",
         "Messages of one ring between two shards.",

@@ -169,6 +169,7 @@ impl Loader {
         if self.errors.is_empty() {
             check::resolve_dev_mode(&mut self.config, &self.origins, &mut self.errors);
             check::relations(&self.config, &self.origins, &mut self.errors);
+            check::cluster(&self.config, &self.origins, &mut self.errors);
             check::warnings(&self.config, &mut self.warnings);
         }
         if self.errors.is_empty() {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use crate::auth::{Cidr, KeyError, Verifier};
 use crate::bus::WriterChoice;
 use crate::limits;
+use crate::presence::RedisSettings;
 use crate::protocol::routes::Routes;
 
 pub use keys::{KEYS, Key, Kind};
@@ -41,8 +42,12 @@ pub struct Config {
     pub delivery: Delivery,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// The bus on Kafka.
+    pub kafka: Kafka,
     /// The bus on disk.
     pub bus: Bus,
+    /// Redis, for presence.
+    pub redis: Redis,
     /// Between shards.
     pub mesh: Mesh,
     /// What is logged.
@@ -150,6 +155,33 @@ pub struct Timeouts {
     pub pause: Duration,
 }
 
+/// The bus on Kafka; unused without a host. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Kafka {
+    pub host: Option<String>,
+    pub port: u16,
+    pub delivery_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub generation: u64,
+    pub tls: bool,
+    pub ca_path: Option<String>,
+    pub certificate_path: Option<String>,
+    pub key_path: Option<String>,
+    pub sasl_mechanism: SaslMechanism,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+/// How Kafka authenticates a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names are the mechanisms'")]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
 /// The bus on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the key table documents each")]
@@ -158,6 +190,19 @@ pub struct Bus {
     pub retention_bytes: u64,
     pub segment_bytes: u32,
     pub writer: WriterChoice,
+}
+
+/// Redis, for presence; used when its host is set. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Redis {
+    pub host: Option<String>,
+    pub port: u16,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub database: u32,
+    pub tls: bool,
+    pub ca_path: Option<String>,
 }
 
 /// Between shards.
@@ -208,6 +253,15 @@ impl Server {
     }
 }
 
+impl Redis {
+    /// How presence reaches it; `None` if it is not used.
+    #[must_use]
+    pub fn settings(&self) -> Option<RedisSettings> {
+        let Self { host, port, username, password, database, tls, ca_path } = self.clone();
+        Some(RedisSettings { host: host?, port, username, password, database, tls, ca_path })
+    }
+}
+
 impl Auth {
     /// The configured key's verifier; `None` if no key is configured (dev mode makes one).
     ///
@@ -250,6 +304,20 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let keys: Vec<_> = self.api_keys.iter().map(|_| print::REDACTED).collect();
         f.debug_struct("Admin").field("api_keys", &keys).finish()
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| print::REDACTED))
+            .field("database", &self.database)
+            .field("tls", &self.tls)
+            .field("ca_path", &self.ca_path)
+            .finish()
     }
 }
 
@@ -310,6 +378,55 @@ impl Default for Timeouts {
     }
 }
 
+impl Kafka {
+    /// Brokers as `HOST:PORT`, separated by commas; `None` without a host.
+    #[must_use]
+    pub fn brokers(&self) -> Option<String> {
+        let with_port = |broker: &str| match broker.trim() {
+            broker if broker.ends_with(']') || !broker.contains(':') => format!("{broker}:{}", self.port),
+            broker => broker.to_owned(),
+        };
+        self.host.as_ref().map(|host| host.split(',').map(with_port).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl SaslMechanism {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("brokers", &self.brokers()).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: 9092,
+            delivery_timeout: limits::KAFKA_DELIVERY_TIMEOUT,
+            connect_timeout: limits::KAFKA_CONNECT_TIMEOUT,
+            generation: 0,
+            tls: false,
+            ca_path: None,
+            certificate_path: None,
+            key_path: None,
+            sasl_mechanism: SaslMechanism::Plain,
+            username: None,
+            password: None,
+        }
+    }
+}
+
 impl Default for Bus {
     fn default() -> Self {
         Self {
@@ -318,6 +435,12 @@ impl Default for Bus {
             segment_bytes: limits::LOG_SEGMENT_BYTES,
             writer: WriterChoice::Auto,
         }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self { host: None, port: 6379, username: None, password: None, database: 0, tls: false, ca_path: None }
     }
 }
 

@@ -41,7 +41,7 @@ fn the_key_table_is_consistent() {
             sections.push(key.section());
         }
     }
-    let expected = ["server", "auth", "admin", "delivery", "timeouts", "bus", "mesh", "log"];
+    let expected = ["server", "auth", "admin", "delivery", "timeouts", "kafka", "bus", "redis", "mesh", "log"];
     assert_eq!(sections, expected);
 }
 
@@ -155,7 +155,7 @@ fn file_errors_name_place_value_and_remedy() {
         ("[server]\nprot = 1", "ringgate.toml:2: server.prot: unknown key; did you mean port?"),
         ("[server]\nsomething = 1", "unknown key; [server] has host, port,"),
         ("\n[sever]\nport = 1", "ringgate.toml:2: [sever]: unknown section; did you mean [server]?"),
-        ("[kafka]\nhost = \"k\"", "ringgate.toml:1: [kafka]: unknown section; the sections are server, auth"),
+        ("[nats]\nhost = \"k\"", "ringgate.toml:1: [nats]: unknown section; the sections are server, auth"),
         ("port = 1", "ringgate.toml:1: port: a key without a section; write it below [server]"),
         ("[server]\n\nport = = 1", "ringgate.toml:3: not TOML: "),
         ("[server]\nport = 1\nport = 2", "ringgate.toml:3: not TOML: duplicate key"),
@@ -265,4 +265,21 @@ fn api_keys_are_checked_and_not_shown() {
         let refused = error(&format!("[admin]\napi_keys = [\"{bad}\"]\n"));
         assert!(refused.contains("16–256") && !refused.contains(bad), "{refused}");
     }
+}
+
+/// Brokers may be several, with ports or without; what is none of that is refused.
+#[test]
+fn brokers_get_their_ports() {
+    for (host, expected) in [
+        ("kafka", "kafka:9093"),
+        ("10.0.0.1:9094", "10.0.0.1:9094"),
+        ("a, b:1,[::1],[::1]:2", "a:9093,b:1,[::1]:9093,[::1]:2"),
+    ] {
+        let loaded = from_env(&[("KAFKA_HOST", host), ("KAFKA_PORT", "9093")]).unwrap();
+        assert_eq!(loaded.config.kafka.brokers().as_deref(), Some(expected));
+    }
+    for bad in ["kafka:", "kafka:0", "kafka:x", "a,,b", "::1", "kafka://a", "a b"] {
+        assert!(from_env(&[("KAFKA_HOST", bad)]).is_err(), "{bad}");
+    }
+    assert_eq!(from_env(&[("KAFKA_PORT", "1")]).unwrap().config.kafka.brokers(), None);
 }

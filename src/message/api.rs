@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Introduction, LostReason};
 use crate::frame::SentRun;
-use crate::id::{ConnAddr, ConnKey, SessionId};
+use crate::id::{ConnAddr, ConnKey, ConnectionId, SessionId};
 
 /// See [`super::Request::Api`].
 #[derive(Debug)]
@@ -141,6 +141,8 @@ pub struct RoomMember {
     pub user: Arc<str>,
     /// The user's name.
     pub username: Arc<str>,
-    /// Its connection; `None` while it may still resume.
+    /// Its connection; `None` while it may still resume, and if it is another gateway's.
     pub connection: Option<ConnAddr>,
+    /// Its connection, if that is another gateway's.
+    pub elsewhere: Option<ConnectionId>,
 }

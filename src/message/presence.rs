@@ -63,10 +63,13 @@ pub enum PresenceRequest {
         token: TokenHash,
     },
     /// Attach the session of this token to the connection; answered `Resumed` or `Expired`, after a living former
-    /// owner was told to stop and said so with `Detached`.
+    /// owner was told to stop and said so with `Detached`; or `Foreign`, and nothing happens to anybody.
     Resume {
         /// The new owner.
         from: ConnAddr,
+        /// Whose the session must be, if the connection has shown who it is. A presence that many share may leave that to the
+        /// connection.
+        user: Option<Arc<str>>,
         /// The resume token's hash.
         token: TokenHash,
     },
@@ -251,6 +254,11 @@ pub enum PresenceReply {
         /// Who asked.
         to: ConnAddr,
     },
+    /// The session of this token is another user's.
+    Foreign {
+        /// Who asked.
+        to: ConnAddr,
+    },
     /// Members of a room among the records looked at.
     Members {
         /// Who asked.
@@ -288,6 +296,11 @@ pub enum PresenceReply {
         /// The state.
         state: Box<HubState>,
     },
+    /// Presence cannot be reached: whatever was asked is not done, as far as the asker will ever notice.
+    Unavailable {
+        /// Who asked.
+        to: ConnAddr,
+    },
 }
 
 impl PresenceReply {
@@ -299,7 +312,9 @@ impl PresenceReply {
             Self::Opened { to, .. }
             | Self::Resumed { to, .. }
             | Self::Expired { to }
+            | Self::Foreign { to }
             | Self::Members { to, .. }
+            | Self::Unavailable { to }
             | Self::Stop { to, .. } => *to,
         }
     }
@@ -317,6 +332,8 @@ pub struct GatewayLife {
 /// What others are told of a session (`gateway.presence`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PresenceChange {
+    /// The gateway that the connection belongs to; `None` = this one.
+    pub gateway: Option<Arc<str>>,
     /// The gateway's life that the connection belongs to.
     pub life: GatewayLife,
     /// The connection it is about.

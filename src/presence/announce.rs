@@ -26,8 +26,8 @@ pub struct Announcer {
     /// Changes there were; orders what waits.
     counter: u64,
     waiting: BTreeMap<u64, Waiting>,
-    /// What the rooms service is to be told of hubs, which goes first.
-    hubs: VecDeque<Append>,
+    /// What the rooms service is to be told of hubs, in order, with its place among the changes.
+    hubs: VecDeque<(u64, Append)>,
     /// Given to the bus and not yet accepted, in order.
     unconfirmed: VecDeque<(Ticket, Given)>,
     completed: Vec<Completed>,
@@ -37,7 +37,7 @@ pub struct Announcer {
 /// What was given to the bus.
 enum Given {
     Change(u64, Waiting),
-    Hub(Append),
+    Hub(u64, Append),
 }
 
 /// A change that the bus has not taken.
@@ -90,35 +90,16 @@ impl Announcer {
         self.hubs.len()
     }
 
-    /// Says these changes of hubs, as far as the bus takes them. The rooms service reads two topics, between which there
-    /// is no order: it hears of a hub in each, before anything that concerns the hub.
+    /// Says these changes of hubs, behind what was to be said before them. The rooms service reads two topics, between
+    /// which there is no order: it hears of a hub in each, before anything that concerns the hub.
     pub fn announce_hubs(&mut self, wall: WallMillis, changes: impl Iterator<Item = HubChange>) {
         for change in changes {
-            let topics = [(&self.topic, TOPIC), (&self.rooms_topic, ROOMS)];
-            let appends = topics.map(|(topic, module)| hub_record(wall, topic, module, &change));
-            self.hubs.extend(appends);
-        }
-        self.confirm();
-        self.give_hubs(wall);
-    }
-
-    /// Whether the bus took all that there is to say of hubs.
-    fn give_hubs(&mut self, wall: WallMillis) -> bool {
-        while self.unconfirmed.len() < limits::BUS_PENDING
-            && let Some(append) = self.hubs.front()
-        {
-            let outcome = self.bus.append(wall, append);
-            if outcome == Err(ErrorCode::Unavailable) {
-                return false;
-            }
-            let Some(append) = self.hubs.pop_front() else { return true };
-            match outcome {
-                Ok(Accepted::Now) => {}
-                Ok(Accepted::Pending(ticket)) => self.unconfirmed.push_back((ticket, Given::Hub(append))),
-                Err(code) => tracing::error!(code = code.name(), "the bus refused a hub's record for good"),
+            for (topic, module) in [(&self.topic, TOPIC), (&self.rooms_topic, ROOMS)] {
+                self.counter += 1;
+                self.hubs.push_back((self.counter, hub_record(wall, topic, module, &change)));
             }
         }
-        self.hubs.is_empty()
+        self.give(wall);
     }
 
     /// Says these changes and those that wait, as far as the bus takes them.
@@ -126,30 +107,59 @@ impl Announcer {
         for change in changes {
             self.put(change);
         }
+        self.give(wall);
+    }
+
+    fn give(&mut self, wall: WallMillis) {
         self.confirm();
-        if !self.give_hubs(wall) {
-            return;
-        }
-        while self.unconfirmed.len() < limits::BUS_PENDING
-            && let Some((&counter, Waiting { change, .. })) = self.waiting.first_key_value()
-        {
-            let outcome = self.bus.append(wall, &self.record(wall, change));
-            if outcome == Err(ErrorCode::Unavailable) {
+        while self.unconfirmed.len() < limits::BUS_PENDING {
+            let hub = self.hubs.front().map(|(counter, _)| *counter);
+            let change = self.waiting.first_key_value().map(|(counter, _)| *counter);
+            let taken = match (hub, change) {
+                (Some(hub), change) if change.is_none_or(|change| hub < change) => self.give_hub(wall),
+                (_, Some(_)) => self.give_change(wall),
+                (_, None) => return,
+            };
+            if !taken {
                 return;
             }
-            let subject = subject(change);
-            if self.by_subject.get(&subject) == Some(&counter) {
-                self.by_subject.remove(&subject);
-            }
-            let Some((_, said)) = self.waiting.pop_first() else { return };
-            match outcome {
-                Ok(Accepted::Now) => {}
-                Ok(Accepted::Pending(ticket)) => {
-                    self.unconfirmed.push_back((ticket, Given::Change(counter, said)));
-                }
-                Err(code) => tracing::error!(code = code.name(), "the bus refused a presence record for good"),
-            }
         }
+    }
+
+    /// Whether the bus took what is first to be said of hubs.
+    fn give_hub(&mut self, wall: WallMillis) -> bool {
+        let Some((_, append)) = self.hubs.front() else { return false };
+        let outcome = self.bus.append(wall, append);
+        if outcome == Err(ErrorCode::Unavailable) {
+            return false;
+        }
+        let Some((counter, append)) = self.hubs.pop_front() else { return false };
+        match outcome {
+            Ok(Accepted::Now) => {}
+            Ok(Accepted::Pending(ticket)) => self.unconfirmed.push_back((ticket, Given::Hub(counter, append))),
+            Err(code) => tracing::error!(code = code.name(), "the bus refused a hub's record for good"),
+        }
+        true
+    }
+
+    /// Whether the bus took the first change.
+    fn give_change(&mut self, wall: WallMillis) -> bool {
+        let Some((&counter, Waiting { change, .. })) = self.waiting.first_key_value() else { return false };
+        let outcome = self.bus.append(wall, &self.record(wall, change));
+        if outcome == Err(ErrorCode::Unavailable) {
+            return false;
+        }
+        let subject = subject(change);
+        if self.by_subject.get(&subject) == Some(&counter) {
+            self.by_subject.remove(&subject);
+        }
+        let Some((_, said)) = self.waiting.pop_first() else { return false };
+        match outcome {
+            Ok(Accepted::Now) => {}
+            Ok(Accepted::Pending(ticket)) => self.unconfirmed.push_back((ticket, Given::Change(counter, said))),
+            Err(code) => tracing::error!(code = code.name(), "the bus refused a presence record for good"),
+        }
+        true
     }
 
     /// Takes note of what the bus has accepted; what it has not waits again, in its old place and under its old id.
@@ -169,7 +179,7 @@ impl Announcer {
             for (_, given) in self.unconfirmed.drain(..).rev() {
                 match given {
                     Given::Change(counter, said) => _ = self.waiting.insert(counter, said),
-                    Given::Hub(append) => self.hubs.push_front(append),
+                    Given::Hub(counter, append) => self.hubs.push_front((counter, append)),
                 }
             }
         }
@@ -195,8 +205,9 @@ impl Announcer {
     }
 
     fn record(&self, wall: WallMillis, change: &PresenceChange) -> Append {
-        let PresenceChange { life, connection, number, session, user, username, kind, again: _ } = change;
+        let PresenceChange { life, connection, number, session, user, username, kind, gateway, again: _ } = change;
         let connection = ConnectionId::of(life.nonce, *connection);
+        let gateway_id = gateway.as_deref().unwrap_or(&self.gateway_id);
         let (name, room_id, reason) = match kind {
             PresenceKind::Connected => ("connected", None, None),
             PresenceKind::Disconnected(reason) => ("disconnected", None, Some(*reason)),
@@ -212,7 +223,7 @@ impl Announcer {
             connection_id: &connection_id,
             session_id: &session_id,
             user_id: user,
-            gateway_id: &self.gateway_id,
+            gateway_id,
             room_id,
             reason: reason.map(|reason| reason.row().label),
         };
@@ -220,7 +231,7 @@ impl Announcer {
             event_id: id.to_string(),
             event_type: format!("{TOPIC}.{name}"),
             timestamp: wall.rfc3339(),
-            gateway_id: &self.gateway_id,
+            gateway_id,
             session_id: &session_id,
             user: User { user_id: user, username },
             payload,
@@ -411,7 +422,21 @@ mod tests {
         let connection = ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
         let session = SessionId([slot as u8; 16]);
         let life = GatewayLife { nonce: 7, incarnation: 3 };
-        PresenceChange { life, connection, number, session, user: "u".into(), username: "U".into(), kind, again: false }
+        let (gateway, user, username) = (None, "u".into(), "U".into());
+        PresenceChange { gateway, life, connection, number, session, user, username, kind, again: false }
+    }
+
+    /// A departure that another gateway says of a connection is the record by which its own gateway says it.
+    #[test]
+    fn a_reaper_says_it_under_the_same_id() {
+        let gone = || change(1, 0, PresenceKind::Disconnected(CloseReason::ConnectionLost));
+        let (mut own, said) = rig();
+        own.announce(WallMillis(5), std::iter::once(gone()));
+        let reaped = Arc::new(Mutex::new(Shared { room_for: usize::MAX, ..Shared::default() }));
+        let mut reaper = Announcer::new(Box::new(Scarce(Arc::clone(&reaped))), "gw:2".into(), 1);
+        let gone = PresenceChange { gateway: Some("gw:1".into()), ..gone() };
+        reaper.announce(WallMillis(5), std::iter::once(gone));
+        assert_eq!(said.lock().unwrap().records[0], reaped.lock().unwrap().records[0]);
     }
 
     /// A record names connection, session, user, gateway, room and reason, under an id of its own.
@@ -434,6 +459,32 @@ mod tests {
         assert!(records[4].ends_with(r#""gateway_id":"gw:1","reason":"connection_lost"}}"#), "{}", records[4]);
         let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record[..52].to_owned()).collect();
         assert_eq!(ids.len(), 5);
+    }
+
+    /// Who left a hub is said to have gone before who gets the place is enrolled, however late the bus takes both.
+    #[test]
+    fn departures_come_before_the_next_enrolment() {
+        let (mut announcer, shared) = rig();
+        let enrolled = |player: &str, place: Option<&str>| HubChange::Enrolled {
+            room: "r".into(),
+            player: player.into(),
+            name: player.into(),
+            in_place_of: place.map(Into::into),
+        };
+        announcer.announce(WallMillis(5), std::iter::once(change(1, 1, PresenceKind::Connected)));
+        shared.lock().unwrap().room_for = 0;
+        let gone = change(1, 2, PresenceKind::Disconnected(CloseReason::Kicked));
+        announcer.announce(WallMillis(5), std::iter::once(gone));
+        announcer.announce_hubs(WallMillis(5), std::iter::once(enrolled("q", Some("p"))));
+        announcer.announce(WallMillis(5), std::iter::once(change(2, 1, PresenceKind::Connected)));
+        shared.lock().unwrap().room_for = usize::MAX;
+        announcer.announce(WallMillis(6), std::iter::empty());
+        let types = ["connected", "disconnected", "presence.enrolled", "command.enrolled", "connected"];
+        let records = &shared.lock().unwrap().records;
+        assert_eq!(records.len(), types.len());
+        for (record, event_type) in records.iter().zip(types) {
+            assert!(record.contains(&format!("{event_type}\",\"timestamp\"")), "{record}");
+        }
     }
 
     /// What is said again for a former process is said in full and in order, however long the bus refuses it: nobody knows

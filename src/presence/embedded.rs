@@ -103,16 +103,6 @@ impl EmbeddedPresence {
         Ok(self)
     }
 
-    /// Carries out those of these kicks that the former process did not live to. To be called before anybody is served.
-    pub fn carry_out(&mut self, now: Monotonic, kicks: Vec<Kick>) {
-        for Kick { user, topic, place } in kicks {
-            if self.keeper.as_ref().is_some_and(|keeper| !keeper.has_kicked(&topic, place)) {
-                // Nobody is attached or waits yet, so that nobody is to be answered.
-                self.handle(now, PresenceRequest::Kick { user, event: Some((topic, place)) }, &mut Vec::new());
-            }
-        }
-    }
-
     /// Hubs, and the bytes of the messages that are kept of them.
     #[must_use]
     pub fn hubs(&self) -> (usize, usize) {
@@ -152,11 +142,23 @@ impl EmbeddedPresence {
         replies.push(PresenceReply::Opened { to: from, roles: self.sessions.roles(slot) });
     }
 
-    fn resume(&mut self, now: Monotonic, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {
+    fn resume(
+        &mut self,
+        now: Monotonic,
+        from: ConnAddr,
+        user: Option<&str>,
+        token: TokenHash,
+        replies: &mut Vec<PresenceReply>,
+    ) {
         let Some(slot) = self.sessions.by_token(token) else {
             replies.push(PresenceReply::Expired { to: from });
             return;
         };
+        // Before anybody is stopped for it.
+        if user.is_some_and(|user| *self.sessions.who(slot).1 != *user) {
+            replies.push(PresenceReply::Foreign { to: from });
+            return;
+        }
         let session = self.sessions.session(slot);
         match self.sessions.owner(slot) {
             Some(owner) if owner != from => match self.takeovers.get_mut(&slot) {
@@ -258,7 +260,7 @@ impl EmbeddedPresence {
         if !self.hubs.enter(now, room, &record.user) {
             replies.push(PresenceReply::Expired { to: from });
         } else if self.sessions.by_token(token).is_some() {
-            self.resume(now, from, token, replies);
+            self.resume(now, from, Some(&record.user), token, replies);
         } else {
             self.open(now, from, record, token, replies);
         }
@@ -284,7 +286,8 @@ impl EmbeddedPresence {
         if self.keeper.is_some() {
             self.sessions.owe(slot, Owed { life, connection, number, kind: kind.clone(), at: now });
         }
-        changes.push(PresenceChange { life, connection, number, session, user, username, kind, again: false });
+        let (gateway, again) = (None, false);
+        changes.push(PresenceChange { gateway, life, connection, number, session, user, username, kind, again });
     }
 
     /// The owner, if there is one, is that no longer.
@@ -303,7 +306,8 @@ impl EmbeddedPresence {
             let again = |owed: &Owed| {
                 let Owed { life, connection, number, kind, .. } = owed.clone();
                 let (session, user, username) = (*session, user.clone(), username.clone());
-                PresenceChange { life, connection, number, session, user, username, kind, again: true }
+                let (gateway, again) = (None, true);
+                PresenceChange { gateway, life, connection, number, session, user, username, kind, again }
             };
             self.changes.iter_mut().for_each(|changes| changes.extend(whole.owed.iter().map(again)));
         }
@@ -356,7 +360,7 @@ impl Presence for EmbeddedPresence {
         self.advance(now, replies);
         match request {
             PresenceRequest::Open { from, record, token } => self.open(now, from, *record, token, replies),
-            PresenceRequest::Resume { from, token } => self.resume(now, from, token, replies),
+            PresenceRequest::Resume { from, user, token } => self.resume(now, from, user.as_deref(), token, replies),
             PresenceRequest::Entered { session, entry } => {
                 if let Some(slot) = self.sessions.by_session(session) {
                     if !self.sessions.is_in(slot, &entry.scope) {
@@ -436,6 +440,15 @@ impl Presence for EmbeddedPresence {
         }
     }
 
+    fn carry_out(&mut self, now: Monotonic, kicks: Vec<Kick>) {
+        for Kick { user, topic, place } in kicks {
+            if self.keeper.as_ref().is_some_and(|keeper| !keeper.has_kicked(&topic, place)) {
+                // Nobody is attached or waits yet, so that nobody is to be answered.
+                self.handle(now, PresenceRequest::Kick { user, event: Some((topic, place)) }, &mut Vec::new());
+            }
+        }
+    }
+
     fn hub_changes(&mut self, out: &mut Vec<HubChange>) {
         self.hubs.changes(out);
     }
@@ -452,4 +465,102 @@ impl Presence for EmbeddedPresence {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::super::tests::{self as suite, Subject, WINDOW, presence_suite};
+    use super::*;
+    use crate::id::{ConnKey, NodeId};
+    use crate::store::{SqliteStore, StoreSettings};
+
+    /// As its peer drives it, with the changes told at once.
+    impl Subject for EmbeddedPresence {
+        const CASES: u32 = 400;
+
+        fn new(detached_max: usize) -> Self {
+            Self::new(WINDOW, detached_max, 7).announcing(GatewayLife::default())
+        }
+
+        fn handle(&mut self, now: Monotonic, request: PresenceRequest) -> Vec<PresenceReply> {
+            let mut replies = Vec::new();
+            Presence::handle(self, now, request, &mut replies);
+            self.settle(now, true);
+            replies
+        }
+
+        fn poll(&mut self, now: Monotonic) -> (Vec<PresenceReply>, Monotonic) {
+            let mut replies = Vec::new();
+            Presence::poll(self, now, &mut replies);
+            self.settle(now, true);
+            (replies, self.next())
+        }
+
+        fn changes(&mut self) -> Vec<PresenceChange> {
+            let mut changes = Vec::new();
+            Presence::changes(self, &mut changes);
+            changes
+        }
+
+        fn sizes(&self) -> (usize, usize) {
+            (self.sessions(), self.detached())
+        }
+    }
+
+    mod in_memory {
+        use super::*;
+
+        presence_suite!(EmbeddedPresence);
+    }
+
+    /// The same with its records in SQLite.
+    struct Stored(EmbeddedPresence);
+
+    impl Subject for Stored {
+        const CASES: u32 = 400;
+
+        fn new(detached_max: usize) -> Self {
+            let store = SqliteStore::open(&StoreSettings { file: None, messages_max: 1 }).unwrap();
+            let presence = <EmbeddedPresence as Subject>::new(detached_max);
+            let began = (Monotonic::ZERO, WallMillis(0));
+            Self(presence.keeping_sessions_in(began, 1, Box::new(store)).unwrap())
+        }
+
+        fn handle(&mut self, now: Monotonic, request: PresenceRequest) -> Vec<PresenceReply> {
+            Subject::handle(&mut self.0, now, request)
+        }
+
+        fn poll(&mut self, now: Monotonic) -> (Vec<PresenceReply>, Monotonic) {
+            Subject::poll(&mut self.0, now)
+        }
+
+        fn changes(&mut self) -> Vec<PresenceChange> {
+            Subject::changes(&mut self.0)
+        }
+
+        fn sizes(&self) -> (usize, usize) {
+            self.0.sizes()
+        }
+    }
+
+    mod in_sqlite {
+        use super::*;
+
+        presence_suite!(Stored);
+    }
+
+    /// Whoever shows that it is another user stops nobody and gets nothing; the user, and whoever shows nothing, do.
+    #[test]
+    fn another_users_token_stops_nobody() {
+        let conn = |slot| ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
+        let token = TokenHash([1; 16]);
+        for (user, stops) in [(Some("mallory"), false), (Some("u"), true), (None, true)] {
+            let mut presence = <EmbeddedPresence as Subject>::new(10);
+            let record = suite::record(1, "u");
+            let open = PresenceRequest::Open { from: conn(1), record: Box::new(record), token };
+            Subject::handle(&mut presence, Monotonic::ZERO, open);
+            let resume = PresenceRequest::Resume { from: conn(2), user: user.map(Into::into), token };
+            let replies = Subject::handle(&mut presence, Monotonic::ZERO, resume);
+            let stopped = matches!(replies[..], [PresenceReply::Stop { to, .. }] if to == conn(1));
+            let foreign = matches!(replies[..], [PresenceReply::Foreign { to }] if to == conn(2));
+            assert_eq!((stopped, foreign), (stops, !stops), "{user:?}: {replies:?}");
+        }
+    }
+}

@@ -2,18 +2,20 @@
 //! that who connects gets each message once, in the first state or behind it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::limits;
 use crate::message::HubMessage;
-use crate::ports::{Bus, Record};
+use crate::ports::{Bus, Record, partition_name};
 use crate::time::WallMillis;
 
 /// A reader of `rooms.events`. See the module.
 pub struct Listener {
     bus: Box<dyn Bus>,
-    next: u64,
+    /// By partition: where to go on.
+    next: Vec<(Arc<str>, u64)>,
     page: Vec<Record>,
 }
 
@@ -22,9 +24,14 @@ impl Listener {
     /// reader of [`Listener::TOPIC`]. What is older is in no history, so that nobody asks where in the stream it stands.
     #[must_use]
     pub fn new(mut bus: Box<dyn Bus>, since: WallMillis) -> Self {
-        let (first, end) = bus.range(Self::TOPIC);
-        let next = bus.since(Self::TOPIC, since).min(end.saturating_sub(LOOK_BACK)).max(first);
-        bus.done(Self::TOPIC, next);
+        let mut next = Vec::new();
+        for partition in 0..bus.partitions(Self::TOPIC) {
+            let name = partition_name(Self::TOPIC, partition);
+            let (first, end) = bus.range(&name);
+            let from = bus.since(&name, since).min(end.saturating_sub(LOOK_BACK)).max(first);
+            bus.done(&name, from);
+            next.push((name, from));
+        }
         Self { bus, next, page: Vec::new() }
     }
 
@@ -33,19 +40,24 @@ impl Listener {
 
     /// Reads on to the end: afterwards every message that any home may have is known.
     pub fn hear(&mut self, mut said: impl FnMut(&str, HubMessage)) {
-        loop {
-            let from = self.next;
-            self.next = self.bus.read(Self::TOPIC, from, limits::BUS_READ_RECORDS, &mut self.page);
-            if self.page.is_empty() {
-                return;
-            }
-            for record in self.page.drain(..) {
-                if let Some((room, payload)) = chat(&record.value) {
-                    let message = HubMessage { place: record.offset + 1, payload: payload.into() };
-                    said(&room, message);
+        let Self { bus, next, page } = self;
+        for partition in u32::try_from(next.len()).unwrap_or(u32::MAX)..bus.partitions(Self::TOPIC) {
+            next.push((partition_name(Self::TOPIC, partition), 0));
+        }
+        for (name, next) in next {
+            loop {
+                *next = bus.read(name, *next, limits::BUS_READ_RECORDS, page);
+                if page.is_empty() {
+                    break;
                 }
+                for record in page.drain(..) {
+                    if let Some((room, payload)) = chat(&record.value) {
+                        let message = HubMessage { place: record.offset + 1, payload: payload.into() };
+                        said(&room, message);
+                    }
+                }
+                bus.done(name, *next);
             }
-            self.bus.done(Self::TOPIC, self.next);
         }
     }
 }

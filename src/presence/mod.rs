@@ -1,6 +1,6 @@
 //! Presence: who is connected, and what survives a reconnect (DELIVERY §6). The embedded implementation keeps session
-//! records in memory, and in a store if it is given one; it has no clock and no thread. The peer drives it from the mesh,
-//! and says on the bus who comes and goes.
+//! records in memory, and in a store if it is given one, and has no clock and no thread; the one in Redis shares them
+//! among gateways. The peer drives either from the mesh, and says on the bus who comes and goes.
 
 mod announce;
 mod embedded;
@@ -8,6 +8,8 @@ mod hubs;
 mod keeper;
 mod listener;
 mod peer;
+mod reaping;
+mod redis;
 mod sessions;
 
 pub use announce::Announcer;
@@ -15,3 +17,8 @@ pub use embedded::EmbeddedPresence;
 pub use hubs::SERVICE as HUB_RECORDS;
 pub use listener::Listener;
 pub use peer::PresencePeer;
+pub use reaping::Reaping;
+pub use redis::{CheckError, GatewaySettings, RedisPresence, RedisSettings};
+
+#[cfg(test)]
+mod tests;

@@ -56,11 +56,17 @@ impl<P: Presence> PresencePeer<P> {
         }
     }
 
-    fn handle(&mut self, now: Monotonic, request: PresenceRequest) {
+    fn handle(&mut self, now: Monotonic, wall: WallMillis, request: PresenceRequest) {
         let full = |announcer: &Announcer| announcer.hubs_waiting() >= limits::HUB_CHANGES_WAITING;
         let refused = match &request {
             PresenceRequest::CreateHub(hub) => Some(hub.from),
-            PresenceRequest::JoinHub(join) => Some(join.from),
+            PresenceRequest::JoinHub(join) => {
+                // Whoever has left the hub is said to have before somebody gets the place.
+                let from = join.from;
+                self.reply(now);
+                self.announce(now, wall);
+                Some(from)
+            }
             PresenceRequest::HubState { .. } => {
                 // Whoever knows the head of the room's stream has seen nothing that the bus does not have.
                 self.hear();
@@ -76,12 +82,28 @@ impl<P: Presence> PresencePeer<P> {
 
     /// Says what has changed; returns when to be called again for what the bus did not take.
     fn announce(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
-        let Some(announcer) = &mut self.announcer else { return Monotonic::NEVER };
         self.presence.changes(&mut self.changes);
         self.presence.hub_changes(&mut self.hub_changes);
-        announcer.announce_hubs(wall, self.hub_changes.drain(..));
-        announcer.announce(wall, self.changes.drain(..));
-        if announcer.waiting() == 0 { Monotonic::NEVER } else { now + RETRY }
+        if let Some(announcer) = &mut self.announcer {
+            announcer.announce_hubs(wall, self.hub_changes.drain(..));
+            announcer.announce(wall, self.changes.drain(..));
+        }
+        self.changes.clear();
+        self.hub_changes.clear();
+        if self.announcer.as_ref().is_none_or(Announcer::is_done) {
+            self.presence.announced(&mut self.replies);
+        }
+        let waiting = self.announcer.as_ref().map_or(0, Announcer::waiting);
+        if waiting == 0 { Monotonic::NEVER } else { now + RETRY }
+    }
+
+    /// The node ends and its shards have: takes what they still said, and has presence carry it out. Call it until it
+    /// returns true.
+    pub fn finish(&mut self, now: Monotonic, wall: WallMillis) -> bool {
+        self.turn(now, wall);
+        for _ in self.port.wake_list() {}
+        let said = self.announcer.as_ref().is_none_or(Announcer::is_done);
+        !self.port.has_input() && said && self.presence.finish(now)
     }
 
     /// What keeps the sessions.
@@ -119,7 +141,7 @@ impl<P: Presence> Peer for PresencePeer<P> {
             left -= 1;
             handled += 1;
             match request {
-                Request::Presence(request) => self.handle(now, *request),
+                Request::Presence(request) => self.handle(now, wall, *request),
                 other => tracing::error!(from = from.0, ?other, "the presence peer got a request of another's"),
             }
             if handled == group {
@@ -132,6 +154,9 @@ impl<P: Presence> Peer for PresencePeer<P> {
         // Settling has moved its own deadline.
         let next = self.presence.poll(now, &mut self.replies);
         let retry = self.announce(now, wall);
+        if !self.replies.is_empty() {
+            self.reply(now);
+        }
         if left == 0 { now } else { next.min(retry) }
     }
 
@@ -141,7 +166,7 @@ impl<P: Presence> Peer for PresencePeer<P> {
 }
 
 /// How long a bus that refuses is left alone.
-const RETRY: Duration = Duration::from_millis(50);
+pub(super) const RETRY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -216,7 +241,7 @@ mod tests {
         rig.ask(0, open(conn(0, 1)));
         assert_eq!(rig.turn(), Monotonic::NEVER);
         assert!(matches!(rig.got(0), Some(PresenceReply::Opened { .. })));
-        rig.ask(1, PresenceRequest::Resume { from: conn(1, 5), token: TOKEN });
+        rig.ask(1, PresenceRequest::Resume { from: conn(1, 5), user: None, token: TOKEN });
         assert_eq!(rig.turn(), Monotonic::ZERO + limits::TAKEOVER_WAIT);
         assert!(matches!(rig.got(0), Some(PresenceReply::Stop { to, session: SESSION }) if to == conn(0, 1)));
         assert!(rig.got(1).is_none());
@@ -237,7 +262,7 @@ mod tests {
     fn a_silent_owner_is_waited_for_until_the_deadline() {
         let mut rig = Rig::new(Bounds::default());
         rig.ask(0, open(conn(0, 1)));
-        rig.ask(0, PresenceRequest::Resume { from: conn(1, 5), token: TOKEN });
+        rig.ask(0, PresenceRequest::Resume { from: conn(1, 5), user: None, token: TOKEN });
         rig.now = rig.turn();
         assert!(rig.got(1).is_none());
         rig.turn();
@@ -249,7 +274,7 @@ mod tests {
     fn replies_that_cannot_be_placed_stop_the_taking() {
         let mut rig = Rig::new(Bounds { slots: 1, outbox: 1 });
         for slot in 0..10 {
-            rig.ask(0, PresenceRequest::Resume { from: conn(1, slot), token: TOKEN });
+            rig.ask(0, PresenceRequest::Resume { from: conn(1, slot), user: None, token: TOKEN });
         }
         for _ in 0..20 {
             rig.turn();

@@ -395,6 +395,11 @@ impl Sessions {
         self.kept(slot).session
     }
 
+    /// What its session is known by.
+    pub(super) fn token(&self, slot: Slot) -> TokenHash {
+        self.kept(slot).token
+    }
+
     /// The copy of the record's roles that all records with the same share.
     pub(super) fn roles(&self, slot: Slot) -> Arc<[Box<str>]> {
         self.kept(slot).roles.clone()
@@ -436,7 +441,7 @@ impl Sessions {
             extra.admitted.retain(|other| other != scope);
             // Nobody resumes a stream of a room that was left; who enters it anew begins behind what has acted.
             extra.acted.retain(|known| !scope.has_stream(&known.stream));
-            if extra.acted.is_empty() && extra.admitted.is_empty() {
+            if extra.acted.is_empty() && extra.admitted.is_empty() && extra.owed.is_empty() {
                 self.extras.remove(&slot);
             }
         }
@@ -520,6 +525,7 @@ impl Sessions {
                 Owner::Attached { to, .. } => Some(to),
                 Owner::Detached { .. } => None,
             },
+            elsewhere: None,
         };
         let members = kept.filter(inside).map(member).collect();
         (members, u32::try_from(to).ok().filter(|_| to < records))

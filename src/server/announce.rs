@@ -46,7 +46,7 @@ pub fn ready(config: &Config, keys: &Keys, api_keys: &[String], address: SocketA
              {program} load fanout --url ws://{address} --token {player} --publisher-token {publisher} --connections 100 --duration 5\n"
         );
     }
-    if let (true, [key]) = (config.admin.api_keys.is_empty(), api_keys) {
+    if let (true, [key]) = (config.admin.api_keys.is_empty() && config.kafka.host.is_none(), api_keys) {
         text += &format!(
             "server API, key {key}:\n  \
              curl -N -H 'Authorization: apikey {key}' 'http://{admin}/api/log/games.commands?from=0'\n"

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+#[cfg(feature = "kafka")]
+use crate::bus::kafka::KafkaBus;
 use crate::bus::{DiskBus, DiskConfig, EmbeddedBus, TopicBounds};
 use crate::config::Config;
 use crate::log::Retention;
@@ -19,14 +21,27 @@ pub enum NodeBus {
     Memory(EmbeddedBus),
     /// In `data_dir`.
     Disk(DiskBus),
+    /// Shared with other gateways.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<KafkaBus>),
 }
 
 impl NodeBus {
     /// The configured one, and what it is in words.
     ///
     /// # Errors
-    /// One line: why `data_dir` cannot be used, with the remedy.
+    /// One line: why Kafka or `data_dir` cannot be used, with the remedy.
     pub fn open(config: &Config, entropy: &mut Entropy) -> Result<(Self, String), String> {
+        #[cfg(feature = "kafka")]
+        if let Some(kafka) = super::kafka::settings(config) {
+            let bus = KafkaBus::open(&kafka)?;
+            let words = format!("Kafka at {}, cluster {}", kafka.brokers, bus.cluster_id());
+            return Ok((Self::Kafka(Box::new(bus)), words));
+        }
+        #[cfg(not(feature = "kafka"))]
+        if config.kafka.host.is_some() {
+            return Err(super::kafka::refusal());
+        }
         let id = entropy.next_u64() >> 11;
         let Some(data_dir) = &config.server.data_dir else {
             return Ok((Self::Memory(EmbeddedBus::new(id, TopicBounds::default())), "embedded in memory".into()));
@@ -48,7 +63,23 @@ impl NodeBus {
         match self {
             Self::Memory(bus) => Box::new(bus.reader(topics, wake)),
             Self::Disk(bus) => Box::new(bus.reader(topics, wake)),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(bus) => Box::new(bus.reader(wake)),
         }
+    }
+
+    /// A reader whose appends are those of independent senders.
+    pub fn commands(&self, topics: &[&str], wake: Arc<dyn Wake>) -> Box<dyn Bus> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(bus) => Box::new(bus.commands(wake)),
+            _ => self.reader(topics, wake),
+        }
+    }
+
+    /// Whether others share it: services run elsewhere, and what it has comes when it comes.
+    pub fn is_shared(&self) -> bool {
+        self.durability() == Durability::Kafka
     }
 
     /// The bus for another thread.
@@ -56,6 +87,8 @@ impl NodeBus {
         match self {
             Self::Memory(bus) => Self::Memory(bus.handle()),
             Self::Disk(bus) => Self::Disk(bus.handle()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(bus) => Self::Kafka(Box::new(bus.handle())),
         }
     }
 
@@ -64,6 +97,8 @@ impl NodeBus {
         match self {
             Self::Memory(bus) => Bus::epoch(bus, topic),
             Self::Disk(bus) => Bus::epoch(bus, topic),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(bus) => bus.epoch(topic),
         }
     }
 
@@ -72,6 +107,8 @@ impl NodeBus {
         match self {
             Self::Memory(bus) => Arc::new(bus.handle()),
             Self::Disk(bus) => Arc::new(bus.handle()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(bus) => Arc::new(bus.view()),
         }
     }
 
@@ -80,6 +117,8 @@ impl NodeBus {
         match self {
             Self::Memory(bus) => bus.durability(),
             Self::Disk(bus) => bus.durability(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(bus) => bus.durability(),
         }
     }
 }

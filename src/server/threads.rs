@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
 use super::bus::NodeBus;
+use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Rebuilt, rebuild};
@@ -20,10 +21,9 @@ use crate::config::Config;
 use crate::id::{NodeId, Scope};
 use crate::limits;
 use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
-use crate::ports::{Bus, Store as _, StoreError};
+use crate::ports::{Bus, Lease, Presence, Store as _, StoreError};
 use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
 use crate::protocol::routes::Routes;
-use crate::router::peer::Peer;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
@@ -250,25 +250,31 @@ impl Peers {
         names: Names,
     ) -> Result<Self, String> {
         let PeerPorts { presence, bus, mut api } = ports;
-        let Names { gateway_id, nonce, secret, incarnation, seed } = names;
+        let Names { gateway_id, nonce, secret, incarnation, seed, lease } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let window = config.delivery.resume_window;
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
-        let history = super::history_time(config);
-        let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
-        let since = WallMillis(since);
-        let embedded = open_presence(config, seed, GatewayLife { nonce, incarnation }, log.epoch(PRESENCE_LOG))?;
+        let (since, history) = kept_since(config);
+        let gateway_life = GatewayLife { nonce, incarnation };
+        let settings = gateway_settings(config, &gateway_id, gateway_life, seed);
+        let sessions = match NodePresence::in_redis(config, settings, lease, log.durability())? {
+            Some(shared) => shared,
+            None => {
+                let log = log.epoch(PRESENCE_LOG);
+                NodePresence::Embedded(Box::new(open_presence(config, seed, gateway_life, log)?))
+            }
+        };
         let (kicked, kicks) = bounded(1);
-        let life = PresenceLife { port: presence, embedded, log: log.share(), gateway_id, seed, since, kicks };
+        let life = PresenceLife { port: presence, sessions, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
-        let bus_log = log.share();
+        let (bus_log, shared) = (log.share(), log.is_shared());
         let bus_thread = spawn("bus", &stop, move |stop| {
-            let mut reader = bus_log.reader(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let mut reader = bus_log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let mut rebuilt = rebuild_homes(&mut reader, &rules, &events, (since, history), reserved);
+            let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &events, (since, history), reserved);
             drop(events);
             // Presence ends with the process, if at all.
             let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
@@ -284,7 +290,7 @@ impl Peers {
                 peer::run(&mut api, &wakes, clock, stop);
             }
         });
-        let services_thread = spawn("services", &stop, move |stop| {
+        let services = move |stop: &AtomicBool| {
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
             drop(log);
@@ -296,8 +302,12 @@ impl Peers {
                     std::process::exit(1);
                 }
             }
-        });
-        let threads = vec![presence_thread, bus_thread, api_thread, services_thread];
+        };
+        let mut threads = vec![presence_thread, bus_thread, api_thread];
+        // On a shared bus they are `ringgate worker`'s, or the users' backends'.
+        if !shared {
+            threads.push(spawn("services", &stop, services));
+        }
         Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] })
     }
 
@@ -336,7 +346,7 @@ impl Peers {
 /// What the presence thread needs.
 struct PresenceLife {
     port: Port,
-    embedded: EmbeddedPresence,
+    sessions: NodePresence,
     log: NodeBus,
     gateway_id: String,
     seed: u64,
@@ -348,24 +358,20 @@ struct PresenceLife {
 
 impl PresenceLife {
     fn run(self, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
-        let Self { port, embedded, log, gateway_id, seed, since, kicks } = self;
+        let Self { port, sessions, log, gateway_id, seed, since, kicks } = self;
         // Handles of its own, so that it is woken when the bus has taken or refused what it says.
         let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
         let says = log.reader(&[], Arc::clone(&wake));
-        let listener = Listener::new(log.reader(&[Listener::TOPIC], wake), since);
+        let listener = Listener::new(log.reader(&[Listener::TOPIC], Arc::clone(&wake)), since);
         drop(log);
         let announcer = Announcer::new(says, gateway_id, seed);
-        let mut peer = PresencePeer::new(port, embedded).announcing(announcer).listening(listener);
+        let mut peer = PresencePeer::new(port, sessions.start(wake)).announcing(announcer).listening(listener);
         if let Ok(kicks) = kicks.recv() {
             peer.presence_mut().carry_out(syscall::monotonic(), kicks);
         }
-        let Ok(wakes) = gate.recv() else { return };
-        peer::run(&mut peer, &wakes, clock, stop);
-        // What the shards said last is kept too; they have ended, so that no more can come.
-        while peer.port().has_input() {
-            let (now, wall) = clock();
-            peer.turn(now, wall);
-            peer.port().wake_list().for_each(drop);
+        if let Ok(wakes) = gate.recv() {
+            peer::run(&mut peer, &wakes, clock, stop);
+            finish(&mut peer);
         }
     }
 }
@@ -382,9 +388,18 @@ pub struct Names {
     pub nonce: u64,
     /// Names the gateway.
     pub gateway_id: String,
+    /// How long its sessions are its own.
+    pub lease: Arc<Lease>,
 }
 
 type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
+
+/// Where history begins, and how long it is.
+fn kept_since(config: &Config) -> (WallMillis, Duration) {
+    let history = super::history_time(config);
+    let since = syscall::wall().0.saturating_sub(u64::try_from(history.as_millis()).unwrap_or(u64::MAX));
+    (WallMillis(since), history)
+}
 
 /// The store: a file below `data_dir`, or memory.
 fn open_store(config: &Config) -> Result<SqliteStore, String> {
@@ -401,6 +416,7 @@ fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
 /// store, and those that an event let sessions into.
 fn rebuild_homes(
     reader: &mut impl Bus,
+    shared: bool,
     rules: &Arc<Routes>,
     ways: &[Sender<Kept>],
     (since, history): (WallMillis, Duration),
@@ -413,7 +429,14 @@ fn rebuild_homes(
         }
         way(&event.scope).send(Kept::Event(Box::new(event))).is_ok()
     };
-    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, give);
+    // What others share comes when it comes, and wakes this thread.
+    let wait = || {
+        if shared {
+            peer::park(Monotonic::ZERO, Monotonic::ZERO + limits::KAFKA_WATCH_AGAIN);
+        }
+        shared
+    };
+    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, wait, give);
     for scope in reserved {
         // A shard that ended is reported by whoever joins it.
         let _ = way(&scope).send(Kept::Reserved(scope.clone()));
@@ -448,6 +471,18 @@ fn open_presence(config: &Config, seed: u64, life: GatewayLife, log: u64) -> Res
     let presence = kept.map_err(|error| format!("data_dir {folder}: {error}"))?;
     tracing::info!(sessions = presence.sessions(), "sessions are kept in {folder}");
     Ok(presence)
+}
+
+/// The shards have ended: what they said last is kept, so that nobody must find out.
+fn finish<P: Presence>(peer: &mut PresencePeer<P>) {
+    let until = Instant::now() + FINISH;
+    loop {
+        let (now, wall) = clock();
+        if peer.finish(now, wall) || Instant::now() >= until {
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 /// The services of this node, on the calling thread.
@@ -491,6 +526,10 @@ pub fn obey_signals(
                 wakers.iter().for_each(|waker| waker.wake());
             }
         }
+        if !state.ready.load(Ordering::Acquire) {
+            // Histories may be waiting for Kafka, and nobody has been served.
+            std::process::exit(0);
+        }
         state.draining.store(true, Ordering::Release);
         node.draining.store(true, Ordering::Release);
         wakers.iter().for_each(|waker| waker.wake());
@@ -513,6 +552,8 @@ pub fn obey_signals(
     }
 }
 
+/// How long the end of a node waits for Redis.
+const FINISH: Duration = Duration::from_secs(2);
 /// Records of services and presence, and the history tables of PROTOCOLS B.
 const STORE: &str = "store.sqlite";
 /// All topics of a log have one numbering.

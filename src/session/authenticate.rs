@@ -207,11 +207,10 @@ impl Connection {
             let verdict = self.with_queue(cx, |queue, context| queue.set_credit(window, context));
             self.judge(cx, verdict);
         }
-        if hello.token.is_some() {
+        if hello.token.is_some() || hello.resume.is_some() {
+            // A resume token alone waits for its turn, too: both ask presence, which must have room for it.
             self.phase = Phase::Busy(Box::new(Pending::Verifying { hello, attempts }));
             cx.out.push(Output::Verify);
-        } else if hello.resume.is_some() {
-            self.look_up(cx, hello, None, attempts);
         } else {
             self.auth_failed(cx, &hello, attempts, "a token is needed, or a resume token");
         }
@@ -229,7 +228,7 @@ impl Connection {
             },
             other => return self.phase = other,
         };
-        let token = hello.token.as_deref().unwrap_or_default();
+        let Some(token) = hello.token.as_deref() else { return self.look_up(cx, hello, None, attempts) };
         match cx.settings.verifier.verify(token, cx.wall) {
             Err(error) => self.auth_failed(cx, &hello, attempts, &error.to_string()),
             Ok(claims) if hello.resume.is_some() => self.look_up(cx, hello, Some(claims), attempts),
@@ -241,9 +240,10 @@ impl Connection {
         let token: Box<str> = hello.resume.as_deref().unwrap_or_default().into();
         match token_hash(&token) {
             Some(hash) => {
+                let user = claims.as_ref().map(|claims| Arc::clone(&claims.user));
                 self.phase =
                     Phase::Busy(Box::new(Pending::Looking { hello, claims, token, attempts, kicked: Vec::new() }));
-                self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, token: hash });
+                self.ask_presence(cx, PresenceRequest::Resume { from: cx.me, user, token: hash });
             }
             None => self.not_found(cx, &hello, claims, attempts),
         }
@@ -290,6 +290,7 @@ impl Connection {
             return;
         }
         let reply = match reply {
+            PresenceReply::Unavailable { .. } => return self.presence_away(cx),
             PresenceReply::Members { members, next, .. } => return self.members_found(cx, members, next),
             PresenceReply::Enrolled { outcome, .. } => return self.enrolled(cx, outcome),
             PresenceReply::Hub { hub, .. } => return self.hub_found(cx, hub),
@@ -314,6 +315,9 @@ impl Connection {
             (Pending::Looking { hello, claims, attempts, .. }, PresenceReply::Expired { .. }) => {
                 self.not_found(cx, &hello, claims, attempts);
             }
+            (Pending::Looking { hello, attempts, .. }, PresenceReply::Foreign { .. }) => {
+                self.auth_failed(cx, &hello, attempts, "the token is another user's");
+            }
             (Pending::Looking { kicked, .. }, PresenceReply::Resumed { record, .. })
                 if kicked.contains(&record.user) =>
             {
@@ -332,6 +336,20 @@ impl Connection {
                 }
             }
             (pending, _) => self.phase = Phase::Busy(Box::new(pending)),
+        }
+    }
+
+    /// Presence cannot be reached: who waits for a session comes back later, a question is answered so.
+    fn presence_away(&mut self, cx: &mut Cx<'_>) {
+        let text = refusal_text(ErrorCode::Unavailable);
+        match &mut self.phase {
+            Phase::Asking(_) => self.refuse_asking(cx),
+            Phase::Open(_) => self.refuse_question(cx),
+            Phase::Busy(_) => {
+                self.error(cx, ErrorCode::Unavailable, 0, text);
+                self.close(cx, CloseReason::TryAgainLater);
+            }
+            _ => {}
         }
     }
 
@@ -372,6 +390,7 @@ impl Connection {
         attempts: u8,
     ) {
         let refused = match &claims {
+            // Presence compares users before it stops anybody, but one that is shared may find out afterwards.
             Some(claims) if claims.user != record.user => Some("the token is another user's"),
             None if record.expires_at <= cx.wall.seconds() => Some("the session's token has expired; send a new one"),
             _ => None,

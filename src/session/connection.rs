@@ -509,6 +509,12 @@ impl Connection {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// Whether it has a session or asks for one.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        matches!(self.phase, Phase::Open(_) | Phase::Busy(_))
+    }
+
     /// The cursors' pulls that fit: at most what is left of half the queue.
     pub fn pulls(
         &mut self,
@@ -726,6 +732,8 @@ impl Connection {
         };
         if let Some(session) = session {
             cx.out.push(Output::Detach);
+            // The one request that does not wait for room: no session begins without it, so that there are no more of
+            // them than there were connections.
             let detached = PresenceRequest::Detached { from: cx.me, session, last_close: reason };
             cx.out.push(Output::Request(cx.settings.presence, Request::Presence(Box::new(detached))));
         }

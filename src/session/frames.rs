@@ -41,7 +41,7 @@ impl Connection {
             Inbound::Ping { payload } => self.answer(cx, |out| write::pong(out, payload)),
             Inbound::Pong => {}
             Inbound::Join { correlation, json } => return self.join(cx, correlation, json),
-            Inbound::Leave { correlation, room } => self.leave(cx, correlation, room),
+            Inbound::Leave { correlation, room } => return self.leave(cx, correlation, room),
             Inbound::DeltaAck { count } => {
                 if self.queue.acknowledge_deltas(count).is_err() {
                     self.close(cx, CloseReason::BadRequest);
@@ -126,10 +126,14 @@ impl Connection {
         allowed
     }
 
-    fn leave(&mut self, cx: &mut Cx<'_>, correlation: u64, room: &str) {
+    fn leave(&mut self, cx: &mut Cx<'_>, correlation: u64, room: &str) -> Flow {
+        if !every_node_open(cx) {
+            return Flow::Hold(None);
+        }
         if self.may_move(cx, correlation) && !self.leave_room(cx, &Scope::Room(room.into()), Some(correlation)) {
             self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
         }
+        Flow::Next
     }
 
     /// Ends a membership; `false` if there is none. A client that asked is answered, and an event that asks ends an
@@ -272,7 +276,11 @@ impl Connection {
             Dialect::Frames | Dialect::Echo => {}
         }
         match frames::parse(&mut held) {
-            Ok(Inbound::Command { correlation, .. } | Inbound::Join { correlation, .. }) => {
+            Ok(
+                Inbound::Command { correlation, .. }
+                | Inbound::Join { correlation, .. }
+                | Inbound::Leave { correlation, .. },
+            ) => {
                 self.error(cx, ErrorCode::Unavailable, correlation, refusal_text(ErrorCode::Unavailable));
                 self.last_input = cx.now;
                 self.resume(cx);
@@ -349,7 +357,8 @@ pub(super) fn room_name(scope: &Scope) -> Option<&Arc<str>> {
     }
 }
 
-/// Whether requests to every shard and to presence may be sent; a JOIN does not know its home before it is read.
+/// Whether requests to every shard and to presence may be sent; a JOIN does not know its home before it is read, and the
+/// LEAVE behind it has the same way to go.
 fn every_node_open(cx: &Cx<'_>) -> bool {
     (0..=cx.settings.shards).all(|node| (cx.may_request)(NodeId(node)))
 }

@@ -237,6 +237,13 @@ impl Connection {
         }
     }
 
+    /// Presence cannot be reached.
+    pub(super) fn refuse_asking(&mut self, cx: &mut Cx<'_>) {
+        let Phase::Asking(asking) = &mut self.phase else { return };
+        let origin = if let Asking::Place { origin, .. } = &mut **asking { origin.take() } else { None };
+        self.refuse_call(cx, origin.as_deref(), &Refused::of(ErrorCode::Unavailable));
+    }
+
     fn refuse_call(&mut self, cx: &mut Cx<'_>, origin: Option<&str>, refused: &Refused) {
         let Refused { status, code, message, field } = refused;
         let name = match status {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::answers::refusal_text;
 use super::authenticate::Session;
 use super::connection::{Connection, Flow, Phase, Until};
 use super::{Cx, Output};
@@ -70,6 +71,24 @@ impl Connection {
             let members = look.found.iter().map(|(user, name)| (&**user, &**name));
             write::members(out, &look.room, members, look.truncated, look.correlation_id.as_deref());
         });
+    }
+
+    /// Presence cannot be reached: the question that it was asked, whichever dialect's, is refused.
+    pub(super) fn refuse_question(&mut self, cx: &mut Cx<'_>) {
+        let Phase::Open(session) = &mut self.phase else { return };
+        let Some(seldom) = session.seldom.as_mut() else { return };
+        let id = if !seldom.looks.is_empty() {
+            seldom.looks.remove(0).correlation_id
+        } else if !seldom.asked.is_empty() {
+            seldom.asked.remove(0).correlation_id
+        } else {
+            return;
+        };
+        if let Some(following) = seldom.looks.first() {
+            let room = Arc::clone(&following.room);
+            self.ask_presence(cx, PresenceRequest::Members { from: cx.me, room, after: 0 });
+        }
+        self.text_error(cx, ErrorCode::Unavailable, refusal_text(ErrorCode::Unavailable), id.as_deref());
     }
 
     /// The home gave the room's newest frames.

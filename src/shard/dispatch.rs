@@ -118,6 +118,12 @@ impl<D: Driver> Shard<D> {
                 self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
             }
             Deliver::Presence(reply) => self.presence(*reply),
+            Deliver::Broken { stream } => {
+                for slot in self.members.broken(stream) {
+                    let key = self.slots.key(slot);
+                    self.with(key, |connection, cx| connection.close(cx, CloseReason::TryAgainLater));
+                }
+            }
             Deliver::Kick { user } => {
                 // A resume whose answer is on its way past this kick on another ring must not outlive it.
                 self.slots.connections_mut().for_each(|connection| connection.kicked_while_looking(&user));
@@ -222,9 +228,11 @@ impl<D: Driver> Shard<D> {
             PresenceReply::Stop { session, .. } => Some(*session),
             PresenceReply::Opened { .. }
             | PresenceReply::Expired { .. }
+            | PresenceReply::Foreign { .. }
             | PresenceReply::Members { .. }
             | PresenceReply::Enrolled { .. }
             | PresenceReply::Hub { .. }
+            | PresenceReply::Unavailable { .. }
             | PresenceReply::HubState { .. } => None,
         };
         let called = self.with(to.conn, |connection, cx| connection.presence(cx, reply));
@@ -338,6 +346,9 @@ impl<D: Driver> Shard<D> {
                         let (scope, introduction) = (scope.clone(), Arc::clone(&introduction));
                         self.port.deliver(shard, Deliver::Introduce { scope, introduction });
                     }
+                }
+                HomeOutput::Broken { stream, shards } => {
+                    shards.iter().for_each(|shard| self.port.deliver(shard, Deliver::Broken { stream }));
                 }
                 HomeOutput::Kick { user } => {
                     for shard in crate::id::ShardSet::all(self.settings.shards).iter() {

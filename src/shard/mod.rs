@@ -24,6 +24,7 @@ use crate::delivery::Pool;
 use crate::id::ConnKey;
 use crate::limits;
 use crate::message::{Kept, Request};
+use crate::ports::Lease;
 use crate::protocol::envelope::Json;
 use crate::protocol::frames::FramesEncoder;
 use crate::protocol::gateway::Fields;
@@ -62,6 +63,8 @@ pub struct NodeState {
     pub draining: AtomicBool,
     /// Set at the end of the drain time-out: shards end at once.
     pub abandon: AtomicBool,
+    /// How long the sessions of this node are its own.
+    pub lease: Arc<Lease>,
     /// Spread of the reconnect delays that a drain suggests.
     pub reconnect_spread: Duration,
 }
@@ -97,6 +100,8 @@ pub struct Shard<D: Driver> {
     /// Whether a queue reached half its bound, so that the flush must not wait for the turn's end.
     flush_soon: bool,
     draining: bool,
+    /// Leases that had run out at the last look.
+    lapses: u64,
     /// The last turn left work for the next.
     busy: bool,
     /// Requests were left over by the budget.
@@ -158,6 +163,7 @@ impl<D: Driver> Shard<D> {
             outputs: Vec::new(),
             flush_soon: false,
             draining: false,
+            lapses: 0,
             busy: false,
             busy_next: false,
             random: random::Random::new(|| driver.random()),
@@ -203,6 +209,7 @@ impl<D: Driver> Shard<D> {
         let started = self.driver.now();
         (self.now, self.wall) = (started, self.driver.wall());
         self.settings.refresh();
+        self.mind_lease();
         self.port.flush_outboxes();
         self.drain_deliver();
         self.resume_waiting();
@@ -279,6 +286,23 @@ impl<D: Driver> Shard<D> {
         let may_request = |node| self.port.can_request(node) && self.port.deliver_clear();
         let connection = self.slots.connection(self.slots.key(slot));
         connection.is_some_and(|connection| connection.can_go_on(&self.settings, &may_request))
+    }
+
+    /// Closes whoever has a session if the lease has run out since the last look, before another byte is read; sessions
+    /// that presence gives meanwhile belong to the next lease.
+    fn mind_lease(&mut self) {
+        let lapses = self.node.lease.lapses(self.now);
+        if lapses == self.lapses {
+            return;
+        }
+        self.lapses = lapses;
+        for key in self.slots.keys() {
+            self.with(key, |connection, cx| {
+                if connection.has_session() {
+                    connection.close(cx, CloseReason::TryAgainLater);
+                }
+            });
+        }
     }
 
     /// Stops accepting and tells everybody; each turn of a drain flushed before.
@@ -383,6 +407,12 @@ impl<D: Driver> Shard<D> {
     #[must_use]
     pub fn stash_reserved(&self) -> usize {
         limits::STASH_RESERVE_BYTES - self.stash_reserve
+    }
+
+    /// Deliveries and requests that wait behind full rings.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        self.port.depth()
     }
 
     /// Connections, sessions, scopes and streams the shard holds, for leak tests.

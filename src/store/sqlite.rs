@@ -258,13 +258,13 @@ mod tests {
         let texts = |store: &mut SqliteStore, max| -> Vec<_> {
             store.messages("a", max).unwrap().into_iter().map(|message| message.message).collect()
         };
-        assert_eq!(texts(&mut store, 9), ["m1".into(), "m3".into()]);
-        assert_eq!(texts(&mut store, 1), ["m3".into()]);
+        assert_eq!(texts(&mut store, 9), ["m1", "m3"].map(Box::<str>::from));
+        assert_eq!(texts(&mut store, 1), ["m3"].map(Box::<str>::from));
         assert_eq!(&*store.messages("a", 1).unwrap()[0].sender_name, "name 3");
         store.write(&[message(4, "b"), message(5, "a"), message(6, "a")]).unwrap();
-        assert_eq!(texts(&mut store, 9), ["m3".into(), "m5".into(), "m6".into()]);
+        assert_eq!(texts(&mut store, 9), ["m3", "m5", "m6"].map(Box::<str>::from));
         store.write(&[Write::RemoveRoom { room: "a".into() }]).unwrap();
-        assert_eq!(texts(&mut store, 9), []);
+        assert_eq!(texts(&mut store, 9), [] as [Box<str>; 0]);
         assert_eq!(store.messages("b", 9).unwrap().len(), 1);
     }
 

@@ -11,14 +11,16 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use super::deltas::DeltaValues;
+use super::evicted::{Evicted, Last};
 use super::history::History;
+use super::home_stream::HomeStream;
 use crate::class::Class;
-use crate::frame::{Act, Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin, SentRun};
+use crate::frame::{Audience, Batch, BatchBuilder, Encode, FrameKind, Item, Mark, Origin, SentRun};
 use crate::id::{ConnAddr, NodeId, Scope, SessionId, ShardSet, StreamHandle};
 use crate::limits;
 use crate::message::{
     Effect, ErrorCode, Event, HistoryAsk, HistoryPage, HistoryRefusal, Introduction, JoinRequest, LostReason, Page,
-    PageNext, Position, Publish, PublishTo, Pull, Recall, ResumeFrom, Start, StreamStart,
+    PageNext, Position, Publish, PublishTo, Pull, Recall, ResumeFrom, StreamStart,
 };
 use crate::time::{Monotonic, Wheel};
 
@@ -43,6 +45,9 @@ pub struct HomeConfig {
     pub history_total_bytes: usize,
     /// How long frames are kept.
     pub history_time: Duration,
+    /// Streams of users and sessions kept; beyond it the longest idle ones are taken away with all their frames and values,
+    /// and a resume that lacks frames of them is told.
+    pub own_streams: usize,
     /// How long an open room outlives its last member and event, and a publisher its connection. A room that backends let
     /// sessions into is kept for three of it.
     pub resume_window: Duration,
@@ -64,6 +69,14 @@ pub enum HomeOutput {
         scope: Scope,
         /// The stream.
         introduction: Arc<Introduction>,
+        /// Where members are.
+        shards: ShardSet,
+    },
+    /// A stream's numbering is over, and nobody can tell what its members lack: on these shards they close, and a resume
+    /// says `epoch_changed`.
+    Broken {
+        /// The stream.
+        stream: StreamHandle,
         /// Where members are.
         shards: ShardSet,
     },
@@ -95,6 +108,9 @@ pub struct Homes {
     /// Streams with history by their last event, for the total bound.
     idle: BTreeSet<(Monotonic, u32)>,
     history_bytes: usize,
+    /// Streams of users and sessions by their last use, for their bound.
+    own: BTreeSet<(Monotonic, u32)>,
+    evicted: Evicted,
     outputs: VecDeque<HomeOutput>,
     checks: Wheel<u32>,
     fired: Vec<u32>,
@@ -124,18 +140,6 @@ struct Publisher {
     until: Option<Monotonic>,
 }
 
-#[derive(Debug)]
-struct HomeStream {
-    scope: Scope,
-    introduction: Arc<Introduction>,
-    head: u64,
-    last_event: Monotonic,
-    pending: BatchBuilder,
-    dirty: bool,
-    history: History,
-    deltas: DeltaValues,
-}
-
 /// A frame to be put into a stream.
 struct Incoming<'a> {
     class: Class,
@@ -162,6 +166,8 @@ impl Homes {
             dirty: Vec::new(),
             idle: BTreeSet::new(),
             history_bytes: 0,
+            own: BTreeSet::new(),
+            evicted: Evicted::new(config.own_streams * EVICTED_PER_STREAM, config.history_time),
             outputs: VecDeque::new(),
             checks: Wheel::new(now, CHECK_GRANULARITY),
             fired: Vec::new(),
@@ -211,7 +217,7 @@ impl Homes {
     }
 
     /// Puts an event of the bus into its stream, and carries out a kick. An event at or below the stream's head was
-    /// put before and is left out.
+    /// put before and is left out; one of another epoch ends the stream and begins it anew.
     ///
     /// # Errors
     /// `Unavailable` once the process has used up its stream handles.
@@ -223,7 +229,11 @@ impl Homes {
             return Ok(());
         }
         let name = format!("{}.{}/{}", event.topic, event.partition, event.scope);
-        let index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        let mut index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        if self.streams.get(&index).is_some_and(|stream| stream.introduction.position.epoch != event.epoch) {
+            self.break_off(now, index);
+            index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        }
         if self.streams.get(&index).is_some_and(|stream| event.class == Class::Reliable && event.place <= stream.head) {
             return Ok(());
         }
@@ -295,6 +305,7 @@ impl Homes {
             home.shards.insert(join.from.shard);
             home.last_active = now;
         }
+        self.take_up(now, join)?;
         let Some(home) = self.scopes.get(scope) else { return Ok(Vec::new()) };
         let streams = home.streams.iter().filter_map(|index| self.streams.get(index));
         let visible = streams.filter(|stream| join.publisher || !stream.introduction.publishers_only);
@@ -352,7 +363,12 @@ impl Homes {
             after_delta: pull.after_delta,
             next: PageNext::Live,
         };
-        let Some(stream) = index.and_then(|index| self.streams.get(&index)) else { return page };
+        let Some(stream) = index.and_then(|index| self.streams.get(&index)) else {
+            if !self.evicted.is_empty() {
+                page.next = PageNext::Evicted;
+            }
+            return page;
+        };
         let (frames, bytes) = (pull.frames as usize, pull.bytes as usize);
         let after = if pull.after == u64::MAX { stream.head } else { pull.after };
         if after > stream.head {
@@ -383,6 +399,9 @@ impl Homes {
     /// If there is no such stream, or its history does not begin where the page is to.
     pub fn history(&self, ask: &HistoryAsk) -> Result<HistoryPage, HistoryRefusal> {
         let scope = ask.stream.split_once('/').and_then(|(_, scope)| Scope::parse(scope));
+        if scope.as_ref().is_some_and(|scope| self.evicted.has(scope, &ask.stream)) {
+            return Err(HistoryRefusal::Lost(LostReason::HistoryEvicted));
+        }
         let home = scope.and_then(|scope| self.scopes.get(&scope));
         let mut streams = home.iter().flat_map(|home| &home.streams).filter_map(|index| self.streams.get(index));
         let named = |stream: &&HomeStream| stream.introduction.position.stream == ask.stream;
@@ -425,6 +444,7 @@ impl Homes {
             self.seal_stream(now, index);
         }
         self.dirty = dirty;
+        self.bound_own();
         self.bound_total();
     }
 
@@ -443,6 +463,7 @@ impl Homes {
             }
         }
         self.fired = fired;
+        self.evicted.expire(now);
     }
 
     /// When [`Homes::expire`] has something to do.
@@ -455,6 +476,12 @@ impl Homes {
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
         (self.history_bytes, self.streams.len())
+    }
+
+    /// Evicted streams that are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.evicted.len()
     }
 
     fn open_room(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
@@ -492,6 +519,23 @@ impl Homes {
         Ok(())
     }
 
+    /// Streams of the scope that were evicted are there again, without what was in them, so that a loss is told; those that
+    /// are there are in use.
+    fn take_up(&mut self, now: Monotonic, join: &JoinRequest) -> Result<(), ErrorCode> {
+        for (name, epoch) in self.evicted.streams_of(now, &join.scope, join.resume.is_some()) {
+            self.ensure_stream(now, &join.scope, &name, epoch, false)?;
+        }
+        let streams = self.scopes.get(&join.scope).filter(|_| is_own(&join.scope)).map(|home| &home.streams);
+        for index in streams.into_iter().flatten() {
+            if let Some(stream) = self.streams.get_mut(index) {
+                self.own.remove(&(stream.last_use, *index));
+                self.own.insert((now, *index));
+                stream.last_use = now;
+            }
+        }
+        Ok(())
+    }
+
     /// The stream's index; a new stream is introduced to the shards that have members of its scope.
     fn ensure_stream(
         &mut self,
@@ -507,11 +551,14 @@ impl Homes {
                 return Ok(*index);
             }
         }
-        let index = self.next_index;
+        let last = self.evicted.take(now, scope, name, epoch);
+        let known = last.and_then(|last| last.index);
+        let index = known.unwrap_or(self.next_index);
         let handle =
             StreamHandle::of_home(index, self.config.shard, self.config.shards).ok_or(ErrorCode::Unavailable)?;
-        self.next_index += 1;
-        let position = Position { stream: name.into(), epoch, place: 0 };
+        self.next_index += u32::from(known.is_none());
+        let head = last.map_or(0, |last| last.head);
+        let position = Position { stream: name.into(), epoch, place: head };
         let introduction = Arc::new(Introduction { handle, position, publishers_only });
         let origin = Origin::of_stream(name);
         home.streams.push(index);
@@ -522,8 +569,11 @@ impl Homes {
         let stream = HomeStream {
             scope: scope.clone(),
             introduction: Arc::clone(&introduction),
-            head: 0,
+            head,
+            head_is_bound: last.is_some_and(|last| last.head_is_bound),
             last_event: now,
+            last_use: now,
+            next_check: now + CHECK_INTERVAL,
             pending: BatchBuilder::of(handle, origin),
             dirty: false,
             history: History::default(),
@@ -531,7 +581,11 @@ impl Homes {
         };
         self.streams.insert(index, stream);
         self.checks.insert(now + CHECK_INTERVAL, index);
-        if !shards.is_empty() {
+        if is_own(scope) {
+            self.own.insert((now, index));
+        }
+        // Who was a member before it was evicted knows it still, and others are told when they join.
+        if !shards.is_empty() && known.is_none() {
             self.outputs.push_back(HomeOutput::Introduce { scope: scope.clone(), introduction, shards });
         }
         Ok(index)
@@ -556,7 +610,10 @@ impl Homes {
             _ => Item { class: Class::Delta, key: incoming.key, forgets: false, place: stream.head, prev: 0 },
         };
         let from = stream.pending.byte_len();
-        stream.pending.push(item, |out| encode.encode(handle, &item, incoming.kind, incoming.body, out));
+        let known_prev = if item.class == Class::Reliable && stream.head_is_bound { 0 } else { item.prev };
+        stream.head_is_bound &= item.class != Class::Reliable;
+        let told = Item { prev: known_prev, ..item };
+        stream.pending.push(item, |out| encode.encode(handle, &told, incoming.kind, incoming.body, out));
         let act = incoming.act.as_ref().map(|(joins, room)| Arc::new(stream.act(*joins, room, item.place)));
         let refusal = incoming.kind.frame_type == FrameKind::ERROR_TYPE;
         let mark = Mark { index: 0, audience: incoming.audience.clone(), act, refusal };
@@ -593,6 +650,10 @@ impl Homes {
         stream.history.append(&batch);
         stream.history.trim(now, self.config.history_events, self.config.history_bytes, self.config.history_time);
         stream.last_event = now;
+        if self.own.remove(&(stream.last_use, index)) {
+            self.own.insert((now, index));
+        }
+        stream.last_use = now;
         self.history_bytes += stream.history.bytes();
         self.idle.insert((now, index));
         let shards = match (&stream.scope, self.scopes.get_mut(&stream.scope)) {
@@ -605,6 +666,21 @@ impl Homes {
         };
         if !shards.is_empty() {
             self.outputs.push_back(HomeOutput::Batch { batch, shards });
+        }
+    }
+
+    /// Evicts streams of users and sessions, the longest idle first, until their bound holds. Streams must be sealed.
+    fn bound_own(&mut self) {
+        while self.own.len() > self.config.own_streams
+            && let Some((_, index)) = self.own.pop_first()
+        {
+            let Some(stream) = self.streams.get(&index) else { continue };
+            let Position { stream: name, epoch, .. } = &stream.introduction.position;
+            let (head, head_is_bound, last_event) = (stream.head, stream.head_is_bound, stream.last_event);
+            let last = Last { index: Some(index), epoch: *epoch, head, head_is_bound, last_event };
+            self.evicted.keep(&stream.scope, name, last);
+            let scope = stream.scope.clone();
+            self.remove_from(&scope, index);
         }
     }
 
@@ -622,7 +698,8 @@ impl Homes {
 
     /// One stream's periodic check; `false` when the stream is gone.
     fn check_stream(&mut self, now: Monotonic, index: u32) -> bool {
-        let Some(stream) = self.streams.get_mut(&index) else { return false };
+        let Some(stream) = self.streams.get_mut(&index).filter(|stream| stream.next_check <= now) else { return false };
+        stream.next_check = now + CHECK_INTERVAL;
         self.history_bytes -= stream.history.bytes();
         stream.history.trim(now, self.config.history_events, self.config.history_bytes, self.config.history_time);
         self.history_bytes += stream.history.bytes();
@@ -642,22 +719,46 @@ impl Homes {
             return false;
         }
         if !room && idle > self.config.history_time {
-            self.remove_stream(index);
-            if let Some(home) = self.scopes.get_mut(&scope) {
-                home.streams.retain(|other| *other != index);
-                if home.streams.is_empty() {
-                    self.scopes.remove(&scope);
-                }
-            }
+            self.remove_from(&scope, index);
             return false;
         }
         true
+    }
+
+    /// Ends a stream whose numbering is over; its name gets another one.
+    fn break_off(&mut self, now: Monotonic, index: u32) {
+        self.seal_stream(now, index);
+        let Some(stream) = self.streams.get(&index) else { return };
+        let (scope, handle) = (stream.scope.clone(), stream.introduction.handle);
+        let mut shards = ShardSet::all(self.config.shards);
+        if let Some(home) = self.scopes.get_mut(&scope) {
+            home.streams.retain(|other| *other != index);
+            if matches!(scope, Scope::Room(_)) {
+                shards = home.shards;
+            }
+        }
+        self.remove_stream(index);
+        if !shards.is_empty() {
+            self.outputs.push_back(HomeOutput::Broken { stream: handle, shards });
+        }
+    }
+
+    /// Removes a stream of what is not a room.
+    fn remove_from(&mut self, scope: &Scope, index: u32) {
+        self.remove_stream(index);
+        if let Some(home) = self.scopes.get_mut(scope) {
+            home.streams.retain(|other| *other != index);
+            if home.streams.is_empty() {
+                self.scopes.remove(scope);
+            }
+        }
     }
 
     fn remove_stream(&mut self, index: u32) {
         if let Some(stream) = self.streams.remove(&index) {
             self.history_bytes -= stream.history.bytes();
             self.idle.remove(&(stream.last_event, index));
+            self.own.remove(&(stream.last_use, index));
             self.dirty.retain(|other| *other != index);
         }
     }
@@ -670,71 +771,13 @@ impl ScopeHome {
     }
 }
 
-impl HomeStream {
-    /// Where a member starts (DELIVERY §6 "Recovered"); unless `guarded`, a resume reads what was before its entry.
-    fn start(&self, join: &JoinRequest, entry: Option<&Position>, guarded: bool) -> StreamStart {
-        let known = &self.introduction.position;
-        let entry = entry.filter(|entry| entry.stream == known.stream && entry.place != u64::MAX);
-        // What was said to a session from its first moment on is for it, however late it asks.
-        let beginning = Position { place: 0, ..known.clone() };
-        let own = (join.resume.is_none() && matches!(self.scope, Scope::Session(_))).then_some(&beginning);
-        let entry = entry.or(own);
-        let start = match (&join.resume, entry) {
-            (Some(resume), _) => self.resume_start(resume, guarded),
-            (None, Some(entry)) => self.start_behind(entry),
-            (None, None) if self.deltas.is_empty() => Start::Live,
-            (None, None) => Start::Behind(self.head),
-        };
-        let place = match (entry, start) {
-            (Some(entry), Start::Behind(_)) => entry.place,
-            _ => self.head,
-        };
-        let position = Position { stream: Arc::clone(&known.stream), epoch: known.epoch, place };
-        StreamStart { introduction: Arc::new(Introduction { position, ..*self.introduction }), start }
-    }
-
-    /// What a frame of this place does.
-    fn act(&self, joins: bool, room: &Arc<str>, place: u64) -> Act {
-        let Position { stream, epoch, .. } = &self.introduction.position;
-        Act { joins, room: Arc::clone(room), stream: Arc::clone(stream), epoch: *epoch, place }
-    }
-
-    fn start_behind(&self, position: &Position) -> Start {
-        if position.epoch != self.introduction.position.epoch {
-            Start::Lost(LostReason::EpochChanged)
-        } else if self.history.reaches_back_to(position.place, self.head) {
-            Start::Behind(position.place)
-        } else {
-            Start::Lost(LostReason::HistoryEvicted)
-        }
-    }
-
-    /// Where a resume goes on: where its client stands, in a room never before the session came in (DELIVERY §6).
-    fn resume_start(&self, resume: &ResumeFrom, guarded: bool) -> Start {
-        let known = &self.introduction.position;
-        let named =
-            |positions: &'_ [Position]| positions.iter().find(|position| position.stream == known.stream).cloned();
-        let said = named(&resume.positions);
-        let guarded = guarded && matches!(self.scope, Scope::Room(_));
-        let stands_before = |entry: &Position| {
-            let said = said.as_ref().filter(|_| entry.epoch == known.epoch);
-            said.is_some_and(|said| said.epoch != entry.epoch || said.place < entry.place)
-        };
-        match named(&resume.entered) {
-            // It was let in, and no home has said where this stream starts: here.
-            None if guarded && resume.entered.iter().any(Position::is_unsaid) => Start::Anew(self.head),
-            Some(entry) if guarded && stands_before(&entry) => match self.start_behind(&entry) {
-                Start::Behind(place) => Start::Anew(place),
-                lost => lost,
-            },
-            entry => {
-                let beginning = Position { place: 0, ..known.clone() };
-                self.start_behind(&said.or(entry).unwrap_or(beginning))
-            }
-        }
-    }
+/// Whether anybody who may connect can make such scopes, so that their streams have a bound of their own.
+fn is_own(scope: &Scope) -> bool {
+    matches!(scope, Scope::User(_) | Scope::Session(_))
 }
 
+/// Evicted streams that are remembered, for each that is kept.
+const EVICTED_PER_STREAM: usize = 2;
 /// How exactly time-outs of histories, rooms and values are kept.
 const CHECK_GRANULARITY: Duration = Duration::from_secs(1);
 /// Resume windows that a backend's room outlives its last member and event.

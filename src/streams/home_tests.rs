@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A frame on the wire is its body.
-struct Plain;
+pub(super) struct Plain;
 
 impl Encode for Plain {
     fn encode(&self, _: StreamHandle, _: &Item, _: FrameKind, body: &[u8], out: &mut Vec<u8>) {
@@ -26,13 +26,13 @@ impl Encode for Plain {
 }
 
 const EVENTS: usize = 16;
-const ME: ConnAddr = ConnAddr { shard: NodeId(0), conn: ConnKey { slot: 0, generation: 0 } };
+pub(super) const ME: ConnAddr = ConnAddr { shard: NodeId(0), conn: ConnKey { slot: 0, generation: 0 } };
 
-fn at(seconds: u64) -> Monotonic {
+pub(super) fn at(seconds: u64) -> Monotonic {
     Monotonic::ZERO + Duration::from_secs(seconds)
 }
 
-fn homes() -> Homes {
+pub(super) fn homes() -> Homes {
     let config = HomeConfig {
         shard: NodeId(0),
         shards: 1,
@@ -43,6 +43,7 @@ fn homes() -> Homes {
         history_bytes: 1 << 20,
         history_total_bytes: 1 << 20,
         history_time: Duration::from_secs(390),
+        own_streams: 4,
         resume_window: Duration::from_secs(300),
     };
     Homes::new(config, Monotonic::ZERO)
@@ -283,7 +284,7 @@ fn event(homes: &mut Homes, place: u64, effect: Option<Effect>, audience: Option
     homes.seal(at(1));
 }
 
-fn plain_event(place: u64, effect: Option<Effect>, audience: Option<Audience>) -> Event {
+pub(super) fn plain_event(place: u64, effect: Option<Effect>, audience: Option<Audience>) -> Event {
     Event {
         id: None,
         topic: "games.events".into(),
@@ -331,6 +332,45 @@ fn an_entry_starts_right_behind_its_event() {
         let expected: Vec<Vec<u8>> = expected.map(|place: &u64| place.to_string().into_bytes()).collect();
         assert_eq!(caught_up(&homes, starts[0].introduction.handle, 7, 2), Ok(expected));
     }
+}
+
+/// An event of another epoch ends its stream: what waited is delivered, the members are told to go, and a stream of the
+/// same name begins with it, which no position of the old numbering fits.
+#[test]
+fn another_epoch_begins_the_stream_anew() {
+    let mut homes = homes();
+    event(&mut homes, 5, None, None);
+    let entry = |epoch| Position { stream: "games.events.0/room:arena".into(), epoch, place: 5 };
+    let (from, session, scope) = (ME, SessionId([1; 16]), scope());
+    let ask = |resume, entry| JoinRequest {
+        from,
+        session,
+        scope: scope.clone(),
+        publisher: false,
+        admitted: true,
+        entry,
+        resume,
+    };
+    let old = homes.join(at(1), &ask(None, Some(entry(4)))).unwrap()[0].introduction.handle;
+    while homes.output().is_some() {}
+    homes.event(at(1), &plain_event(6, None, None), &Plain).unwrap();
+    homes.event(at(1), &Event { epoch: 8, ..plain_event(2, None, None) }, &Plain).unwrap();
+    homes.seal(at(1));
+    let outputs: Vec<_> = std::iter::from_fn(|| homes.output()).collect();
+    let [
+        HomeOutput::Batch { batch: last, .. },
+        HomeOutput::Broken { stream, .. },
+        HomeOutput::Introduce { introduction, .. },
+        HomeOutput::Batch { batch: first, .. },
+    ] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((last.stream(), *stream, first.stream()), (old, old, introduction.handle));
+    assert_eq!((introduction.position.epoch, introduction.handle == old), (8, false));
+    let resume = ResumeFrom { positions: vec![entry(4)], entered: Vec::new() };
+    let starts = homes.join(at(1), &ask(Some(resume), None)).unwrap();
+    assert_eq!((starts.len(), starts[0].start), (1, Start::Lost(LostReason::EpochChanged)));
 }
 
 /// What was said to a session before it asked its home is still for it; once that is evicted, it is told so.

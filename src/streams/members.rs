@@ -246,6 +246,16 @@ impl Members {
         found
     }
 
+    /// The stream is over: the slots that have a seat in it. It looks at every slot, for it happens hardly ever.
+    #[must_use]
+    pub fn broken(&mut self, stream: StreamHandle) -> Vec<u32> {
+        for local in self.scopes.values_mut() {
+            local.streams.retain(|known| known.handle != stream);
+        }
+        let seated = |slot: &u32| self.seats(*slot).iter().any(|seat| seat.stream == stream);
+        (0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)).filter(seated).collect()
+    }
+
     /// The slot leaves the scope and its streams; `true` if the shard now has nobody in it.
     pub fn leave(&mut self, slot: u32, scope: &Scope) -> bool {
         let Some(state) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return false };

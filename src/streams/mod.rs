@@ -9,11 +9,15 @@
 
 mod cursor;
 mod deltas;
+mod evicted;
 mod history;
 mod home;
+mod home_stream;
 #[cfg(test)]
 mod home_tests;
 mod members;
+#[cfg(test)]
+mod own_tests;
 
 pub use cursor::Cursor;
 pub use home::{HomeConfig, HomeOutput, Homes, Placed};

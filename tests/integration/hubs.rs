@@ -156,6 +156,8 @@ fn a_kicked_player_needs_a_new_token() {
         let mut code = 0;
         for n in 0..3 {
             let mut bob = host.guest(gateway, "Bob");
+            // Of who is kicked before the room was told of it nothing is said.
+            while host.event("player_joined")["player_id"] != *bob.ticket.player {}
             gateway.publish(&kick(&bob.ticket.player));
             code = bob.closed().0;
             while host.event("player_left")["player_id"] != *bob.ticket.player {}

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ringgate::id::StreamHandle;
-use ringgate::protocol::frames::client::hello;
+use ringgate::protocol::frames::client::{hello, ping};
 use ringgate::protocol::frames::json::Hello;
 use ringgate::protocol::frames::types;
 
@@ -146,7 +146,7 @@ fn a_takeover_replaces() {
 }
 
 /// A resume of a session that does not exist (any more) is a new session that says so, if a token comes with it, else
-/// `auth_failed`; another user's token does not open a session.
+/// `auth_failed`; another user's token neither opens a session nor ends its connection.
 #[test]
 fn a_lost_session_is_told() {
     on_each_driver(&[], |gateway| {
@@ -166,6 +166,10 @@ fn a_lost_session_is_told() {
         let stolen = Hello { token: Some(&mallory), resume: Some(&bob.resume), ..Hello::default() };
         thief.send(|out| hello(out, &stolen));
         assert_eq!(thief.error().0, "auth_failed");
+        // Nor does it end another's connection.
+        let mut bob = bob;
+        bob.send(|out| ping(out, b"still here"));
+        assert_eq!(bob.expect(types::PONG).payload, b"still here");
     });
 }
 

@@ -229,3 +229,43 @@ fn an_effect_acts_once() {
         client.settled(&world.oracle).unwrap();
     }
 }
+
+/// While presence does nothing, LEAVEs and HELLOs wait for room as everything else does, and what waits for presence
+/// stays within the outbox; then they go on, and none is lost.
+#[test]
+fn a_stuck_presence_holds_who_asks_it() {
+    const OUTBOX: usize = 4;
+    const PLAYERS: usize = 40;
+    let bounds = Bounds { slots: 4, outbox: OUTBOX };
+    let mut world = World::new(7, Plan { shards: 1, players: PLAYERS, bounds, ..plan() });
+    let all: Vec<usize> = (0..=PLAYERS).collect();
+    open(&mut world, &all);
+    let (network, room) = (world.network.clone(), world.clients[1].room.clone());
+    let (leaving, returning) = all[1..].split_at(PLAYERS / 2);
+    for &index in returning {
+        world.clients[index].token = None;
+        world.clients[index].drop_socket();
+    }
+    pass(&mut world, Duration::from_millis(500));
+
+    for half in [leaving, returning] {
+        world.presence_stuck = true;
+        for &index in half {
+            match world.clients[index].state {
+                State::Open => world.clients[index].leave(&network, &room),
+                _ => world.connect(index),
+            }
+        }
+        pass(&mut world, Duration::from_millis(500));
+        let waiting = world.shards[0].waiting().1;
+        assert!(waiting <= OUTBOX + 1, "{waiting} requests wait");
+        world.presence_stuck = false;
+        pass(&mut world, Duration::from_millis(500));
+    }
+    for &index in &all {
+        let client = &world.clients[index];
+        let expected = if leaving.contains(&index) { Seat::Out } else { Seat::In };
+        assert_eq!((client.state, client.rooms[&room]), (State::Open, expected), "client {index}");
+    }
+    assert!(world.clients.iter().all(|client| client.refusals.is_empty()));
+}

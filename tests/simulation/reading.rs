@@ -233,6 +233,11 @@ impl Client {
             self.positions.insert(name.to_owned(), (epoch, place));
         }
         self.left.remove(&handle);
+        // Its home had forgotten it: it goes on under this handle.
+        let earlier = |other: &u32, view: &mut View| *other != handle && view.name == name;
+        for (_, before) in self.streams.extract_if(.., earlier) {
+            self.told_of_left += before.told;
+        }
         let (name, joined_at) = (name.to_owned(), network.now());
         let view = View { name, epoch, place, head, versions: Default::default(), told: 0, joined_at };
         if !fresh {

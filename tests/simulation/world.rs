@@ -71,6 +71,8 @@ pub struct World {
     presence: EmbeddedPresence,
     presence_port: Port,
     presence_awake: bool,
+    /// Presence does nothing.
+    pub presence_stuck: bool,
     presence_deadline: Monotonic,
     wakers: Vec<SimulatedDriver>,
     settings: Latest<Settings>,
@@ -102,12 +104,13 @@ impl World {
             presence: EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed),
             presence_port,
             presence_awake: true,
+            presence_stuck: false,
             presence_deadline: Monotonic::ZERO,
             backend,
             wakers,
             settings: shared,
             signer,
-            oracle: Oracle::counting(plan.all_keys),
+            oracle: Oracle::counting(plan.all_keys, plan.history_events < ENOUGH_HISTORY),
             network,
             shards,
             clients: Vec::new(),
@@ -443,6 +446,9 @@ impl World {
     fn turn_presence(&mut self) -> bool {
         let node = self.presence_port.id();
         let now = self.network.now();
+        if self.presence_stuck {
+            return false;
+        }
         if !(self.presence_awake || self.network.take_ring(node) || self.presence_deadline <= now) {
             return false;
         }
@@ -562,6 +568,7 @@ pub fn shards(
     seed: u64,
 ) -> Vec<Shard<SimulatedDriver>> {
     let node = Arc::new(NodeState {
+        lease: Arc::new(ringgate::ports::Lease::endless()),
         connections: AtomicU64::new(0),
         connections_max: 10_000,
         draining: AtomicBool::new(false),
@@ -579,6 +586,7 @@ pub fn shards(
             history_bytes: 8 << 20,
             history_total_bytes: 64 << 20,
             history_time: Duration::from_secs(390),
+            own_streams: if plan.history_events < ENOUGH_HISTORY { 16 } else { limits::OWN_STREAMS },
             resume_window: Duration::from_secs(300),
         };
         let driver = network.driver(port.id());

@@ -34,6 +34,9 @@ impl Api {
             .iter()
             .find(|topic| ***topic == *target.segment)
             .ok_or_else(|| Fault::not_found(format!("there is no such topic; there are: {}", topics.join(", "))))?;
+        if let Some(words) = self.log.elsewhere() {
+            return Err(Fault::not_found(words));
+        }
         let from = target.number("from", 0, u64::MAX)?;
         let epoch = target.number("epoch", 0, u64::MAX)?;
         let silence = target.number("heartbeat_ms", HEARTBEAT_MS_MIN, limits::API_HEARTBEAT_MS)?;

@@ -246,16 +246,25 @@ impl ApiPeer {
         }
     }
 
+    /// Whoever asked is told by the sender's end.
+    fn drop_call(&mut self, to: ConnKey) {
+        if let Some(slot) = self.slots.get_mut(to.slot as usize).filter(|slot| slot.generation == to.generation) {
+            slot.waiting = None;
+        }
+    }
+
     fn take_answers(&mut self) {
         while let Some((from, message)) = self.port.take_deliver() {
             match message {
                 Deliver::Api(reply) => self.finish(reply.to, Answer::Shard(reply.answer)),
                 Deliver::Answered { to, outcome, .. } => self.finish(to, Answer::Appended(outcome)),
-                Deliver::Presence(reply) => {
-                    if let PresenceReply::Members { to, members, next } = *reply {
+                Deliver::Presence(reply) => match *reply {
+                    PresenceReply::Members { to, members, next } => {
                         self.finish(to.conn, Answer::Members { members, next });
                     }
-                }
+                    PresenceReply::Unavailable { to } => self.drop_call(to.conn),
+                    other => tracing::error!(from = from.0, ?other, "the API asks presence for members only"),
+                },
                 other => tracing::error!(from = from.0, ?other, "the API got an answer of another's"),
             }
         }

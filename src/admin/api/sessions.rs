@@ -105,7 +105,10 @@ impl Api {
                         session_id: found.session.to_string(),
                         user_id: found.user.as_ref().into(),
                         username: found.username.as_ref().into(),
-                        connection_id: found.connection.map(|addr| self.name(addr)),
+                        connection_id: found
+                            .connection
+                            .map(|addr| self.name(addr))
+                            .or(found.elsewhere.map(|id| id.to_string())),
                     });
                 }
             }

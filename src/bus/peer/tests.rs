@@ -313,10 +313,18 @@ fn repeated_events_are_given_once() {
     assert_eq!(rig.events(0).iter().map(|event| event.place).collect::<Vec<_>>(), [1, 3, 4, 5]);
     assert_eq!(rig.peer.stats().duplicates_total.read(), 2);
     let mut given = Vec::new();
-    let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), HOUR, |event| {
-        given.push(event.place);
-        true
-    });
+    let rebuilt = rebuild(
+        &mut rig.bus.handle(),
+        &Table,
+        &EVENT_TOPICS,
+        WallMillis(0),
+        HOUR,
+        || false,
+        |event| {
+            given.push(event.place);
+            true
+        },
+    );
     assert_eq!((given, rebuilt.events), (vec![1, 3, 4, 5], 4), "a rebuild leaves out what was left out");
     let port = mesh::build(4, Bounds::default()).pop().unwrap();
     let reader = rig.bus.reader(&EVENT_TOPICS, Arc::new(Nobody));
@@ -336,7 +344,7 @@ fn repeats_are_known_for_the_history_time() {
     put_event(&mut event, id, "battle.event.timeline", WallMillis(0), &Scope::Room("arena".into()), "{}");
     for (history, given) in [(HOUR, 1), (Duration::from_secs(1), 2)] {
         let mut rig = Rig::new(Bounds::default(), TopicBounds::default());
-        let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), history, |_| true);
+        let rebuilt = rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(0), history, || false, |_| true);
         rig.peer = rig.peer.after(rebuilt);
         for at in [0, 1_800_000] {
             let append = Append { topic: "games.events".into(), ..command(0, event.clone()) };
@@ -355,11 +363,19 @@ fn a_rebuild_carries_out_no_kick() {
     rig.timeline(&room_of(0), 1).unwrap();
     let count = |since| {
         let mut count = 0;
-        rebuild(&mut rig.bus.handle(), &Table, &EVENT_TOPICS, WallMillis(since), HOUR, |event| {
-            assert_eq!(event.effect, None);
-            count += 1;
-            true
-        });
+        rebuild(
+            &mut rig.bus.handle(),
+            &Table,
+            &EVENT_TOPICS,
+            WallMillis(since),
+            HOUR,
+            || false,
+            |event| {
+                assert_eq!(event.effect, None);
+                count += 1;
+                true
+            },
+        );
         count
     };
     assert_eq!((count(1), count(2)), (1, 0));

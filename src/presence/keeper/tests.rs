@@ -109,7 +109,7 @@ fn open(n: u8) -> PresenceRequest {
 }
 
 fn resume(from: u32, n: u8) -> PresenceRequest {
-    PresenceRequest::Resume { from: conn(from), token: TokenHash([n; 16]) }
+    PresenceRequest::Resume { from: conn(from), user: None, token: TokenHash([n; 16]) }
 }
 
 fn detached(from: u32, n: u8, last_close: CloseReason) -> PresenceRequest {

@@ -127,3 +127,17 @@ fn detached_records_leave_the_list_anywhere() {
     }
     assert_eq!((order, sessions.detached(), sessions.len()), (vec![1, 3], 0, 3));
 }
+
+/// What others are to be told of a session stays owed when it leaves a room, for that is one of the things.
+#[test]
+fn leaving_forgets_nothing_that_is_owed() {
+    let mut sessions = Sessions::new(1);
+    let slot = sessions.insert(record(1, "u"), TokenHash([1; 16]), owner(0), 1);
+    let (life, at) = (GatewayLife { nonce: 1, incarnation: 1 }, Monotonic::ZERO);
+    let kind = PresenceKind::Left("arena".into());
+    sessions.owe(slot, Owed { life, connection: owner(0), number: 1, kind, at });
+    sessions.leave(slot, &Scope::Room("arena".into()));
+    assert!(sessions.owes(slot));
+    assert!(sessions.all_told() && !sessions.owes(slot));
+    assert!(sessions.extras.is_empty());
+}

@@ -1,7 +1,8 @@
-//! The system calls that the standard library has no safe form for, each behind a safe function.
+//! The system calls that the standard library has no safe form for, and one of librdkafka, each behind a safe function.
 //!
-//! What is here does one call (or one option list) and reports the kernel's answer. It keeps no state, decides
-//! nothing about connections and never blocks, except [`Signals::wait`], which is for the main thread.
+//! What is here does one call (or one option list) and reports the answer. It keeps no state, decides nothing about
+//! connections and never blocks, except [`Signals::wait`], which is for the main thread, and `describe_topics`, which is
+//! for the thread that watches Kafka.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,8 +10,19 @@ use std::mem::{self, MaybeUninit};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
+#[cfg(feature = "kafka")]
+use std::{ffi::CStr, ffi::CString, ptr, sync::Arc};
+
+#[cfg(feature = "kafka")]
+use rdkafka::{
+    bindings::{self as sys, rd_kafka_resp_err_t as Code},
+    client::{Client, ClientContext},
+    error::RDKafkaErrorCode,
+};
 
 use crate::limits;
+#[cfg(feature = "kafka")]
+use crate::ports::Described;
 use crate::time::{Monotonic, WallMillis};
 
 /// A listening socket, `SOCK_NONBLOCK | SOCK_CLOEXEC`, with the options that its accepted sockets inherit:
@@ -414,6 +426,91 @@ const KEEPALIVE_IDLE_S: i32 = 60;
 const KEEPALIVE_INTERVAL_S: i32 = 15;
 const KEEPALIVE_PROBES: i32 = 4;
 const ENTROPY_BYTES: usize = 512;
+
+/// Kafka's id of each of these topics, and how many partitions it has; `None` for one that is not there. Only the id tells
+/// that a topic was removed and made again, and the crate has no safe call for it. Blocks until Kafka answers, for
+/// `timeout` at most.
+///
+/// # Errors
+/// What kept Kafka from answering.
+#[cfg(feature = "kafka")]
+pub fn describe_topics<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[Arc<str>],
+    timeout: Duration,
+) -> Result<Vec<Option<Described>>, RDKafkaErrorCode> {
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<CString> = topics.iter().map(|topic| CString::new(&**topic).unwrap_or_default()).collect();
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client lives through this call; `pointers` are `names`' texts, which end in NUL and outlive the
+    // collection; librdkafka copies them. What is made here is destroyed here, and nothing of it is used afterwards.
+    unsafe {
+        let rk = client.native_ptr();
+        let queue = sys::rd_kafka_queue_new(rk);
+        let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let options = sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        // Refused only where the number is out of range; then the client's own timeout holds.
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+        sys::rd_kafka_DescribeTopics(rk, collection, options, queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_TopicCollection_destroy(collection);
+        let event = sys::rd_kafka_queue_poll(queue, millis.saturating_add(GRACE_MS));
+        let answer = if event.is_null() { Err(RDKafkaErrorCode::OperationTimedOut) } else { described(event, topics) };
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+        answer
+    }
+}
+
+/// # Safety
+/// The event is an answer to `rd_kafka_DescribeTopics`, and lives.
+#[cfg(feature = "kafka")]
+unsafe fn described(
+    event: *mut sys::rd_kafka_event_t,
+    topics: &[Arc<str>],
+) -> Result<Vec<Option<Described>>, RDKafkaErrorCode> {
+    let mut found = vec![None; topics.len()];
+    // SAFETY: descriptions and texts belong to the event, which the caller keeps; `descriptions` has `count` entries.
+    // Every text ends in NUL.
+    unsafe {
+        let failed = sys::rd_kafka_event_error(event);
+        if failed != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(failed.into());
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        let mut count = 0;
+        let descriptions = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        for at in 0..count {
+            let description = *descriptions.add(at);
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(description)).to_string_lossy();
+            match sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(description)) {
+                Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+                Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE => {
+                    continue;
+                }
+                code => return Err(code.into()),
+            }
+            let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(description));
+            let id = CStr::from_ptr(id).to_string_lossy();
+            let mut partitions = 0;
+            sys::rd_kafka_TopicDescription_partitions(description, &mut partitions);
+            if let Some(at) = topics.iter().position(|topic| **topic == *name) {
+                let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
+                found[at] = Some(Described { id: id.as_ref().into(), partitions });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// How much longer than the request's own timeout its answer is awaited.
+#[cfg(feature = "kafka")]
+const GRACE_MS: i32 = 500;
 
 #[cfg(test)]
 mod tests {

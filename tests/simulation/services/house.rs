@@ -285,10 +285,18 @@ impl Parts {
         let mut reader = log.reader(&EVENT_TOPICS, Arc::clone(&bell) as Arc<dyn Wake>);
         let rules = Routes::default();
         let mut events: Vec<Vec<Kept>> = (0..plan.shards).map(|_| Vec::new()).collect();
-        let rebuilt = rebuild(&mut reader, &rules, &EVENT_TOPICS, WallMillis(0), HISTORY, |event| {
-            events[event.scope.home(plan.shards).index()].push(Kept::Event(Box::new(event)));
-            true
-        });
+        let rebuilt = rebuild(
+            &mut reader,
+            &rules,
+            &EVENT_TOPICS,
+            WallMillis(0),
+            HISTORY,
+            || false,
+            |event| {
+                events[event.scope.home(plan.shards).index()].push(Kept::Event(Box::new(event)));
+                true
+            },
+        );
         for (shard, events) in shards.iter_mut().zip(events) {
             shard.rebuild(events.into_iter());
         }

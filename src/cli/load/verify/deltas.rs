@@ -211,14 +211,8 @@ mod tests {
         let and = |more: Vec<Came>| values().into_iter().chain(more).collect::<Vec<_>>();
         assert_eq!(later(&values(), 12), (0, 0, 0, true));
         assert_eq!(later(&and(vec![Number(13)]), 13), (0, 0, 0, true));
-        assert_eq!(
-            later(&and(vec![Told(2), Number(14), Number(15), Number(16), Number(17)]), 17),
-            (2, 0, 0, true)
-        );
-        assert_eq!(
-            later(&and(vec![Number(17), Number(14), Number(15), Number(16)]), 17),
-            (1, 1, 0, false)
-        );
+        assert_eq!(later(&and(vec![Told(2), Number(14), Number(15), Number(16), Number(17)]), 17), (2, 0, 0, true));
+        assert_eq!(later(&and(vec![Number(17), Number(14), Number(15), Number(16)]), 17), (1, 1, 0, false));
         assert_eq!(later(&[Number(11), Number(12)], 12), (0, 0, 0, false), "two keys are under way");
         assert_eq!(later(&[], 0), (0, 0, 0, true));
         assert_eq!(later(&[Told(99), Number(9), Number(10), Number(11), Number(12)], 12), (8, 0, 91, true));

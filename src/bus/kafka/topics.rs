@@ -1,0 +1,220 @@
+//! The topics: which there must be, how they are made on request, and what is wrong with those that are there.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::producer::words;
+use super::{KafkaConfig, Line, connect};
+use crate::bus::DEAD_TOPIC;
+use crate::limits;
+
+/// How topics are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Creation {
+    /// Partitions of those that are read in parallel.
+    pub partitions: u32,
+    /// Copies of each; `None` = the cluster's default.
+    pub replication: Option<u32>,
+    /// Copies that must have a record before it is accepted; `None` = the cluster's default.
+    pub min_insync_replicas: Option<u32>,
+    /// How long records are kept.
+    pub retention: Duration,
+}
+
+/// What a look at Kafka found.
+#[derive(Default, Debug)]
+pub struct Found {
+    /// What is there, a line each.
+    pub lines: Vec<String>,
+    /// What works and deserves a change, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the topics of the configuration that are not there, and tells of each what became of it.
+///
+/// # Errors
+/// A line for each that could not be made, or one for all.
+pub fn create(config: &KafkaConfig, creation: &Creation) -> Result<Vec<String>, Vec<String>> {
+    let bare = KafkaConfig { topics: Vec::new(), ..config.clone() };
+    let line = open(&bare).map_err(|reason| vec![reason])?;
+    let retention = creation.retention.as_millis().to_string();
+    let min_insync = creation.min_insync_replicas.map(|count| count.to_string());
+    let copies = creation.replication.map_or(-1, |count| i32::try_from(count).unwrap_or(-1));
+    let specs: Vec<NewTopic<'_>> = config
+        .topics
+        .iter()
+        .map(|topic| {
+            let partitions = if SINGLE.contains(&topic.as_str()) { 1 } else { creation.partitions };
+            let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+            let mut spec = NewTopic::new(topic, count, TopicReplication::Fixed(copies))
+                // One clock for all: a backend's own may lag, and a start would miss its events.
+                .set("message.timestamp.type", "LogAppendTime");
+            spec = if topic == STATE_TOPIC {
+                spec.set("cleanup.policy", "compact")
+            } else {
+                spec.set("retention.ms", &retention)
+            };
+            match &min_insync {
+                Some(count) => spec.set("min.insync.replicas", count),
+                None => spec,
+            }
+        })
+        .collect();
+    let admin = admin(&bare).map_err(|reason| vec![reason])?;
+    let options = AdminOptions::new().request_timeout(Some(limits::KAFKA_CONNECT_TIMEOUT));
+    let made =
+        wait(admin.create_topics(&specs, &options)).map_err(|error| vec![format!("topics: {}", words(&error))])?;
+    drop(line);
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for outcome in made {
+        match outcome {
+            Ok(topic) => done.push(format!("{topic}: made")),
+            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => {
+                done.push(format!("{topic}: was there; it is left as it is"))
+            }
+            Err((topic, code)) => failed.push(format!("{topic}: {code}{}", remedy(code))),
+        }
+    }
+    if failed.is_empty() { Ok(done) } else { Err(failed) }
+}
+
+/// Reaches Kafka and looks at every topic of the configuration.
+///
+/// # Errors
+/// One line: what keeps Kafka from being used, with the remedy.
+pub fn look(config: &KafkaConfig, history: Duration) -> Result<Found, String> {
+    let line = open(config)?;
+    let producer = line.producer();
+    let metadata = producer.client().fetch_metadata(None, limits::KAFKA_REQUEST_TIMEOUT);
+    let metadata =
+        metadata.map_err(|error| unreachable_words(&config.brokers, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
+    let mut found = Found::default();
+    let cluster = producer.client().fetch_cluster_id(limits::KAFKA_REQUEST_TIMEOUT).unwrap_or_default();
+    found.lines.push(format!("kafka {}: cluster {cluster}, {} brokers", config.brokers, metadata.brokers().len()));
+    for name in &config.topics {
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { continue };
+        let count = topic.partitions().len();
+        found.lines.push(format!("kafka topic {name}: {count} partitions"));
+        if name == HUB_TOPIC && count > 1 {
+            found.warnings.push(format!(
+                "kafka topic {name}: {count} partitions, but a visit of a room hub resumes in the first only; make it with one"
+            ));
+        }
+        for partition in topic.partitions().iter().filter(|partition| partition.leader() < 0) {
+            let number = partition.id();
+            found.warnings.push(format!("kafka topic {name}: partition {number} has no leader; look at its brokers"));
+        }
+    }
+    match settings(config) {
+        Ok(settings) => {
+            let copies = |name: &str| {
+                let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+                topic.and_then(|topic| topic.partitions().first().map(|partition| partition.replicas().len()))
+            };
+            for (name, settings) in config.topics.iter().zip(&settings) {
+                judge(name, settings, copies(name), history, &mut found.warnings);
+            }
+        }
+        Err(error) => found.warnings.push(format!(
+            "kafka: the topics' settings cannot be read ({}); allow DescribeConfigs to have them checked",
+            words(&error)
+        )),
+    }
+    Ok(found)
+}
+
+/// What a start says when topics are missing.
+pub(super) fn missing_words(brokers: &str, missing: &[&str]) -> String {
+    format!(
+        "Kafka at {brokers} has no topic {}; make them with `ringgate topics create` or by your own means",
+        missing.join(", ")
+    )
+}
+
+/// What a start says when Kafka does not answer.
+pub(super) fn unreachable_words(brokers: &str, waited: Duration, reason: &str) -> String {
+    format!(
+        "Kafka at {brokers} did not answer within {} s: {reason}; check KAFKA_HOST, KAFKA_PORT, and that its \
+         advertised.listeners can be reached from here",
+        waited.as_secs()
+    )
+}
+
+fn judge(name: &str, settings: &ConfigResource, copies: Option<usize>, history: Duration, warnings: &mut Vec<String>) {
+    let number = |key: &str| settings.get(key).and_then(|entry| entry.value.as_deref()?.parse::<i64>().ok());
+    let retention = number("retention.ms").filter(|ms| *ms >= 0).and_then(|ms| u64::try_from(ms).ok());
+    if name.ends_with(".events") && retention.is_some_and(|ms| Duration::from_millis(ms) < history) {
+        let least = history.as_millis();
+        warnings.push(format!(
+            "kafka topic {name}: retention.ms = {} is less than the histories' {least}: a restart loses frames that \
+             clients may ask for; set it to {least} or more",
+            retention.unwrap_or(0)
+        ));
+    }
+    let least = number("min.insync.replicas").and_then(|count| usize::try_from(count).ok());
+    if let (Some(least), Some(copies)) = (least, copies)
+        && least > copies
+    {
+        warnings.push(format!(
+            "kafka topic {name}: min.insync.replicas = {least}, but it has {copies} copies: nothing can be written"
+        ));
+    }
+    let stamped = settings.get("message.timestamp.type").and_then(|entry| entry.value.as_deref());
+    if name.ends_with(".events") && stamped == Some("CreateTime") {
+        warnings.push(format!(
+            "kafka topic {name}: message.timestamp.type = CreateTime: events of a backend whose clock lags may be missing \
+             after a restart; set it to LogAppendTime"
+        ));
+    }
+}
+
+fn settings(config: &KafkaConfig) -> Result<Vec<ConfigResource>, KafkaError> {
+    let admin: AdminClient<DefaultClientContext> = config.client().create()?;
+    let options = AdminOptions::new().request_timeout(Some(limits::KAFKA_REQUEST_TIMEOUT));
+    let topics: Vec<_> = config.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    wait(admin.describe_configs(&topics, &options))?
+        .into_iter()
+        .map(|found| found.map_err(KafkaError::AdminOp))
+        .collect()
+}
+
+fn open(config: &KafkaConfig) -> Result<Arc<Line>, String> {
+    if let Some(refusal) = config.refusal() {
+        return Err(refusal);
+    }
+    let line = Line::open(config.producer(false)).map_err(|reason| format!("Kafka client: {reason}"))?;
+    connect(config, &line)?;
+    Ok(Arc::new(line))
+}
+
+fn admin(config: &KafkaConfig) -> Result<AdminClient<DefaultClientContext>, String> {
+    config.client().create().map_err(|error: KafkaError| format!("Kafka client: {}", words(&error)))
+}
+
+/// Runs a request of the admin client, whose own thread completes it.
+fn wait<T>(request: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime without drivers needs nothing").block_on(request)
+}
+
+fn remedy(code: RDKafkaErrorCode) -> &'static str {
+    match code {
+        RDKafkaErrorCode::InvalidReplicationFactor => "; give --replication at most the number of brokers",
+        RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            "; let this user create topics, or have them made"
+        }
+        _ => "",
+    }
+}
+
+/// Records of services, by key.
+const STATE_TOPIC: &str = "ringgate.state";
+/// Where room hubs' events are; who visits one names a place in the first partition.
+const HUB_TOPIC: &str = "rooms.events";
+/// Topics that one partition suffices for, and whose order is worth more.
+const SINGLE: [&str; 4] = ["system.events", HUB_TOPIC, DEAD_TOPIC, STATE_TOPIC];

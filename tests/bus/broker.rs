@@ -1,0 +1,110 @@
+//! A Kafka broker of a test's own.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use ringgate::bus::kafka::KafkaConfig;
+use ringgate::shard::driver::syscall::describe_topics;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Ended, and its data removed, when it is dropped.
+pub struct Broker {
+    folder: PathBuf,
+    address: String,
+    admin: AdminClient<DefaultClientContext>,
+}
+
+impl Broker {
+    /// One without topics.
+    pub fn start() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("ringgate-kafka-{}-{n}", std::process::id()));
+        let address = script("start", &folder);
+        let admin = ClientConfig::new().set("bootstrap.servers", &address).create().unwrap();
+        Self { folder, address, admin }
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The settings of a gateway that needs these topics.
+    pub fn config(&self, topics: &[&str]) -> KafkaConfig {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        KafkaConfig { topics, ..KafkaConfig::new(&self.address, "test", describe_topics) }
+    }
+
+    /// Makes a topic; it is there afterwards.
+    pub fn create(&self, topic: &str, partitions: i32) {
+        let spec = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let made = wait(self.admin.create_topics([&spec], &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|outcome| _ = outcome.unwrap());
+    }
+
+    /// Gives a topic partitions, so many in all.
+    pub fn add_partitions(&self, topic: &str, count: usize) {
+        let added = wait(self.admin.create_partitions([&NewPartitions::new(topic, count)], &AdminOptions::new()));
+        added.unwrap().into_iter().for_each(|outcome| _ = outcome.unwrap());
+    }
+
+    /// Removes a topic.
+    pub fn delete(&self, topic: &str) {
+        let removed = wait(self.admin.delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        removed.into_iter().for_each(|outcome| _ = outcome.unwrap());
+    }
+
+    /// Removes a topic's records below the offset.
+    pub fn delete_records(&self, topic: &str, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Offset(before)).unwrap();
+        wait(self.admin.delete_records(&list, &AdminOptions::new())).unwrap();
+    }
+
+    /// It does nothing from now on.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// It goes on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(&self) {
+        script("stop", &self.folder);
+    }
+
+    /// Starts it again, with its data, where it was.
+    pub fn again(&self) {
+        assert_eq!(script("start", &self.folder), self.address);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap();
+        kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        script("kill", &self.folder);
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn script(action: &str, folder: &PathBuf) -> String {
+    let output = Command::new("tests/services/kafka.sh").arg(action).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn wait<T>(request: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(request)
+}
