@@ -128,7 +128,7 @@ impl Connection {
 
     fn leave(&mut self, cx: &mut Cx<'_>, correlation: u64, room: &str) -> Flow {
         if !every_node_open(cx) {
-            return Flow::Hold(None);
+            return Flow::Hold(Until::EveryNodeOpen);
         }
         if self.may_move(cx, correlation) && !self.leave_room(cx, &Scope::Room(room.into()), Some(correlation)) {
             self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
