@@ -126,7 +126,7 @@ export interface KeptIn {
   removeItem(key: string): void;
 }
 
-/** Where the client runs; for tests. */
+/** Where the client runs: for tests, and to give a Node before 22 the `WebSocket` of a library. */
 export interface Environment {
   WebSocket: new (url: string) => any;
   setTimeout(act: () => void, ms: number): any;

@@ -196,7 +196,10 @@ impl Services {
 
 /// Where the services stand, for whoever measures how far they are behind.
 #[derive(Clone, Default)]
-struct Places(Arc<Mutex<Vec<(Arc<str>, u64)>>>);
+struct Places(Arc<Mutex<Vec<PartitionPlace>>>);
+
+/// A partition's name, and the offset of the next record.
+type PartitionPlace = (Arc<str>, u64);
 
 impl Places {
     fn show<'a>(&self, places: impl Iterator<Item = (&'a Arc<str>, u64)>) {

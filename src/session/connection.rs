@@ -105,10 +105,19 @@ pub(super) struct Closing {
 /// A message that cannot be carried out now, and since when.
 pub(super) struct Pause {
     pub since: Monotonic,
-    /// The message; `None` when reading only waits for answers to drain.
-    pub held: Option<Box<[u8]>>,
-    /// The node that must have room for it; `None` = every shard and presence.
-    pub target: Option<NodeId>,
+    /// The message and what it waits for; `None` when reading only waits for answers to drain.
+    pub held: Option<(Box<[u8]>, Until)>,
+}
+
+/// What a held message waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Until {
+    /// The node may be asked.
+    Open(NodeId),
+    /// Every shard and presence may be asked.
+    EveryNodeOpen,
+    /// The homes of all rooms that an event let the session into have answered.
+    Entered,
 }
 
 /// What became of a message.
@@ -116,8 +125,8 @@ pub(super) struct Pause {
 pub(super) enum Flow {
     /// Done.
     Next,
-    /// Hold this message and pause until this node, or if `None` every shard and presence, may be asked.
-    Hold(Option<NodeId>),
+    /// Hold this message and pause.
+    Hold(Until),
 }
 
 impl Connection {
@@ -317,10 +326,10 @@ impl Connection {
             return;
         }
         if let Some(pause) = self.pause.take() {
-            if let Some(mut held) = pause.held {
+            if let Some((mut held, _)) = pause.held {
                 // A message that is to be held has not been read in place.
-                if let Flow::Hold(target) = self.message_of_dialect(cx, &mut held) {
-                    self.pause = Some(Box::new(Pause { since: pause.since, held: Some(held), target }));
+                if let Flow::Hold(until) = self.message_of_dialect(cx, &mut held) {
+                    self.pause = Some(Box::new(Pause { since: pause.since, held: Some((held, until)) }));
                     return;
                 }
             }
@@ -352,8 +361,11 @@ impl Connection {
     #[must_use]
     pub fn can_go_on(&self, settings: &Settings, may_request: &dyn Fn(NodeId) -> bool) -> bool {
         let input = match self.pause.as_deref() {
-            Some(Pause { held: Some(_), target: Some(node), .. }) => may_request(*node),
-            Some(Pause { held: Some(_), .. }) => (0..=settings.shards).all(|node| may_request(NodeId(node))),
+            Some(Pause { held: Some((_, until)), .. }) => match until {
+                Until::Open(node) => may_request(*node),
+                Until::EveryNodeOpen => (0..=settings.shards).all(|node| may_request(NodeId(node))),
+                Until::Entered => !matches!(&self.phase, Phase::Open(session) if session.is_entering_any()),
+            },
             Some(_) => self.queue.answers_drained(&settings.queue),
             None => {
                 !self.stash.is_empty() && !matches!(self.phase, Phase::Busy(_) | Phase::Asking(_) | Phase::Handshake)
@@ -560,7 +572,7 @@ impl Connection {
         match verdict {
             Verdict::Close(reason) => self.close(cx, reason),
             Verdict::AnswersFull if self.pause.is_none() => {
-                self.pause = Some(Box::new(Pause { since: cx.now, held: None, target: None }));
+                self.pause = Some(Box::new(Pause { since: cx.now, held: None }));
                 cx.stats.pauses_total.add(1);
             }
             Verdict::AnswersFull | Verdict::Queued | Verdict::Replaced | Verdict::Dropped | Verdict::Refused => {}
@@ -646,8 +658,8 @@ impl Connection {
         if self.dialect == Dialect::Echo {
             return self.answer(cx, |out| websocket::put_binary(out, payload));
         }
-        if let Flow::Hold(target) = self.message_of_dialect(cx, payload) {
-            self.pause = Some(Box::new(Pause { since: cx.now, held: Some(Box::from(&*payload)), target }));
+        if let Flow::Hold(until) = self.message_of_dialect(cx, payload) {
+            self.pause = Some(Box::new(Pause { since: cx.now, held: Some((Box::from(&*payload), until)) }));
             cx.stats.pauses_total.add(1);
         }
     }

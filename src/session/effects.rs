@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use super::authenticate::{JoinStep, Joining};
+use super::authenticate::{JoinStep, Joining, Session};
 use super::connection::{Connection, Phase};
+use super::frames::room_name;
 use super::{Cx, Output, mutant};
 use crate::frame::{Act, Form, Handles, Run, View};
 use crate::id::Scope;
@@ -109,5 +110,22 @@ impl Connection {
         self.ask_presence(cx, PresenceRequest::Entered { session: id, entry: kept });
         let (admitted, entry) = (true, Some(entry));
         cx.out.push(Output::Join { scope, session: id, publisher, admitted, entry, resume: None });
+    }
+}
+
+impl Session {
+    /// Whether an event has let this session into the room, whose streams are on their way.
+    pub(super) fn is_entering(&self, room: &str) -> bool {
+        self.entering().any(|scope| room_name(scope).is_some_and(|name| **name == *room))
+    }
+
+    /// The same of any room.
+    pub(super) fn is_entering_any(&self) -> bool {
+        self.entering().next().is_some()
+    }
+
+    fn entering(&self) -> impl Iterator<Item = &Scope> {
+        let admitted = self.joining.iter().filter(|joining| joining.step == JoinStep::Admitted);
+        admitted.map(|joining| &joining.scope)
     }
 }

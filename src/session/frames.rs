@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answers::refusal_text;
 use super::authenticate::{JoinStep, Joining, RoomSeat, Session};
 use super::commands::Sent;
-use super::connection::{Connection, Dialect, Flow, Phase};
+use super::connection::{Connection, Dialect, Flow, Phase, Until};
 use super::{Cx, Output};
 use crate::class::Class;
 use crate::close::CloseReason;
@@ -75,7 +75,7 @@ impl Connection {
     fn join(&mut self, cx: &mut Cx<'_>, correlation: u64, json: &mut [u8]) -> Flow {
         // Reading works in place, so a message that has to be held is decided upon before it is read.
         if !every_node_open(cx) {
-            return Flow::Hold(None);
+            return Flow::Hold(Until::EveryNodeOpen);
         }
         let join: json::Join<'_> = match json::read(json) {
             Ok(join) => join,
@@ -128,7 +128,7 @@ impl Connection {
 
     fn leave(&mut self, cx: &mut Cx<'_>, correlation: u64, room: &str) -> Flow {
         if !every_node_open(cx) {
-            return Flow::Hold(None);
+            return Flow::Hold(Until::EveryNodeOpen);
         }
         if self.may_move(cx, correlation) && !self.leave_room(cx, &Scope::Room(room.into()), Some(correlation)) {
             self.error(cx, ErrorCode::NotInRoom, correlation, "room: this session is not in it");
@@ -233,7 +233,7 @@ impl Connection {
     fn send_home(cx: &mut Cx<'_>, publish: Publish) -> Flow {
         let Some(home) = publish.stream.home(cx.settings.shards) else { return Flow::Next };
         if !(cx.may_request)(home) {
-            return Flow::Hold(Some(home));
+            return Flow::Hold(Until::Open(home));
         }
         cx.out.push(Output::Request(home, Request::Publish(Box::new(publish))));
         Flow::Next
@@ -241,7 +241,7 @@ impl Connection {
 
     fn command(&mut self, cx: &mut Cx<'_>, kind: u16, stream: StreamHandle, correlation: u64, payload: &[u8]) -> Flow {
         if !(cx.may_request)(cx.settings.bus) {
-            return Flow::Hold(Some(cx.settings.bus));
+            return Flow::Hold(Until::Open(cx.settings.bus));
         }
         let Phase::Open(session) = &self.phase else { return Flow::Next };
         let routes = Arc::clone(&cx.settings.routes);
@@ -269,7 +269,7 @@ impl Connection {
     /// The held message waited too long: a command is refused and reading goes on; a publisher would leave a hole that
     /// nobody sees, so it is closed and may resume (DELIVERY §5).
     pub(super) fn give_up_held(&mut self, cx: &mut Cx<'_>) {
-        let Some(mut held) = self.pause.take().and_then(|pause| pause.held) else { return };
+        let Some((mut held, _)) = self.pause.take().and_then(|pause| pause.held) else { return };
         match self.dialect {
             Dialect::Gateway => return self.give_up_text(cx, &held),
             Dialect::Rooms => return self.give_up_hub(cx, &held),

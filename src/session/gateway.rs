@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::answers::Welcome;
 use super::authenticate::{Hello, Refresh, Session, Ticket, is_publisher};
 use super::commands::Sent;
-use super::connection::{Connection, Flow, Phase, closes_at};
+use super::connection::{Connection, Flow, Phase, Until, closes_at};
 use super::{Cx, Output};
 use crate::class::Class;
 use crate::close::CloseReason;
@@ -168,6 +168,8 @@ impl Connection {
         let room = match &route.require {
             Require::Member(field) => match command.field(field) {
                 None => return refuse(self, cx, ErrorCode::BadRequest, &format!("{field}: expected a room's id")),
+                // Whoever has just been told that a room is theirs is in it: the streams come before the command goes on.
+                Some(room) if session.is_entering(&room) => return Flow::Hold(Until::Entered),
                 Some(room) if session.seat(&room).is_none() => {
                     return refuse(self, cx, ErrorCode::NotInRoom, &format!("{field}: this session is not in it"));
                 }
@@ -178,7 +180,7 @@ impl Connection {
         match &route.destination {
             Destination::Topic(_) => {
                 if !(cx.may_request)(cx.settings.bus) {
-                    return Flow::Hold(Some(cx.settings.bus));
+                    return Flow::Hold(Until::Open(cx.settings.bus));
                 }
                 let key = match &route.key {
                     PartitionKey::Field(field) => command.field(field),
@@ -225,7 +227,7 @@ impl Connection {
         let Some(stream) = session.seat(room).and_then(|seat| seat.streams().next()) else { return Flow::Next };
         let Some(home) = stream.home(cx.settings.shards) else { return Flow::Next };
         if !(cx.may_request)(home) {
-            return Flow::Hold(Some(home));
+            return Flow::Hold(Until::Open(home));
         }
         let id = command.correlation_id.as_deref();
         let keyed = relayed.coalesce.or(relayed.forget);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::answers::refusal_text;
 use super::authenticate::{Asked, Pending, Resuming, RoomSeat, Session, Visit};
 use super::commands::Sent;
-use super::connection::{Connection, Flow, Phase};
+use super::connection::{Connection, Flow, Phase, Until};
 use super::{Cx, Output};
 use crate::close::CloseReason;
 use crate::id::{Scope, SessionId, TokenHash};
@@ -227,7 +227,7 @@ impl Connection {
             return Flow::Next;
         };
         if !(cx.may_request)(cx.settings.bus) {
-            return Flow::Hold(Some(cx.settings.bus));
+            return Flow::Hold(Until::Open(cx.settings.bus));
         }
         let Some(ticket) = session.ticket(id) else {
             self.text_error(cx, ErrorCode::RateLimited, "too many commands wait for an answer", id);
@@ -247,7 +247,7 @@ impl Connection {
         let routes = Arc::clone(&cx.settings.routes);
         let Some(room) = session.room_names().next().map(Arc::from) else { return Flow::Next };
         if !(cx.may_request)(cx.settings.presence) {
-            return Flow::Hold(Some(cx.settings.presence));
+            return Flow::Hold(Until::Open(cx.settings.presence));
         }
         let row = op.command().and_then(|command| routes.command(command));
         let too_fast = row.is_some_and(|(row, route)| !session.allows(cx.now, row, route.rate));

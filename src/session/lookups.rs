@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::answers::refusal_text;
 use super::authenticate::Session;
-use super::connection::{Connection, Flow, Phase};
+use super::connection::{Connection, Flow, Phase, Until};
 use super::{Cx, Output};
 use crate::frame::SentRun;
 use crate::id::{Scope, is_room_id};
@@ -114,7 +114,7 @@ type Asked = Result<Flow, (ErrorCode, String)>;
 impl Session {
     fn ask_for_members(&mut self, cx: &mut Cx<'_>, room: &str, correlation_id: Option<&str>) -> Asked {
         if !(cx.may_request)(cx.settings.presence) {
-            return Ok(Flow::Hold(Some(cx.settings.presence)));
+            return Ok(Flow::Hold(Until::Open(cx.settings.presence)));
         }
         let looks = &mut self.seldom().looks;
         if looks.len() >= limits::LOOKS_WAITING {
@@ -134,7 +134,7 @@ impl Session {
         let scope = Scope::Room(room.into());
         let home = scope.home(cx.settings.shards);
         if !(cx.may_request)(home) {
-            return Ok(Flow::Hold(Some(home)));
+            return Ok(Flow::Hold(Until::Open(home)));
         }
         let Some(number) = self.ticket(correlation_id) else {
             return Err((ErrorCode::RateLimited, "too many commands wait for an answer".to_owned()));

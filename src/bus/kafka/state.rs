@@ -24,13 +24,16 @@ use super::producer::{log, words};
 use crate::limits;
 use crate::ports::{ChatMessage, Store, StoreError, Write};
 
+/// Keys and values, by service.
+type Records = HashMap<String, Vec<(String, Vec<u8>)>>;
+
 /// See the module.
 pub struct StateStore {
     config: KafkaConfig,
     producer: ThreadedProducer<Fate>,
     place: String,
     /// What was read at the start and nobody has asked for yet, by service; gone with the first write.
-    fresh: Option<HashMap<String, Vec<(String, Vec<u8>)>>>,
+    fresh: Option<Records>,
     /// Services that were asked for: what was read of them is theirs.
     asked: HashSet<String>,
     history: Option<Box<dyn Store>>,
@@ -55,11 +58,11 @@ impl StateStore {
     /// How many records were found that nobody has asked for yet.
     #[must_use]
     pub fn records(&self) -> usize {
-        self.fresh.iter().flat_map(HashMap::values).map(Vec::len).sum()
+        self.fresh.iter().flat_map(Records::values).map(Vec::len).sum()
     }
 
     /// What is committed, of one service or all, sorted by key.
-    fn read(&self, service: Option<&str>) -> Result<HashMap<String, Vec<(String, Vec<u8>)>>, StoreError> {
+    fn read(&self, service: Option<&str>) -> Result<Records, StoreError> {
         let consumer: BaseConsumer = self.tried(self.config.consumer().create())?;
         let mut list = TopicPartitionList::new();
         self.tried(list.add_partition_offset(STATE_TOPIC, 0, Offset::Beginning))?;
@@ -86,7 +89,7 @@ impl StateStore {
                 return Err(self.refuse(format!("it cannot be read: {reason}"), true));
             }
         }
-        let mut found: HashMap<String, Vec<(String, Vec<u8>)>> = HashMap::new();
+        let mut found: Records = HashMap::new();
         for (key, value) in newest {
             match key.split_once('/') {
                 Some((of, key)) => found.entry(of.to_owned()).or_default().push((key.to_owned(), value)),

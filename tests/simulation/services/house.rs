@@ -75,6 +75,9 @@ impl Bell {
     }
 }
 
+/// How long a turn takes.
+const TURN: Duration = Duration::from_micros(20);
+
 impl House {
     pub fn new(seed: u64, plan: Plan) -> Self {
         let log = EmbeddedBus::new(EPOCH, TopicBounds::default());
@@ -169,20 +172,8 @@ impl House {
     pub fn spin(&mut self, span: Duration) -> Result<(), String> {
         let until = self.network.now() + span;
         loop {
-            let mut worked = false;
-            let first = self.network.below(u64::from(self.plan.shards)) as usize;
-            for offset in 0..self.shards.len() {
-                let index = (first + offset) % self.shards.len();
-                if self.network.is_runnable(NodeId(index as u16)) {
-                    self.shards[index].turn();
-                    worked = true;
-                }
-            }
-            worked |= self.presence.turn(&self.network, &mut self.wakers);
-            worked |= self.bus.turn(&self.network, &mut self.wakers);
-            worked |= self.turn_worker();
-            if worked {
-                self.network.advance(self.network.now() + Duration::from_micros(20));
+            if self.turn() {
+                self.network.advance(self.network.now() + TURN);
             } else if self.network.now() >= until {
                 self.shards.iter().for_each(Shard::check);
                 return self.books.read();
@@ -193,6 +184,29 @@ impl House {
                 return Err("D8: the node never rests".into());
             }
         }
+    }
+
+    /// Lets the node work for a turn, so that who reads now sees it in the middle of its work.
+    pub fn glimpse(&mut self) -> Result<(), String> {
+        self.turn();
+        self.network.advance(self.network.now() + TURN);
+        self.books.read()
+    }
+
+    /// A turn of everybody who has something to do; `false` if nobody had.
+    fn turn(&mut self) -> bool {
+        let mut worked = false;
+        let first = self.network.below(u64::from(self.plan.shards)) as usize;
+        for offset in 0..self.shards.len() {
+            let index = (first + offset) % self.shards.len();
+            if self.network.is_runnable(NodeId(index as u16)) {
+                self.shards[index].turn();
+                worked = true;
+            }
+        }
+        worked |= self.presence.turn(&self.network, &mut self.wakers);
+        worked |= self.bus.turn(&self.network, &mut self.wakers);
+        worked | self.turn_worker()
     }
 
     /// When a peer or the services have something to do, if that is before `until`.

@@ -65,6 +65,10 @@ impl Town {
     pub fn run(&mut self) -> Result<String, String> {
         for _ in 0..self.trouble.steps {
             self.step()?;
+            for _ in 0..self.house.network.below(GLIMPSES) {
+                self.house.glimpse()?;
+                self.players.iter_mut().try_for_each(|player| player.read(&mut self.house))?;
+            }
             self.house.spin(STEP)?;
             self.players.iter_mut().try_for_each(|player| player.read(&mut self.house))?;
         }
@@ -121,6 +125,8 @@ impl Town {
 }
 
 const STEP: Duration = Duration::from_millis(10);
+/// So many times, at most, players read and answer in the middle of the node's work.
+const GLIMPSES: u64 = 12;
 const ROUNDS_OF_PEACE: usize = 300;
 
 /// Runs one seed; a panic of an assertion is a breach too.

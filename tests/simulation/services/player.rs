@@ -46,6 +46,8 @@ pub struct Player {
     sent: Vec<Sent>,
     /// What this connection was not told of yet, by correlation.
     waiting: BTreeMap<String, usize>,
+    /// Rooms where it spoke on the event that let it in, by correlation.
+    greeted: BTreeMap<String, String>,
 }
 
 impl Player {
@@ -71,6 +73,7 @@ impl Player {
             entries: BTreeMap::new(),
             sent: Vec::new(),
             waiting: BTreeMap::new(),
+            greeted: BTreeMap::new(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Player {
         self.entries.clear();
         self.unknown.clear();
         self.resuming.clear();
+        self.greeted.clear();
         for at in std::mem::take(&mut self.waiting).into_values() {
             self.sent[at].doubtful = true;
         }
@@ -181,6 +185,14 @@ impl Player {
         self.sent.push(Sent { correlation, kind, text, session, acknowledged, refused, doubtful });
     }
 
+    /// Speaks in a room at the event that lets it in, before the room's streams are introduced.
+    fn greet(&mut self, house: &House, room: &str) {
+        self.command(house, "chat.command.send_lobby_message", json!({"lobby_id": room, "content": "here I am"}));
+        if let Some(sent) = self.sent.last() {
+            self.greeted.insert(sent.correlation.clone(), room.to_owned());
+        }
+    }
+
     /// Says once more what it said of late in this session: it may not know what came of it.
     fn repeat(&mut self, house: &House) {
         let back = house.network.below(6) as usize;
@@ -237,7 +249,13 @@ impl Player {
         match (frame["type"].as_str().unwrap_or_default(), &at[..]) {
             (_, &[handle, place, _]) => self.reliable(house, handle, place, &frame),
             ("system.ack", []) => self.told(correlation, |sent| sent.acknowledged = true),
-            ("system.error", []) => self.told(correlation, |sent| sent.refused = true),
+            ("system.error", []) => {
+                let greeted = correlation.and_then(|correlation| self.greeted.remove(correlation));
+                if let Some(room) = greeted.filter(|room| frame["code"] == "not_in_room" && self.rooms.contains(room)) {
+                    return Err(format!("D7: player {who} was let into {room} and may not speak there"));
+                }
+                self.told(correlation, |sent| sent.refused = true)
+            }
             ("system.authenticated", []) => self.authenticated(&frame),
             ("system.position", []) => self.introduced(&frame),
             ("system.welcome", []) => Ok(()),
@@ -327,6 +345,7 @@ impl Player {
         match kind {
             "games.event.room_created" | "games.event.lobby_joined" if self.rooms.insert(room.to_owned()) => {
                 self.entries.insert(room.to_owned(), place);
+                self.greet(house, room);
             }
             "games.event.turn_changed" if payload["player_id"] == json!(format!("user-{who}")) => {
                 self.turns.insert(room.to_owned());
