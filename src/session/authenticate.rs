@@ -132,8 +132,20 @@ pub struct Visit {
     pub room: Arc<str>,
     pub code: RoomCode,
     pub max_players: u32,
-    /// Epoch and offset that the room's stream goes on from.
+    /// Epoch and offset that the request would have the room's stream go on from.
     pub position: Option<(u64, u64)>,
+    pub entry: Entry,
+}
+
+/// Whether a player's session has been in its hub before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// The record says where it came in.
+    Known,
+    /// The record does not know of it: it comes in now.
+    Later,
+    /// It is a new session; a former one has ended.
+    Expired,
 }
 
 /// A resume whose homes have not all answered.

@@ -1,14 +1,14 @@
 //! Dialect B on an upgraded connection (PROTOCOLS B): the player's session, the first state, commands and answers.
 //!
 //! The room token is the player's identity: presence has at most one session of a player, and a second connection takes
-//! it over (4409). Where the room's stream goes on is for the request's `epoch` and `offset` alone to say, whatever
-//! became of the session meanwhile. Of the player's own streams (errors, private events) the dialect has no positions: a
-//! connection gets again what came since the former one began.
+//! it over (4409). Where the room's stream goes on the request's `epoch` and `offset` say, but never before the session
+//! came in (DELIVERY §6); a new session comes in now. Of the player's own streams (errors, private events) the dialect has
+//! no positions: a connection gets again what came since the former one began.
 
 use std::sync::Arc;
 
 use super::answers::refusal_text;
-use super::authenticate::{Asked, Pending, Resuming, RoomSeat, Session, Visit};
+use super::authenticate::{Asked, Entry, Pending, Resuming, RoomSeat, Session, Visit};
 use super::commands::Sent;
 use super::connection::{Connection, Flow, Phase, Until};
 use super::{Cx, Output};
@@ -16,8 +16,8 @@ use crate::close::CloseReason;
 use crate::id::{Scope, SessionId, TokenHash};
 use crate::limits;
 use crate::message::{
-    ErrorCode, HubState, Introduction, Joined, Position, PresenceReply, PresenceRequest, ResumeFrom, ScopeEntry,
-    SessionRecord, Start, StreamStart,
+    ErrorCode, HubState, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, ResumeFrom,
+    ScopeEntry, SessionRecord, Start, StreamStart,
 };
 use crate::protocol::gateway::Fields;
 use crate::protocol::rooms::{self, Message, Op, Unfit, Wish, write};
@@ -42,7 +42,13 @@ impl Connection {
     }
 
     /// Presence has given the player's session, a new one or the one there was; or the room or the place is gone.
-    pub(super) fn attached(&mut self, cx: &mut Cx<'_>, mut session: Box<Session>, visit: Visit, reply: PresenceReply) {
+    pub(super) fn attached(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut session: Box<Session>,
+        mut visit: Visit,
+        reply: PresenceReply,
+    ) {
         let mut known = None;
         match reply {
             PresenceReply::Opened { roles, .. } => session.roles = roles,
@@ -58,6 +64,11 @@ impl Connection {
         }
         self.identify(cx, &session);
         let room = Scope::Room(visit.room.clone());
+        visit.entry = match &known {
+            None => Entry::Expired,
+            Some(known) if entered(known, &room).is_empty() => Entry::Later,
+            Some(_) => Entry::Known,
+        };
         let (id, stream) = (session.id, visit.stream());
         let mut scopes = vec![room.clone()];
         scopes.extend(session.own_scopes());
@@ -72,16 +83,24 @@ impl Connection {
         };
         // The stream is made at once: the first state names it.
         let entry = Position { stream: stream.clone(), epoch: cx.settings.rooms_epoch, place: u64::MAX };
-        let visit = resuming.visit.as_deref().and_then(|visit| visit.position);
-        let positions = |(epoch, place)| vec![Position { stream, epoch, place }];
-        let mut resume = visit.map(|at| ResumeFrom { positions: positions(at), entered: Vec::new() });
+        let visit = resuming.visit.as_deref().filter(|visit| visit.entry == Entry::Known);
+        let said = visit.and_then(|visit| visit.position);
+        let said = said.map(|(epoch, place)| Position { stream: stream.clone(), epoch, place });
+        let mut resume = said.map(|said| {
+            let entered = known.as_deref().map_or_else(Vec::new, |known| entered(known, &room));
+            // What has another numbering since the session came in is all behind that.
+            let guards = |entry: &Position| entry.stream != stream || entry.epoch == said.epoch;
+            ResumeFrom { entered: entered.into_iter().filter(guards).collect(), positions: vec![said] }
+        });
         self.phase = Phase::Busy(Box::new(Pending::Resuming(Box::new(resuming))));
         for scope in scopes {
             let admitted = scope == room;
             let (entry, resume) = if admitted {
                 (Some(entry.clone()), resume.take())
             } else {
-                (None, known.as_ref().map(|known| since_entry(known, &scope)))
+                // What the former connection may have got already comes again: nobody knows where it stopped there.
+                let since = |known: &Vec<_>| ResumeFrom { positions: Vec::new(), entered: entered(known, &scope) };
+                (None, known.as_ref().map(since))
             };
             cx.out.push(Output::Join { scope, session: id, publisher: false, admitted, entry, resume });
         }
@@ -105,13 +124,10 @@ impl Connection {
             return self.give_up_entry(cx, &session, answers);
         };
         let head = introduction.position.place;
-        let lost = if let Start::Lost(reason) = *start { Some(reason) } else { None };
+        let (offset, lost) = visit.begins(*start, head);
         let recovered = visit.position.is_some() && lost.is_none();
-        let offset = match (*start, visit.position) {
-            (Start::Behind(place) | Start::Anew(place), Some(_)) => place,
-            (Start::Live, Some((_, place))) => place.min(head),
-            _ => head,
-        };
+        // It keeps the place of its first entry, as long as there is a way on from there.
+        let enters = visit.entry != Entry::Known || matches!(*start, Start::Lost(_));
         let position = Position { place: offset, ..introduction.position.clone() };
         let stream = Introduction { position, ..**introduction };
         let messages = state.messages.iter().filter(|message| message.place <= offset);
@@ -142,7 +158,8 @@ impl Connection {
         let id = session.id;
         self.phase = Phase::Open(session);
         for Joined { scope, outcome, .. } in answers {
-            self.enter_scope(cx, id, scope, outcome, &name);
+            let enters = enters || scope != room;
+            self.enter_scope(cx, id, enters, scope, outcome, &name);
         }
     }
 
@@ -161,6 +178,7 @@ impl Connection {
         &mut self,
         cx: &mut Cx<'_>,
         session: SessionId,
+        enters: bool,
         scope: Scope,
         outcome: Result<Vec<StreamStart>, ErrorCode>,
         told: &str,
@@ -172,7 +190,7 @@ impl Connection {
             self.answer(cx, |out| write::position(out, others));
         }
         let admitted = matches!(scope, Scope::Room(_));
-        if admitted || !streams.is_empty() {
+        if enters && (admitted || !streams.is_empty()) {
             let entered = streams.iter().map(|start| start.introduction.position.clone()).collect();
             let entry = ScopeEntry { scope: scope.clone(), entered, admitted };
             self.ask_presence(cx, PresenceRequest::Entered { session, entry });
@@ -289,16 +307,28 @@ impl Connection {
     }
 }
 
-/// Where the former connection entered the scope: what it may have got already comes again, for nobody knows where it
-/// stopped there.
-fn since_entry(known: &[ScopeEntry], scope: &Scope) -> ResumeFrom {
+/// Where the session, or for scopes without positions its former connection, entered the scope.
+fn entered(known: &[ScopeEntry], scope: &Scope) -> Vec<Position> {
     let entry = known.iter().find(|entry| entry.scope == *scope);
-    ResumeFrom { positions: Vec::new(), entered: entry.map(|entry| entry.entered.clone()).unwrap_or_default() }
+    entry.map(|entry| entry.entered.clone()).unwrap_or_default()
 }
 
 impl Visit {
     /// The name of the room's stream of events.
     pub(super) fn stream(&self) -> Arc<str> {
         format!("rooms.events.0/room:{}", self.room).into()
+    }
+
+    /// Where the room's stream goes on, whose head is this, and why not where the request says.
+    fn begins(&self, start: Start, head: u64) -> (u64, Option<LostReason>) {
+        let Some((_, said)) = self.position else { return (head, None) };
+        match (self.entry, start) {
+            (Entry::Expired, _) => (head, Some(LostReason::Expired)),
+            (Entry::Later, _) => (head, Some(LostReason::EnteredLater)),
+            (Entry::Known, Start::Behind(place)) => (place, None),
+            (Entry::Known, Start::Live) => (said.min(head), None),
+            (Entry::Known, Start::Anew(place)) => (place, Some(LostReason::EnteredLater)),
+            (Entry::Known, Start::Lost(reason)) => (head, Some(reason)),
+        }
     }
 }

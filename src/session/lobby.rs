@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::authenticate::Visit;
+use super::authenticate::{Entry, Visit};
 use super::connection::{Connection, Dialect, Phase};
 use super::{Cx, Output};
 use crate::auth::{self, RoomClaims, room_token_hash};
@@ -12,7 +12,7 @@ use crate::close::CloseReason;
 use crate::id::{EventId, RoomCode, Scope, TokenHash};
 use crate::limits;
 use crate::message::{self, CreateHub, ErrorCode, Hub, JoinHub, PresenceRequest};
-use crate::protocol::rooms::{self, Entry, write};
+use crate::protocol::rooms::{self, write};
 use crate::websocket::{self, Method, Refusal, Request, query_parameter};
 
 /// What presence was asked before the connection is upgraded, or instead.
@@ -131,7 +131,7 @@ impl Connection {
             let message = format!("at most {} calls of one address", cx.settings.rooms_calls);
             return Err(Refused::new(429, "rate_limited", message));
         }
-        let Entry { display_name, max_players } = rooms::entry(body, cx.json)
+        let rooms::Entry { display_name, max_players } = rooms::entry(body, cx.json)
             .map_err(|(field, text)| Refused { field: Some(field), ..Refused::new(400, "bad_request", text) })?;
         if !(cx.may_request)(cx.settings.presence) {
             return Err(Refused::of(ErrorCode::Unavailable));
@@ -227,7 +227,13 @@ impl Connection {
         });
         match player {
             Ok((player, name, hash)) => {
-                let visit = Visit { room: hub.room, code: hub.code, max_players: hub.max_players, position };
+                let visit = Visit {
+                    room: hub.room,
+                    code: hub.code,
+                    max_players: hub.max_players,
+                    position,
+                    entry: Entry::Expired,
+                };
                 self.attach(cx, visit, player, name, hash);
             }
             Err(text) => {

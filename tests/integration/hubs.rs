@@ -333,6 +333,48 @@ fn a_reset_loses_nothing() {
     });
 }
 
+/// Whatever position a player names, it reads nothing from before its session came in: a new session starts at the head,
+/// one that was there before where it first came in, and both are told so.
+#[test]
+fn a_position_from_before_the_entry_is_not_served() {
+    on_each_driver(&[], |gateway| {
+        let mut ann = Player::host(gateway, "Ann");
+        for text in ["early", "earlier still"] {
+            ann.chat(text);
+            said(&mut ann, text);
+        }
+        let (epoch, head) = ann.position();
+        let ticket = join(gateway, &ann.ticket.code, "Bob");
+        let mut bob = Player::resume(gateway, &ticket, (epoch, 0));
+        assert_eq!((&bob.joined["recovered"], &bob.joined["reason"]), (&json!(false), &json!("expired")));
+        assert_eq!(bob.event("player_joined")["display_name"], "Bob");
+        let entry = bob.joined["stream"]["offset"].as_u64().unwrap();
+        assert!(entry >= head);
+        for text in ["one", "two"] {
+            ann.chat(text);
+            said(&mut bob, text);
+        }
+        let (_, place) = bob.position();
+        // A connection without a position does not move the place of entry.
+        let _fresh = Player::connect(gateway, &ticket);
+        for (offset, recovered, reason, start) in [
+            (0, false, json!("entered_later"), entry),
+            (entry, true, Value::Null, entry),
+            (place, true, Value::Null, place),
+        ] {
+            let mut bob = Player::resume(gateway, &ticket, (epoch, offset));
+            assert_eq!((&bob.joined["recovered"], &bob.joined["reason"]), (&json!(recovered), &reason), "{offset}");
+            assert_eq!(bob.joined["stream"]["offset"], start);
+            let texts = if start == entry { &["one", "two"][..] } else { &[] };
+            for text in texts {
+                assert_eq!(bob.event("chat")["message"], *text);
+            }
+            ann.chat("end");
+            assert_eq!(bob.event("chat")["message"], "end");
+        }
+    });
+}
+
 /// With `data_dir` a hub outlives kill -9: code, players, tokens, messages, and positions in its stream.
 #[test]
 fn hubs_survive_a_crash() {
