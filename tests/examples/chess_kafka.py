@@ -122,8 +122,9 @@ def accepted(error, _record):
         raise KafkaException(error)  # ends this backend; nothing is committed, so the next start repeats the command
 
 
+admin = AdminClient(KAFKA)
 try:
-    AdminClient(KAFKA).create_topics([NewTopic(STATE, 1, config={"cleanup.policy": "compact"})])[STATE].result()
+    admin.create_topics([NewTopic(STATE, 1, config={"cleanup.policy": "compact"})])[STATE].result()
 except KafkaException as error:
     if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
         raise
