@@ -2,6 +2,7 @@
 //! Kafka can bring: partitions, topics made anew, records gone, brokers frozen and restarted.
 
 mod bus {
+    mod backends;
     pub mod broker;
     pub mod gateway;
     pub mod suite;

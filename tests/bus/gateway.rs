@@ -36,8 +36,14 @@ pub struct Gateway {
 impl Gateway {
     /// One that is ready.
     pub fn start(kafka: &str) -> Self {
+        Self::start_with(kafka, &[])
+    }
+
+    /// One with more flags.
+    pub fn start_with(kafka: &str, flags: &[&str]) -> Self {
         let mut serve = command(kafka);
         serve.args(["serve", "--host", "127.0.0.1", "--port", "0", "--health-port", "0", "--log-level", "warn"]);
+        serve.args(flags);
         let mut child = serve.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut lines = lines.map(Result::unwrap);
