@@ -2,7 +2,7 @@
 //! a delta the one it follows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
@@ -10,6 +10,15 @@ use tungstenite::{Message, WebSocket};
 
 use crate::client::Client;
 use crate::node::{DEADLINE, Gateway, token};
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum End {
+    /// By a close frame of the gateway: code and reason.
+    Closed(u16, String),
+    /// Without one, or there was none to begin with.
+    Lost(String),
+}
 
 /// See the module.
 pub struct Json {
@@ -42,15 +51,21 @@ impl Json {
 
     /// The same with a query (`?…`) and an `Authorization` field.
     pub fn open_with(gateway: &Gateway, query: &str, authorization: Option<&str>) -> Self {
-        let stream = TcpStream::connect(gateway.address).unwrap();
+        Self::connect(gateway.address, query, authorization).unwrap_or_else(|end| panic!("not opened: {end:?}"))
+    }
+
+    /// The same at an address where perhaps nobody is.
+    pub fn connect(address: SocketAddr, query: &str, authorization: Option<&str>) -> Result<Self, End> {
+        let stream = TcpStream::connect(address).map_err(|error| End::Lost(error.to_string()))?;
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut request = format!("ws://{}/ws{query}", gateway.address).into_client_request().unwrap();
+        let mut request = format!("ws://{address}/ws{query}").into_client_request().unwrap();
         if let Some(value) = authorization {
             request.headers_mut().insert("Authorization", value.parse().unwrap());
         }
-        let (socket, _) = tungstenite::client(request, stream).unwrap();
+        let (socket, _) =
+            tungstenite::client(request, stream).map_err(|error| End::Lost(error.to_string()))?;
         let mut client = Self {
             socket,
             welcome: Value::Null,
@@ -62,9 +77,9 @@ impl Json {
             deltas: 0,
             skipped: 0,
         };
-        client.welcome = client.read();
+        client.welcome = client.attempt()?;
         assert_eq!(client.welcome["type"], "system.welcome", "{}", client.welcome);
-        client
+        Ok(client)
     }
 
     pub fn player(gateway: &Gateway, user: &str) -> Self {
@@ -108,18 +123,22 @@ impl Json {
 
     /// `system.authenticate` with these fields, and its answer read.
     pub fn authenticate(&mut self, fields: &Value) {
+        self.ask_in(fields).unwrap();
+        self.authenticated();
+    }
+
+    /// `system.authenticate` with these fields.
+    pub fn ask_in(&mut self, fields: &Value) -> Result<(), End> {
         let mut message = json!({"type": "system.authenticate"});
         message.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         self.before = fields["positions"].clone();
-        self.send(&message);
-        self.authenticated();
+        self.try_send(&message)
     }
 
     /// Reads `system.authenticated`.
     pub fn authenticated(&mut self) {
         let answer = self.read();
         assert_eq!(answer["type"], "system.authenticated", "{answer}");
-        self.session = answer;
     }
 
     /// The resume token.
@@ -142,6 +161,11 @@ impl Json {
         self.socket.send(message).unwrap();
     }
 
+    /// The same on a connection that may be gone.
+    pub fn try_send(&mut self, message: &Value) -> Result<(), End> {
+        self.socket.send(Message::text(message.to_string())).map_err(|error| End::Lost(error.to_string()))
+    }
+
     /// The socket below, for what tungstenite does not do.
     pub fn stream(&mut self) -> &mut TcpStream {
         self.socket.get_mut()
@@ -154,18 +178,30 @@ impl Json {
 
     /// The next message, or code and reason of the close.
     pub fn next(&mut self) -> Result<Value, (u16, String)> {
+        match self.attempt() {
+            Ok(message) => Ok(message),
+            Err(End::Closed(code, reason)) => Err((code, reason)),
+            Err(End::Lost(error)) => panic!("the connection is lost: {error}"),
+        }
+    }
+
+    /// The next message, or how the connection ended.
+    pub fn attempt(&mut self) -> Result<Value, End> {
         loop {
-            match self.socket.read().unwrap() {
+            match self.socket.read().map_err(|error| End::Lost(error.to_string()))? {
                 Message::Text(text) => {
                     let message: Value = serde_json::from_str(text.as_str()).unwrap();
+                    if message["type"] == "system.authenticated" {
+                        self.session = message.clone();
+                    }
                     self.check(&message);
                     return Ok(message);
                 }
                 Message::Close(close) => {
                     let close = close.unwrap();
-                    return Err((close.code.into(), close.reason.to_string()));
+                    return Err(End::Closed(close.code.into(), close.reason.to_string()));
                 }
-                Message::Ping(_) => self.socket.flush().unwrap(),
+                Message::Ping(_) => self.socket.flush().map_err(|error| End::Lost(error.to_string()))?,
                 other => panic!("{other:?}"),
             }
         }

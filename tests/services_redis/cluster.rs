@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnKey, ConnectionId, NodeId, Scope, SessionId, TokenHash};
+use crate::listed;
 use crate::message::{
     HubChange, Position, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, ScopeEntry, SessionRecord,
 };
@@ -75,15 +76,13 @@ impl Cluster {
 
     /// Moves the clock and Redis's times to live, and nobody looks.
     pub fn skip(&mut self, time: Duration) {
-        let () = redis::cmd("EVAL").arg(SHIFT).arg(0).arg(time.as_millis() as u64).query(&mut self.control).unwrap();
+        listed::skip(&mut self.control, time);
         self.now += time;
     }
 
     /// All keys, in order.
     pub fn keys(&mut self) -> Vec<String> {
-        let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut self.control).unwrap();
-        keys.sort();
-        keys
+        listed::keys(&mut self.control)
     }
 
     pub fn members(&mut self, key: &str) -> Vec<String> {
@@ -226,11 +225,3 @@ pub fn resumed(replies: &[PresenceReply], to: u32) -> &SessionRecord {
 
 /// No lease may run out between two looks at it.
 const STEP: Duration = Duration::from_secs(8);
-
-const SHIFT: &str = "
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if left > 0 then
-    if left > tonumber(ARGV[1]) then redis.call('PEXPIRE', key, left - ARGV[1]) else redis.call('DEL', key) end
-  end
-end";

@@ -4,44 +4,13 @@ use std::time::Duration;
 
 use crate::close::CloseReason;
 use crate::cluster::{Cluster, Gateway, detach, enter, leave, open};
+use crate::listed;
 use crate::message::PresenceRequest;
 use crate::suite::WINDOW;
 
-/// PROTOCOLS "Redis keys", as far as gateways write them: name and type.
-const LIST: [(&str, &str); 11] = [
-    ("socket:{id}", "hash"),
-    ("user:{id}:sockets", "set"),
-    ("user:{id}:hub", "string"),
-    ("user:{id}:kicked", "string"),
-    ("presence:online", "set"),
-    ("room:{id}:info", "hash"),
-    ("room:{id}:users", "set"),
-    ("room:{id}:sockets", "set"),
-    ("room:code:{code}", "string"),
-    ("session:{id}", "hash"),
-    ("gateway:{id}:sockets", "set"),
-];
-/// The lease; its id may have colons.
-const LEASE: (&str, &str) = ("gateway:{id}", "string");
-
-/// Fails if there is a key that PROTOCOLS does not know, or one without the time to live that it says.
+/// See [`listed::check`].
 pub fn check(cluster: &mut Cluster) {
-    for key in cluster.keys() {
-        let kind: String = redis::cmd("TYPE").arg(&key).query(&mut cluster.control).unwrap();
-        let row = LIST.iter().chain([&LEASE]).find(|(name, row_kind)| *row_kind == kind && matches(name, &key));
-        let (name, _) = row.unwrap_or_else(|| panic!("{key}, a {kind}, is not in PROTOCOLS' list"));
-        let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut cluster.control).unwrap();
-        let bounds = match *name {
-            "session:{id}" => 1..=WINDOW.as_millis() as i64,
-            "gateway:{id}" => 1..=15_000,
-            "user:{id}:hub" => 1..=WINDOW.as_millis() as i64 * 3 / 2,
-            "user:{id}:kicked" => 1..=WINDOW.as_millis() as i64 * 2,
-            "room:code:{code}" => 1..=WINDOW.as_millis() as i64 * 5 / 4,
-            "room:{id}:info" => -1..=WINDOW.as_millis() as i64 * 5 / 4,
-            _ => -1..=-1,
-        };
-        assert!(bounds.contains(&left), "{key} lives for {left} ms");
-    }
+    listed::check(&mut cluster.control, WINDOW);
 }
 
 /// Ends all sessions of these gateways, and the gateways; fails if anything is left when the last window is over.
@@ -72,16 +41,6 @@ pub fn nothing_is_left(mut cluster: Cluster, mut gateways: Vec<Gateway>) {
     assert!(!cluster.keys().iter().any(hubs), "ways to hubs and kicks are known for longer");
     cluster.skip(WINDOW * 3 / 4);
     assert_eq!(cluster.keys(), [] as [String; 0]);
-}
-
-fn matches(name: &str, key: &str) -> bool {
-    match name.split_once('{') {
-        None => name == key,
-        Some((head, rest)) => {
-            let tail = rest.split_once('}').map_or("", |(_, tail)| tail);
-            key.len() > head.len() + tail.len() && key.starts_with(head) && key.ends_with(tail)
-        }
-    }
 }
 
 /// A connection, its user, its rooms and its session stand under the keys of PROTOCOLS with the contents it says, and

@@ -17,6 +17,7 @@ mod hubs;
 mod json;
 mod keys;
 mod kicks;
+mod listed;
 mod many;
 #[path = "../integration/node.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]

@@ -1,0 +1,179 @@
+//! A game's backend on Kafka: it lets sessions into rooms and says numbered events there, with all the patience it takes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use ringgate::bus::kafka::KafkaBus;
+use ringgate::id::EventId;
+use ringgate::ports::{Bus, partition_name};
+use serde_json::{Value, json};
+
+use crate::broker::Broker;
+use crate::node::{DEADLINE, until};
+
+/// See the module.
+pub struct Backend {
+    producer: ThreadedProducer<Accepted>,
+    namespace: [u8; 16],
+    /// Ticks said in each room.
+    ticks: BTreeMap<String, u64>,
+    number: u64,
+}
+
+/// Counts what Kafka has.
+#[derive(Clone, Default)]
+struct Accepted(Arc<AtomicU64>);
+
+impl ClientContext for Accepted {}
+
+impl ProducerContext for Accepted {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        assert!(result.is_ok(), "a patient producer's record failed: {result:?}");
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Backend {
+    /// A backend of this name.
+    pub fn start(kafka: &str, name: &str) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("message.timeout.ms", "0");
+        config.set("linger.ms", "1").set("partitioner", "murmur2_random").set("socket.timeout.ms", "3000");
+        config.set("topic.metadata.refresh.interval.ms", "500").set("reconnect.backoff.max.ms", "500");
+        let producer = config.create_with_context(Accepted::default()).unwrap();
+        let mut namespace = [0; 16];
+        namespace.iter_mut().zip(name.bytes()).for_each(|(to, byte)| *to = byte);
+        Self { producer, namespace, ticks: BTreeMap::new(), number: 0 }
+    }
+
+    /// An id that nobody had.
+    pub fn next_id(&mut self) -> String {
+        self.number += 1;
+        EventId::v5(&self.namespace, &[&self.number.to_be_bytes()]).to_string()
+    }
+
+    /// Produces this value; the key chooses the partition if none is named.
+    pub fn put(&self, topic: &str, partition: Option<i32>, key: &str, value: &[u8]) {
+        let mut record = BaseRecord::<_, [u8], ()>::to(topic).key(key).payload(value);
+        record.partition = partition;
+        let began = Instant::now();
+        while let Err((error, again)) = self.producer.send(record) {
+            let full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            assert!(full && began.elapsed() < DEADLINE, "{error}");
+            std::thread::park_timeout(Duration::from_millis(5));
+            record = again;
+        }
+    }
+
+    /// An event of `games.events` under a new id.
+    pub fn event(&mut self, event_type: &str, key: &str, target: &Value, payload: &Value) {
+        let event_id = self.next_id();
+        let event = json!({"event_id": event_id, "event_type": event_type, "timestamp": "2026-01-01T00:00:00Z",
+            "target": target, "payload": payload});
+        self.put("games.events", None, key, event.to_string().as_bytes());
+    }
+
+    /// Lets a session into a room.
+    pub fn admit(&mut self, session: &str, room: &str) {
+        self.event("games.event.lobby_joined", room, &json!({"session_id": session}), &json!({"room_id": room}));
+    }
+
+    /// The next numbered event of a room, and its number, from 1.
+    pub fn tick(&mut self, room: &str) -> u64 {
+        let n = self.ticks.entry(room.to_owned()).or_default();
+        *n += 1;
+        let n = *n;
+        self.event("games.event.tick", room, &json!({"room_id": room}), &json!({"room_id": room, "n": n}));
+        n
+    }
+
+    /// How many ticks a room had.
+    pub fn ticks(&self, room: &str) -> u64 {
+        self.ticks.get(room).copied().unwrap_or_default()
+    }
+
+    /// The last event of a room: how many ticks it had.
+    pub fn end(&mut self, room: &str) {
+        let count = self.ticks(room);
+        self.event("games.event.end", room, &json!({"room_id": room}), &json!({"room_id": room, "count": count}));
+    }
+
+    /// Waits until Kafka has all of it.
+    pub fn flush(&self) {
+        self.producer.flush(Duration::from_secs(60)).unwrap();
+    }
+
+    /// Ticks of these rooms in turn, so many a second in all, until the load is ended.
+    pub fn load(mut self, rooms: &[&str], per_second: u32) -> Load {
+        let rooms: Vec<String> = rooms.iter().map(|room| (*room).to_owned()).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (over, said) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&said);
+        let thread = std::thread::spawn(move || {
+            let (began, mut n) = (Instant::now(), 0u32);
+            while !over.load(Ordering::Acquire) {
+                let due = Duration::from_secs(1) * n / per_second;
+                if let Some(early) = due.checked_sub(began.elapsed()) {
+                    std::thread::park_timeout(early);
+                    continue;
+                }
+                self.tick(&rooms[n as usize % rooms.len()]);
+                n += 1;
+                count.store(n.into(), Ordering::Release);
+            }
+            rooms.iter().for_each(|room| self.end(room));
+            self.flush();
+            self
+        });
+        Load { stop, said, thread }
+    }
+}
+
+/// Events that are said by a thread of their own.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    said: Arc<AtomicU64>,
+    thread: JoinHandle<Backend>,
+}
+
+impl Load {
+    /// Waits until so many more were said.
+    pub fn goes_on(&self, events: u64) {
+        let from = self.said.load(Ordering::Acquire);
+        until("the load goes on", || self.said.load(Ordering::Acquire) >= from + events);
+    }
+
+    /// Ends it: the last event of each room is said, and Kafka has all.
+    pub fn end(self) -> Backend {
+        self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        self.thread.join().unwrap()
+    }
+}
+
+/// All that a topic has, partition by partition, as JSON.
+pub fn values(broker: &Broker, topic: &str) -> Vec<Value> {
+    let mut bus = KafkaBus::open(&broker.config(&[topic])).unwrap();
+    let mut out = Vec::new();
+    for partition in 0..bus.partitions(topic) {
+        let name = partition_name(topic, partition);
+        let ((_, end), mut next, mut page) = (bus.range(&name), 0, Vec::new());
+        until(&format!("{name} is read to {end}"), || {
+            next = bus.read(&name, next, 1000, &mut page);
+            next >= end
+        });
+        out.extend(page.iter().map(|record| serde_json::from_slice::<Value>(&record.value).unwrap()));
+    }
+    out
+}

@@ -1,0 +1,194 @@
+//! A Kafka and a Redis of a test's own, the gateways on them, and what must be true when they have ended.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::backend::{Backend, values};
+use crate::broker::Broker;
+use crate::listed;
+use crate::node::{self, Gateway, command, until};
+use crate::server::Server;
+
+/// How long a session outlives its connection here.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// Partitions of a topic that is read in parallel.
+pub const PARTITIONS: i32 = 3;
+
+/// See the module.
+pub struct Cluster {
+    pub broker: Broker,
+    pub redis: Server,
+    control: redis::Connection,
+}
+
+impl Cluster {
+    /// Both servers, and the topics.
+    pub fn start() -> Self {
+        let (broker, redis) = (Broker::start(), Server::start());
+        let control = redis.connect();
+        let cluster = Self { broker, redis, control };
+        let mut create = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        create.env_clear().args(["topics", "create", "--retention-s", "3600", "--partitions", &PARTITIONS.to_string()]);
+        let made = cluster.on_servers(&mut create).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        cluster
+    }
+
+    /// A gateway that is ready.
+    pub fn gateway(&self, id: &str) -> Gateway {
+        self.gateway_with(id, &[])
+    }
+
+    /// The same with more flags.
+    pub fn gateway_with(&self, id: &str, flags: &[&str]) -> Gateway {
+        let window = WINDOW.as_secs().to_string();
+        let own = ["--gateway-id", id, "--resume-window-s", &window, "--kafka-delivery-timeout-ms", "3000"];
+        let mut serve = command(&[&own, flags].concat());
+        Gateway::spawn(std::mem::replace(self.on_servers(&mut serve), Command::new("true")))
+    }
+
+    /// The environment of whatever runs on these servers.
+    pub fn on_servers<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let (host, port) = self.broker.address().split_once(':').unwrap();
+        command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("JWT_SECRET", node::SECRET);
+        command.env("REDIS_HOST", "127.0.0.1").env("REDIS_PORT", self.redis.settings().port.to_string());
+        command.env("RINGGATE_AUTH_ROOM_TOKEN_KEY", ROOM_KEY)
+    }
+
+    /// A backend of this name; names make its events' ids.
+    pub fn backend(&self, name: &str) -> Backend {
+        Backend::start(self.broker.address(), name)
+    }
+
+    /// Redis has been away.
+    pub fn redis_is_back(&mut self) {
+        self.control = self.redis.connect();
+    }
+
+    /// Redis forgets everything.
+    pub fn flush(&mut self) {
+        let () = redis::cmd("FLUSHALL").query(&mut self.control).unwrap();
+    }
+
+    /// A set's members, in order.
+    pub fn members(&mut self, key: &str) -> Vec<String> {
+        let mut members: Vec<String> = redis::cmd("SMEMBERS").arg(key).query(&mut self.control).unwrap();
+        members.sort();
+        members
+    }
+
+    /// Waits until presence says just this: who is online, with one connection each, and who is in the rooms.
+    pub fn tells(&mut self, gateways: &[&str], rooms: &[(&str, &[&str])], within: Duration) {
+        let mut online: Vec<String> = rooms.iter().flat_map(|(_, users)| users.iter()).map(|u| (*u).into()).collect();
+        online.sort();
+        online.dedup();
+        node::until_within(within, &format!("presence tells of {online:?}"), || {
+            let sockets: Vec<_> = online.iter().map(|user| self.members(&format!("user:{user}:sockets"))).collect();
+            let mut all: Vec<_> = gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
+            let mut theirs = sockets.concat();
+            (all.sort(), theirs.sort());
+            self.members("presence:online") == online
+                && sockets.iter().all(|sockets| sockets.len() == 1)
+                && all == theirs
+                && rooms.iter().all(|(room, users)| {
+                    let there = self.members(&format!("room:{room}:users"));
+                    there == *users && self.members(&format!("room:{room}:sockets")).len() == users.len()
+                })
+        });
+        listed::check(&mut self.control, WINDOW);
+    }
+
+    /// Drains the gateways; fails if anything but what lives on for a window is left, and if that is left after it, or if
+    /// `gateway.presence` does not tell of each connection's coming and going, once.
+    pub fn ends(mut self, gateways: Vec<Gateway>) {
+        listed::check(&mut self.control, WINDOW);
+        for mut gateway in gateways {
+            gateway.signal(Signal::TERM);
+            assert!(gateway.ended().success(), "{}", gateway.log());
+        }
+        listed::check(&mut self.control, WINDOW);
+        let lasting =
+            |key: &String| !key.starts_with("session:") && !key.ends_with(":info") && !key.starts_with("room:code:");
+        let left: Vec<_> = listed::keys(&mut self.control).into_iter().filter(lasting).collect();
+        assert_eq!(left, [] as [String; 0], "only what lives on for a window is left");
+        listed::skip(&mut self.control, WINDOW * 5 / 4);
+        assert_eq!(listed::keys(&mut self.control), [] as [String; 0]);
+        self.everybody_came_and_went();
+    }
+
+    fn everybody_came_and_went(&self) {
+        let mut told: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for record in values(&self.broker, "gateway.presence") {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (kind, connection) = (&record["payload"]["type"], &record["payload"]["connection_id"]);
+            let ids = told.entry((text(connection), text(kind))).or_default();
+            let id = text(&record["event_id"]);
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        let of = |kind: &str| {
+            let all = told.iter().filter(|((_, other), _)| other == kind);
+            all.map(|((connection, _), ids)| (connection.clone(), ids.len())).collect::<Vec<_>>()
+        };
+        let (came, went) = (of("connected"), of("disconnected"));
+        assert!(!came.is_empty() && came.iter().all(|(_, count)| *count == 1), "{came:?}");
+        assert_eq!(came, went, "each who came went, once");
+    }
+}
+
+/// Where the gateways are now; empty while one is away.
+pub struct Directory {
+    addresses: Mutex<Vec<Option<SocketAddr>>>,
+    resumes: AtomicU64,
+}
+
+impl Directory {
+    /// All of these.
+    pub fn of(gateways: &[&Gateway]) -> Self {
+        let addresses = gateways.iter().map(|gateway| Some(gateway.address)).collect();
+        Self { addresses: Mutex::new(addresses), resumes: AtomicU64::new(0) }
+    }
+
+    /// The gateway of this place is there now, or not.
+    pub fn set(&self, at: usize, gateway: Option<&Gateway>) {
+        self.lock()[at] = gateway.map(|gateway| gateway.address);
+    }
+
+    /// The address at this place, of whatever number.
+    pub fn at(&self, number: usize) -> Option<SocketAddr> {
+        let all = self.lock();
+        all[number % all.len()]
+    }
+
+    /// A session has gone on somewhere.
+    pub fn resumed(&self) {
+        self.resumes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Waits until sessions went on so often, in all.
+    pub fn await_resumes(&self, count: u64) {
+        until(&format!("{count} resumes"), || self.resumes.load(Ordering::Acquire) >= count);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<SocketAddr>>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts a gateway again under its id once Redis and Kafka have it back.
+pub fn again(cluster: &Cluster, directory: &Directory, at: usize, id: &str) -> Gateway {
+    let gateway = cluster.gateway(id);
+    directory.set(at, Some(&gateway));
+    until("it is ready", || gateway.page("/ready").contains("kafka"));
+    gateway
+}
+
+const ROOM_KEY: &str = "a room token key of the tests, of 32 bytes or more";

@@ -1,0 +1,34 @@
+//! Many gateways on a real Kafka and a real Redis: sessions that go from one gateway to another under load, outages of
+//! either server, presence that tells the truth. The test itself is the backend, so that it knows what everybody must get.
+//!
+//! Verdicts: every reliable event once, in order, the chains of `prev` whole; what was acknowledged is on Kafka, under one
+//! id; every `connected` has its `disconnected`; of the keys in Redis those of PROTOCOLS, and at the end none.
+
+use ringgate::presence;
+
+/// A backend on Kafka, and what it finds there.
+mod backend;
+#[path = "../bus/broker.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod broker;
+#[path = "../integration/client.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod client;
+/// The servers and the gateways on them.
+mod cluster;
+#[path = "../integration/json.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod json;
+#[path = "../services_redis/listed.rs"]
+mod listed;
+#[path = "../integration/node.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod node;
+/// Clients under load, which resume wherever somebody listens.
+mod player;
+#[path = "../services_redis/server.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod server;
+
+/// Gateways killed under load, twenty times.
+mod killed;
