@@ -28,7 +28,7 @@ pub use api::{Api, ApiConfig, ApiPeer, Calls, Nodes, connect};
 
 use crate::limits;
 use crate::ports::Durability;
-use crate::stats::ShardStats;
+use crate::stats::{BusStats, ShardStats};
 use life::Life;
 
 /// What the admin side shows; the server writes the flags, the shards their counters.
@@ -36,6 +36,8 @@ use life::Life;
 pub struct AdminState {
     /// By shard number.
     pub shards: Vec<Arc<ShardStats>>,
+    /// Of the bus's peer.
+    pub bus: Arc<BusStats>,
     /// Whether every part has started and the bus has been read.
     pub ready: AtomicBool,
     /// Whether the process is ending; load balancers must send nobody here.
@@ -54,6 +56,7 @@ impl AdminState {
     pub fn new(shards: Vec<Arc<ShardStats>>, durability: Durability, driver: impl Into<String>) -> Self {
         Self {
             shards,
+            bus: Arc::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             durability,

@@ -366,7 +366,9 @@ impl Connection {
     #[must_use]
     pub fn can_go_on(&self, settings: &Settings, may_request: &dyn Fn(NodeId) -> bool) -> bool {
         let input = match self.pause.as_deref() {
-            Some(Pause { held: Some(_), target: Some(node), .. }) => may_request(*node),
+            Some(Pause { held: Some(_), target: Some(node), .. }) => {
+                may_request(*node) && !self.waits_for_relayed(*node, settings.bus)
+            }
             Some(Pause { held: Some(_), .. }) => (0..=settings.shards).all(|node| may_request(NodeId(node))),
             Some(_) => self.queue.answers_drained(&settings.queue),
             None => {
