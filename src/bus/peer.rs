@@ -336,9 +336,6 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         for publishing in due.into_iter().flatten() {
             self.tell(wall, publishing);
         }
-        if let Some(publishers) = &self.publishers {
-            self.stats.relay_publishers.set(publishers.len() as u64);
-        }
     }
 
     /// Answers those whose appends have ended.
@@ -593,7 +590,9 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         for at in 0..self.topics.len() {
             more |= self.pump(at, wall);
         }
-        if more { now } else { self.publishers.as_ref().map_or(Monotonic::NEVER, Publishers::next) }
+        let Some(publishers) = &self.publishers else { return if more { now } else { Monotonic::NEVER } };
+        self.stats.relay_publishers.set(publishers.len() as u64);
+        if more { now } else { publishers.next() }
     }
 
     fn port(&mut self) -> &mut Port {

@@ -573,7 +573,7 @@ impl Homes {
         let position = Position { stream: name.into(), epoch, place: head };
         let introduction = Arc::new(Introduction { handle, position, publishers_only });
         let origin = Origin::of_stream(name);
-        home.streams.push(index);
+        home.streams.insert(if name.starts_with("relay/") { 0 } else { home.streams.len() }, index);
         let shards = match scope {
             Scope::Room(_) => home.shards,
             Scope::User(_) | Scope::Session(_) | Scope::Everyone => ShardSet::all(self.config.shards),

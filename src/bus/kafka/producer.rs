@@ -274,6 +274,8 @@ pub fn words(error: &KafkaError) -> String {
 /// librdkafka's own lines go into the gateway's log.
 pub fn log(level: RDKafkaLogLevel, topic: &str, message: &str) {
     match level {
+        // What it thinks of settings that are ours.
+        _ if topic == "CONFWARN" => tracing::debug!(topic, "librdkafka: {message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::warn!(topic, "librdkafka: {message}");
         }
