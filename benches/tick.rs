@@ -220,6 +220,8 @@ fn config(port: Port) -> ShardConfig {
         guests: None,
         room_key: RoomKey::new(b"a bench's"),
         rooms_epoch: 1,
+        relays_by_bus: false,
+        relay_topic: "ringgate.relay".into(),
         rooms_calls: Rate::per_minute(60),
         gateway_id: "bench".into(),
         nonce: 1,

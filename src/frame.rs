@@ -632,6 +632,8 @@ pub struct FrameKind {
 impl FrameKind {
     /// D's type of a refusal.
     pub const ERROR_TYPE: u8 = 3;
+    /// D's type of a player's command to the room's publishers.
+    pub const PLAYER_COMMAND_TYPE: u8 = 18;
 }
 
 #[cfg(test)]

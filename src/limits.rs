@@ -214,6 +214,15 @@ pub const BUS_READ_RECORDS: usize = 256;
 /// Appends of one thread that may be on their way to the bus; then it takes no more commands, which pauses who sends
 /// them (DELIVERY §5).
 pub const BUS_PENDING: usize = 4096;
+/// Frames of one publisher that are on their way to the bus's relay topic; then its reading pauses (DELIVERY §5). At 5 ms
+/// until a cluster has accepted one, 12,800 a second.
+pub const RELAY_UNANSWERED: usize = 64;
+/// Bytes of them.
+pub const RELAY_UNANSWERED_BYTES: usize = 1 << 20;
+/// Publishers in rooms of all gateways that a gateway knows of, some 150 B each; commands to others are `unavailable`.
+pub const RELAY_PUBLISHERS: usize = 65_536;
+/// How soon it is said again that a publisher is in a room when the bus has not taken it.
+pub const RELAY_NOTICE_AGAIN: Duration = Duration::from_secs(1);
 /// Events whose ids the bus peer remembers, to drop a repeated one (DELIVERY §7).
 pub const SEEN_EVENTS: usize = 65_536;
 /// How long a command may wait to be accepted by Kafka before it is answered `unavailable`: no longer than a paused
@@ -233,6 +242,9 @@ pub const KAFKA_QUEUE_RECORDS: usize = 4 * BUS_PENDING;
 pub const KAFKA_QUEUE_BYTES: usize = 64 << 20;
 /// Commands on their way to one partition; a quarter of all, so that one without leader leaves room for others.
 pub const KAFKA_PARTITION_PENDING: usize = BUS_PENDING / 4;
+/// Relayed frames on their way to one partition: half of all. Publishers wait for their own frames, so that it takes 32
+/// that send as fast as they can to be refused more.
+pub const KAFKA_RELAY_PENDING: usize = BUS_PENDING / 2;
 /// Bytes of a record: Kafka's own default (`message.max.bytes`), less what a batch adds.
 pub const KAFKA_RECORD_BYTES: usize = 1_000_000;
 /// Records fetched ahead of their reader, for each partition.
@@ -350,6 +362,7 @@ const _: () = assert!(LOG_BATCH_BYTES <= LOG_PENDING_BYTES && LOG_BATCH_BYTES < 
 const _: () = assert!(GATEWAY_RENEWAL.as_millis() * 2 + REDIS_TIMEOUT.as_millis() < GATEWAY_LEASE.as_millis());
 const _: () = assert!(REDIS_TIMEOUT.as_millis() < AUTHENTICATION_TIMEOUT.as_millis());
 const _: () = assert!(REDIS_WRITES + REDIS_PIPELINE <= REDIS_CALLS);
+const _: () = assert!(RELAY_UNANSWERED * 32 <= KAFKA_RELAY_PENDING && KAFKA_RELAY_PENDING < BUS_PENDING);
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
 const _: () = assert!(2 * (MAX_FRAME + 64) <= QUEUE_BYTES, "a queue's half holds the largest frame");
 const _: () = assert!(MAX_FRAME + 64 <= ANSWER_BYTES, "an echo of the largest frame fits the answers' share");

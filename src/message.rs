@@ -21,7 +21,7 @@ pub use presence::{
 
 use crate::class::Class;
 use crate::frame::{Audience, Batch, FrameKind, SentRun};
-use crate::id::{ConnAddr, ConnKey, EventId, NodeId, Scope, SessionId, StreamHandle};
+use crate::id::{ConnAddr, ConnKey, ConnectionId, EventId, NodeId, Scope, SessionId, StreamHandle};
 
 /// A place in a named stream: what a client sends to resume, and what a session's record keeps from entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -132,6 +132,13 @@ pub enum Request {
     Presence(Box<PresenceRequest>),
     /// To the bus peer.
     Append(Box<Append>),
+    /// To the bus peer: a publisher's session came into a room, or is there no longer.
+    Publishing(Box<Publishing>),
+    /// A publisher of some gateway is in the room, which is open: every authenticated user may join it here too.
+    Open {
+        /// The room.
+        scope: Scope,
+    },
     /// A question of the server API to a shard.
     Api(Box<ApiRequest>),
 }
@@ -161,6 +168,17 @@ pub enum Deliver {
         /// The sender's number, not 0.
         correlation: u64,
         /// Accepted, or why not.
+        outcome: Result<(), ErrorCode>,
+    },
+    /// Answer to [`Request::Append`] of a frame that a publisher relays by the bus, with or without a correlation.
+    Relayed {
+        /// Who asked.
+        to: ConnKey,
+        /// The publisher's number; 0 = none.
+        correlation: u64,
+        /// Bytes of the record.
+        bytes: u32,
+        /// Accepted, or why not: whoever published it must not go on as if it had been.
         outcome: Result<(), ErrorCode>,
     },
     /// Answer of the presence peer.
@@ -406,6 +424,8 @@ pub enum Kept {
     Event(Box<Event>),
     /// A room that backends let sessions into.
     Reserved(Scope),
+    /// See [`Request::Open`].
+    Open(Scope),
 }
 
 /// What an event does besides being delivered.
@@ -417,6 +437,33 @@ pub enum Effect {
     Join(Arc<str>),
     /// The session leaves the room.
     Leave(Arc<str>),
+}
+
+/// See [`Request::Publishing`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Publishing {
+    /// The room's id.
+    pub room: Arc<str>,
+    /// Whose session.
+    pub session: SessionId,
+    /// Its connection: what is said of another one's life is out of date.
+    pub connection: ConnectionId,
+    /// What it is to the room.
+    pub state: PublisherState,
+}
+
+/// What a publisher's session is to a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PublisherState {
+    /// A member.
+    Attached {
+        /// Whether the room is open, rather than one that backends let sessions into.
+        open: bool,
+    },
+    /// Without connection; it may come back within a resume window.
+    Detached,
+    /// No member any more.
+    Gone,
 }
 
 /// A command for a topic of the bus.

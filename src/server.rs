@@ -30,6 +30,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::page;
 use crate::ports::{Durability, Lease, LogView};
+use crate::protocol::relay;
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
@@ -79,8 +80,10 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let (peer_ports, calls) = peer_ports(&mut ports, &settings);
     let seed = entropy.next_u64();
     let epoch = entropy.next_u64() >> 11;
+    // Where the bus numbers what is relayed, homes number nothing, and a session may resume on another gateway.
+    let own_numbering = if log.is_shared() { relay::HANDLE_EPOCH } else { epoch };
     let shard_configs = ports.into_iter().zip(&stats).map(|(port, stats)| ShardConfig {
-        homes: home_config(&config, port.id(), shards, epoch, seed),
+        homes: home_config(&config, port.id(), shards, own_numbering, seed),
         port,
         settings: settings.clone(),
         stats: Arc::clone(stats),
@@ -94,7 +97,8 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
     secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
     let lease = Arc::clone(&node.lease);
-    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease };
+    let names =
+        threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease, stats: Arc::clone(&state.bus) };
     let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
     calls.runs_on(peers.api_thread());
     let api_keys = Latest::new(api_keys(&config, &mut entropy));
@@ -282,6 +286,8 @@ fn settings(
         shards,
         presence: NodeId(shards),
         bus: NodeId(shards + 1),
+        relays_by_bus: durability == Durability::Kafka,
+        relay_topic: relay::TOPIC.into(),
         durability: durability.name(),
         queue: delivery::Limits {
             frames: delivery.queue_frames,

@@ -186,6 +186,31 @@ impl ShardStats {
     }
 }
 
+/// What the peer of the bus shows.
+#[derive(Default, Debug)]
+pub struct BusStats {
+    /// Commands put into the log.
+    pub commands_total: Counter,
+    /// Commands that the log refused.
+    pub refused_total: Counter,
+    /// Events given to homes.
+    pub events_total: Counter,
+    /// Events that nobody can use.
+    pub poison_total: Counter,
+    /// Those of them that could not be kept either.
+    pub poison_lost_total: Counter,
+    /// Events that repeat one of the window, which are dropped.
+    pub duplicates_total: Counter,
+    /// Frames and players' commands given to the bus to be relayed, and accepted.
+    pub relayed_total: Counter,
+    /// Those that the bus refused, or that were for publishers where there is none.
+    pub relay_refused_total: Counter,
+    /// Those of all gateways that came back from the bus and were given to homes.
+    pub relay_events_total: Counter,
+    /// Publishers in rooms of all gateways that are known here.
+    pub relay_publishers: Counter,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -275,6 +275,35 @@ fn a_frozen_broker_refuses_in_time() {
     });
 }
 
+/// A record that Kafka refuses for good, here for its topic's bound, takes those behind it with it: none of them is in the
+/// log, so whoever appends them again keeps their order, and each is there once.
+#[test]
+fn what_is_behind_a_refusal_is_not_accepted() {
+    let broker = Broker::start();
+    broker.create_with("t", 1, &[("max.message.bytes", "2000")]);
+    let bus = KafkaBus::open(&broker.config(&["t"])).unwrap();
+    let (mut patient, mut ends) = (bus.handle(), Vec::new());
+    put_all(&mut patient, (0..3).map(|n| keyed("t", "k", n)));
+    for round in 0..3 {
+        let first = 3 + round * 20;
+        let long = append("t", &[b'x'; 5000]);
+        let behind = (first..first + 20).map(|n| keyed("t", "k", n));
+        for record in std::iter::once(Append { key: b"k".as_slice().into(), ..long }).chain(behind.clone()) {
+            assert!(matches!(patient.append(WallMillis(1), &record), Ok(Accepted::Pending(_)) | Err(_)));
+        }
+        until("all have ended", || {
+            patient.completed(&mut ends);
+            !ends.is_empty()
+        });
+        assert!(ends.drain(..).all(|end: Completed| end.outcome == Err(ErrorCode::Unavailable)));
+        put_all(&mut patient, behind);
+    }
+    let (records, _) = take(&mut bus.handle(), "t", 0, 63);
+    let values: Vec<_> = records.iter().map(|record| u32::from_le_bytes((*record.value).try_into().unwrap())).collect();
+    assert!(values.iter().copied().eq(0..63), "{values:?}");
+    assert_eq!(patient.range("t").1, 63, "nothing came twice");
+}
+
 /// A broker that is restarted under load loses nothing that was accepted, and a reader sees all of it, in order.
 #[test]
 fn a_restart_under_load_loses_nothing() {

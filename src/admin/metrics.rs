@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::AdminState;
 use crate::class::Class;
 use crate::close::CloseReason;
-use crate::stats::{Counter, Histogram, ShardStats};
+use crate::stats::{BusStats, Counter, Histogram, ShardStats};
 
 /// OpenMetrics 1.0 text, which Prometheus asks for by itself.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +35,7 @@ impl Collector for Scrape {
         let shards: Vec<(String, &ShardStats)> =
             state.shards.iter().enumerate().map(|(number, stats)| (number.to_string(), &**stats)).collect();
         encode_process(&mut encoder, state)?;
+        encode_bus(&mut encoder, &state.bus)?;
         for row in &ROWS {
             let unit = row.unit.as_ref();
             let mut family = encoder.encode_descriptor(row.name, row.help, unit, row.value.metric_type())?;
@@ -142,6 +143,30 @@ fn encode_process(encoder: &mut DescriptorEncoder<'_>, state: &AdminState) -> fm
         encoder.encode_descriptor("draining", help, None, MetricType::Gauge)?,
         u64::from(state.draining.load(Ordering::Acquire)),
     )
+}
+
+/// What the bus's peer counts, in the order of [`BusStats`].
+fn encode_bus(encoder: &mut DescriptorEncoder<'_>, bus: &BusStats) -> fmt::Result {
+    let counters = [
+        ("bus_commands", &bus.commands_total, "Commands that the bus has accepted."),
+        ("bus_refused", &bus.refused_total, "Commands that the bus refused."),
+        ("bus_events", &bus.events_total, "Events of backends given to their streams."),
+        ("bus_poison", &bus.poison_total, "Records that nobody can use."),
+        ("bus_poison_lost", &bus.poison_lost_total, "Records that nobody can use and that could not be kept either."),
+        ("bus_duplicates", &bus.duplicates_total, "Events that repeat one of the history time, which are dropped."),
+        ("relayed", &bus.relayed_total, "Frames of this gateway's clients that the bus has accepted to be relayed."),
+        (
+            "relay_refused",
+            &bus.relay_refused_total,
+            "Frames of this gateway's clients that were not relayed: the bus refused them, or no publisher was there.",
+        ),
+        ("relay_events", &bus.relay_events_total, "Relayed frames of all gateways given to their streams."),
+    ];
+    for (name, value, help) in counters {
+        counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, value.read())?;
+    }
+    let help = "Publishers in rooms of all gateways, as far as the bus tells of them.";
+    gauge(encoder.encode_descriptor("relay_publishers", help, None, MetricType::Gauge)?, bus.relay_publishers.read())
 }
 
 /// The account of DELIVERY D5: enqueued = delivered + replaced + dropped + lost_at_close + pending, per class.

@@ -30,7 +30,7 @@ pub use worker::{WorkerState, spawn as spawn_worker};
 
 use crate::limits;
 use crate::ports::Durability;
-use crate::stats::ShardStats;
+use crate::stats::{BusStats, ShardStats};
 use life::Life;
 
 /// What the admin side shows; the server writes the flags, the shards their counters.
@@ -38,6 +38,8 @@ use life::Life;
 pub struct AdminState {
     /// By shard number.
     pub shards: Vec<Arc<ShardStats>>,
+    /// Of the bus's peer.
+    pub bus: Arc<BusStats>,
     /// Whether every part has started and the bus has been read.
     pub ready: AtomicBool,
     /// Whether the process is ending; load balancers must send nobody here.
@@ -56,6 +58,7 @@ impl AdminState {
     pub fn new(shards: Vec<Arc<ShardStats>>, durability: Durability, driver: impl Into<String>) -> Self {
         Self {
             shards,
+            bus: Arc::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             durability,

@@ -7,12 +7,14 @@ mod embedded;
 pub mod kafka;
 mod peer;
 mod rebuild;
+mod relay;
 mod topic;
 
 pub use disk::{DiskBus, DiskConfig, Opened, WriterChoice};
 pub use embedded::EmbeddedBus;
-pub use peer::{BusPeer, BusStats, Nodes};
+pub use peer::{BusPeer, Nodes};
 pub use rebuild::{Rebuilt, rebuild};
+pub use relay::Publishers;
 pub use topic::TopicBounds;
 
 pub use crate::protocol::routes::EVENT_TOPICS;

@@ -5,6 +5,10 @@
 //! the mesh takes what it has read, so that what waits stays in the log; one event per partition is held, and one page of
 //! records. A poison event holds nothing up: it is counted, logged once per topic, and kept in `ringgate.dead`. A command
 //! is answered when the bus has accepted it, however late that is; while too many are on their way no more are taken.
+//!
+//! Where gateways share the bus it also carries what is relayed ([`crate::protocol::relay`]): frames and players' commands
+//! go into the relay topic as other commands do, and come out of it as events of their rooms, on every gateway. A
+//! publisher is told of each of its frames, whether it asked or not, for it must know of a hole.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -16,14 +20,16 @@ use serde::Serialize;
 use super::DEAD_TOPIC;
 use super::duplicates::Duplicates;
 use super::rebuild::Rebuilt;
+use super::relay::Publishers;
 use crate::id::{ConnAddr, ConnectionId, NodeId, Scope, SessionId};
 use crate::limits;
-use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, Request};
+use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, PublisherState, Publishing, Request};
 use crate::ports::{Accepted, Bus, Completed, Record, Ticket, partition_name};
-use crate::protocol::envelope::{EnvelopeError, EventRule, EventRules, EventSource, Json, parse_event};
+use crate::protocol::envelope::{EventRule, EventRules, EventSource, Json, parse_event};
+use crate::protocol::relay::{self, Relayed};
 use crate::router::peer::Peer;
 use crate::router::{Latest, Port};
-use crate::stats::Counter;
+use crate::stats::BusStats;
 use crate::time::{Monotonic, WallMillis};
 
 /// A node of the mesh that carries commands and events. See the module.
@@ -38,7 +44,7 @@ pub struct BusPeer<B, R> {
     /// The topics, and how many partitions of each are read.
     known: Vec<(Arc<str>, u32)>,
     /// Who waits for an answer.
-    pending: HashMap<Ticket, (ConnAddr, u64), FixedState>,
+    pending: HashMap<Ticket, Waiting, FixedState>,
     completed: Vec<Completed>,
     duplicates: Duplicates,
     /// A poison event was lost, and none was kept since.
@@ -46,6 +52,11 @@ pub struct BusPeer<B, R> {
     json: Json,
     /// What the node's connections are named by; unset, nothing is for a connection.
     nonce: Option<u64>,
+    /// Of the relay, if gateways share the bus.
+    publishers: Option<Publishers>,
+    relay_topic: Arc<str>,
+    /// Of this turn.
+    now: Monotonic,
     stats: Arc<BusStats>,
     /// The broken policy to run instead.
     #[cfg(feature = "mutants")]
@@ -72,21 +83,27 @@ pub struct Nodes {
     pub presence: NodeId,
 }
 
-/// What the bus peer shows.
-#[derive(Default, Debug)]
-pub struct BusStats {
-    /// Commands put into the log.
-    pub commands_total: Counter,
-    /// Commands that the log refused.
-    pub refused_total: Counter,
-    /// Events given to homes.
-    pub events_total: Counter,
-    /// Events that nobody can use.
-    pub poison_total: Counter,
-    /// Those of them that could not be kept either.
-    pub poison_lost_total: Counter,
-    /// Events that repeat one of the window, which are dropped.
-    pub duplicates_total: Counter,
+/// Who waits for the end of an append.
+#[derive(Debug)]
+enum Waiting {
+    /// A command's sender, or nobody.
+    Sender(ConnAddr, u64),
+    /// The publisher of a frame of so many bytes.
+    Publisher(ConnAddr, u64, u32),
+    /// The sender of another relayed frame.
+    Relay(ConnAddr, u64),
+    /// Poison that is to be kept.
+    Dead,
+    /// What is told of a publisher.
+    Notice(Box<Publishing>),
+}
+
+/// What was read and waits for the mesh.
+#[derive(Debug)]
+enum Held {
+    Event(Box<Event>),
+    /// A publisher is in the open room.
+    Open(Scope),
 }
 
 /// Where the peer stands in a partition of a topic.
@@ -101,7 +118,9 @@ struct Reading {
     /// Read and not yet looked at, the last first.
     page: Vec<Record>,
     /// Looked at, and not yet taken by the mesh.
-    held: Option<Box<Event>>,
+    held: Option<Held>,
+    /// Whether it is the relay's.
+    relays: bool,
     /// Whose connection the record under way is for.
     asking: Asking,
     poison_logged: bool,
@@ -112,6 +131,7 @@ impl Reading {
         let name = partition_name(topic, partition);
         Self {
             source: EventSource { topic: Arc::clone(topic), partition, epoch: bus.epoch(&name), offset: 0 },
+            relays: **topic == *relay::TOPIC,
             name,
             next: 0,
             page: Vec::new(),
@@ -178,6 +198,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             dead_lost: false,
             json: Json::default(),
             nonce: None,
+            publishers: None,
+            relay_topic: relay::TOPIC.into(),
+            now: Monotonic::ZERO,
             stats: Arc::default(),
             #[cfg(feature = "mutants")]
             mutant: crate::mutant::Mutant::None,
@@ -209,6 +232,19 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         Self { nonce: Some(nonce), ..self }
     }
 
+    /// The peer carries the relays of all gateways; the rebuild has noted their publishers. The relay topic is among those
+    /// that it reads.
+    #[must_use]
+    pub fn relaying(self, publishers: Publishers) -> Self {
+        Self { publishers: Some(publishers), ..self }
+    }
+
+    /// The peer counts here.
+    #[must_use]
+    pub fn showing(self, stats: Arc<BusStats>) -> Self {
+        Self { stats, ..self }
+    }
+
     /// The peer reads on where the histories' rebuild ended.
     #[must_use]
     pub fn after(mut self, rebuilt: Rebuilt) -> Self {
@@ -236,6 +272,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             let Some((from, request)) = self.port.take_request() else { return false };
             match request {
                 Request::Append(append) => self.append(wall, &append),
+                Request::Publishing(publishing) => self.publishing(wall, *publishing),
                 other => tracing::error!(from = from.0, ?other, "the bus peer got a request of another's"),
             }
         }
@@ -244,12 +281,60 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
 
     fn append(&mut self, wall: WallMillis, append: &Append) {
         if mutant!(self, ForgottenCommand) && wall.0.is_multiple_of(16) {
+            self.stats.commands_total.add(1);
             return self.answer(append.from, append.correlation, Ok(()));
         }
+        let waiting = self.waiting_for(append);
+        if matches!(waiting, Waiting::Relay(..)) && relay::is_input(&append.value) && !self.has_publisher(wall, append)
+        {
+            return self.ended(waiting, Err(ErrorCode::Unavailable));
+        }
+        self.append_for(wall, append, waiting);
+    }
+
+    fn append_for(&mut self, wall: WallMillis, append: &Append, waiting: Waiting) {
         match self.bus.append(wall, append) {
-            Ok(Accepted::Now) => self.answer(append.from, append.correlation, Ok(())),
-            Ok(Accepted::Pending(ticket)) => _ = self.pending.insert(ticket, (append.from, append.correlation)),
-            Err(code) => self.answer(append.from, append.correlation, Err(code)),
+            Ok(Accepted::Now) => self.ended(waiting, Ok(())),
+            Ok(Accepted::Pending(ticket)) => _ = self.pending.insert(ticket, waiting),
+            Err(code) => self.ended(waiting, Err(code)),
+        }
+    }
+
+    fn waiting_for(&self, append: &Append) -> Waiting {
+        let Append { from, correlation, topic, value, .. } = append;
+        if self.publishers.is_none() || *topic != self.relay_topic {
+            return Waiting::Sender(*from, *correlation);
+        }
+        if relay::is_of_publisher(value) {
+            let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
+            return Waiting::Publisher(*from, *correlation, bytes);
+        }
+        Waiting::Relay(*from, *correlation)
+    }
+
+    fn has_publisher(&mut self, wall: WallMillis, append: &Append) -> bool {
+        let room = relay::room(&append.key);
+        self.publishers.as_mut().is_some_and(|publishers| room.is_ok_and(|room| publishers.has(wall, room)))
+    }
+
+    /// A publisher of this gateway came, or went: all gateways are told.
+    fn publishing(&mut self, wall: WallMillis, publishing: Publishing) {
+        let Some(publishers) = &mut self.publishers else { return };
+        publishers.of_here(self.now, wall, publishing.clone());
+        self.tell(wall, publishing);
+    }
+
+    fn tell(&mut self, wall: WallMillis, publishing: Publishing) {
+        let notice = relay::notice(&self.relay_topic, &publishing);
+        self.append_for(wall, &notice, Waiting::Notice(Box::new(publishing)));
+    }
+
+    /// Tells again of those who are still there.
+    fn tell_again(&mut self, wall: WallMillis) {
+        let now = self.now;
+        let due = self.publishers.as_mut().map(|publishers| publishers.due(now, wall));
+        for publishing in due.into_iter().flatten() {
+            self.tell(wall, publishing);
         }
     }
 
@@ -258,19 +343,43 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         let mut completed = std::mem::take(&mut self.completed);
         self.bus.completed(&mut completed);
         for Completed { ticket, outcome } in completed.drain(..) {
-            let Some((from, correlation)) = self.pending.remove(&ticket) else { continue };
-            if from == ConnAddr::NOBODY {
-                self.buried(outcome);
-            } else {
-                self.answer(from, correlation, outcome);
+            if let Some(waiting) = self.pending.remove(&ticket) {
+                self.ended(waiting, outcome);
             }
         }
         self.completed = completed;
     }
 
+    fn ended(&mut self, waiting: Waiting, outcome: Result<(), ErrorCode>) {
+        let stats = &self.stats;
+        let (accepted, refused) = match waiting {
+            Waiting::Publisher(..) | Waiting::Relay(..) => (&stats.relayed_total, &stats.relay_refused_total),
+            Waiting::Sender(..) => (&stats.commands_total, &stats.refused_total),
+            Waiting::Dead => return self.buried(outcome),
+            Waiting::Notice(publishing) => {
+                if let (Err(_), Some(publishers)) = (outcome, &mut self.publishers) {
+                    publishers.untold(self.now, &publishing);
+                }
+                return;
+            }
+        };
+        if outcome.is_ok() {
+            accepted.add(1)
+        } else {
+            refused.add(1)
+        }
+        match waiting {
+            Waiting::Publisher(ConnAddr { shard, conn: to }, correlation, bytes) => {
+                self.port.deliver(shard, Deliver::Relayed { to, correlation, bytes, outcome });
+            }
+            Waiting::Sender(from, correlation) | Waiting::Relay(from, correlation) => {
+                self.answer(from, correlation, outcome);
+            }
+            Waiting::Dead | Waiting::Notice(_) => {}
+        }
+    }
+
     fn answer(&mut self, from: ConnAddr, correlation: u64, outcome: Result<(), ErrorCode>) {
-        let counter = if outcome.is_ok() { &self.stats.commands_total } else { &self.stats.refused_total };
-        counter.add(1);
         if correlation != 0 {
             let ConnAddr { shard, conn } = from;
             self.port.deliver(shard, Deliver::Answered { to: conn, correlation, outcome });
@@ -286,10 +395,13 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             if self.topics[at].held.is_none() && !self.look_at_next(at, wall) {
                 return false;
             }
-            if let Some(event) = self.topics[at].held.take()
-                && let Err(event) = self.give(event)
-            {
-                self.topics[at].held = Some(event);
+            let given = match self.topics[at].held.take() {
+                Some(Held::Event(event)) => self.give(event).map_err(Held::Event),
+                Some(Held::Open(room)) => self.open(room).map_err(Held::Open),
+                None => Ok(()),
+            };
+            if let Err(held) = given {
+                self.topics[at].held = Some(held);
                 return false;
             }
         }
@@ -300,7 +412,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
         let reversed = mutant!(self, ReversedEvents);
         let Self { bus, json, rules, topics, duplicates, stats, .. } = self;
-        let Reading { name, source, next, page, held, asking, .. } = &mut topics[at];
+        let Reading { name, source, next, page, held, asking, relays, .. } = &mut topics[at];
         if matches!(asking, Asking::Shard(_)) {
             return false;
         }
@@ -315,6 +427,10 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
         let Some(record) = page.pop() else { return false };
         source.offset = record.offset;
+        if *relays {
+            self.look_at_relayed(at, wall, &record);
+            return true;
+        }
         let resolving = Resolving { rules: &**rules, asking: *asking, unknown: Cell::new(None) };
         let parsed = parse_event(&record.value, source, &resolving, json);
         if let Some(connection) = resolving.unknown.get() {
@@ -324,10 +440,27 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         *asking = Asking::Nobody;
         match parsed {
             Ok(Some(event)) if duplicates.is_repeat(record.timestamp, &event) => stats.duplicates_total.add(1),
-            Ok(event) => *held = event.map(Box::new),
-            Err(error) => self.bury(at, wall, &record, &error),
+            Ok(event) => *held = event.map(|event| Held::Event(Box::new(event))),
+            Err(error) => self.bury(at, wall, &record, error.to_string()),
         }
         true
+    }
+
+    /// Holds what a record of the relay topic is for a home.
+    fn look_at_relayed(&mut self, at: usize, wall: WallMillis, record: &Record) {
+        let Reading { source, held, .. } = &mut self.topics[at];
+        match relay::read(&record.key, &record.value) {
+            Ok(Relayed::Notice(publishing)) => {
+                if publishing.state == (PublisherState::Attached { open: true }) {
+                    *held = Some(Held::Open(Scope::Room(Arc::clone(&publishing.room))));
+                }
+                if let Some(publishers) = &mut self.publishers {
+                    publishers.note(wall, wall, publishing);
+                }
+            }
+            Ok(relayed) => *held = relayed.event(&record.key, source).map(|event| Held::Event(Box::new(event))),
+            Err(error) => self.bury(at, wall, record, error.to_string()),
+        }
     }
 
     /// Asks the connection's shard whose session it has; whether the answer is known at once.
@@ -355,6 +488,16 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         }
     }
 
+    /// Gives the room back if the mesh does not take it now.
+    fn open(&mut self, scope: Scope) -> Result<(), Scope> {
+        let home = scope.home(self.nodes.shards);
+        if !self.port.can_request(home) {
+            return Err(scope);
+        }
+        self.port.request(home, Request::Open { scope });
+        Ok(())
+    }
+
     /// Gives the event back if the mesh does not take it now.
     fn give(&mut self, event: Box<Event>) -> Result<(), Box<Event>> {
         let home = event.scope.home(self.nodes.shards);
@@ -362,7 +505,16 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             (Some(Effect::Kick), Scope::User(user)) => Some(Arc::clone(user)),
             _ => None,
         };
-        if !self.port.can_request(home) || (kicked.is_some() && !self.port.can_request(self.nodes.presence)) {
+        // Where gateways share the bus, the room that a backend lets a session into is nobody's to open on any of them.
+        let admitting = match &event.effect {
+            Some(Effect::Join(room)) if self.publishers.is_some() => Some(Scope::Room(Arc::clone(room))),
+            _ => None,
+        };
+        let closed = |scope: &Scope| !self.port.can_request(scope.home(self.nodes.shards));
+        if closed(&event.scope)
+            || admitting.as_ref().is_some_and(closed)
+            || (kicked.is_some() && !self.port.can_request(self.nodes.presence))
+        {
             return if mutant!(self, LostEvent) { Ok(()) } else { Err(event) };
         }
         if let Some(user) = kicked {
@@ -371,16 +523,21 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             let kick = Request::Presence(Box::new(PresenceRequest::Kick { user, event }));
             self.port.request(self.nodes.presence, kick);
         }
+        if let Some(scope) = admitting {
+            self.port.request(scope.home(self.nodes.shards), Request::Reserve { scope });
+        }
+        let is_relayed = self.publishers.is_some() && event.topic == self.relay_topic;
         self.port.request(home, Request::Event(event));
-        self.stats.events_total.add(1);
+        let counter = if is_relayed { &self.stats.relay_events_total } else { &self.stats.events_total };
+        counter.add(1);
         Ok(())
     }
 
-    fn bury(&mut self, at: usize, wall: WallMillis, record: &Record, error: &EnvelopeError) {
+    fn bury(&mut self, at: usize, wall: WallMillis, record: &Record, reason: String) {
         use base64::Engine;
         self.stats.poison_total.add(1);
         let Reading { source, poison_logged, .. } = &mut self.topics[at];
-        let (topic, reason) = (&*source.topic, error.to_string());
+        let topic = &*source.topic;
         if !std::mem::replace(poison_logged, true) {
             tracing::warn!(
                 topic,
@@ -398,11 +555,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             key: record.key.as_ref().into(),
             value: simd_json::to_vec(&dead).expect("plain text is always JSON").into(),
         };
-        match self.bus.append(wall, &dead) {
-            Ok(Accepted::Now) => self.buried(Ok(())),
-            Ok(Accepted::Pending(ticket)) => _ = self.pending.insert(ticket, (ConnAddr::NOBODY, 0)),
-            Err(code) => self.buried(Err(code)),
-        }
+        self.append_for(wall, &dead, Waiting::Dead);
     }
 
     /// The first of several losses in a row is told; all are counted.
@@ -420,6 +573,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
 
 impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
     fn turn(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
+        self.now = now;
         self.port.flush_outboxes();
         // Nothing else is asked; what comes all the same must not fill a ring.
         while let Some((_, message)) = self.port.take_deliver() {
@@ -428,6 +582,7 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
             }
         }
         self.answer_completed();
+        self.tell_again(wall);
         let mut more = self.take_commands(wall);
         // Behind the commands: the events of one that a new row allowed find that table's rows here.
         self.rules.refresh();
@@ -435,7 +590,9 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         for at in 0..self.topics.len() {
             more |= self.pump(at, wall);
         }
-        if more { now } else { Monotonic::NEVER }
+        let Some(publishers) = &self.publishers else { return if more { now } else { Monotonic::NEVER } };
+        self.stats.relay_publishers.set(publishers.count() as u64);
+        if more { now } else { publishers.next() }
     }
 
     fn port(&mut self) -> &mut Port {
@@ -457,5 +614,7 @@ struct Dead<'a> {
     data_base64: String,
 }
 
+#[cfg(test)]
+mod relay_tests;
 #[cfg(test)]
 mod tests;

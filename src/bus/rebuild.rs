@@ -1,15 +1,18 @@
 //! Histories after a restart: what the event topics kept goes to the homes again, before anybody is served
 //! (DELIVERY §7, "Reading"). The bus peer goes on where this ended, so every event reaches its home once.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::duplicates::Duplicates;
+use crate::class::Class;
 use crate::id::Scope;
 use crate::limits;
-use crate::message::{Effect, Event, Kick};
+use crate::message::{Effect, Event, Kick, Publishing};
 use crate::ports::{Bus, Record, partition_name};
 use crate::protocol::envelope::{EventRules, EventSource, Json, parse_event};
+use crate::protocol::relay::{self, Relayed};
 use crate::time::WallMillis;
 
 /// Where a rebuild ended.
@@ -23,12 +26,16 @@ pub struct Rebuilt {
     pub events: u64,
     /// Kicks that were not given; whoever keeps sessions over a restart knows which of them were carried out.
     pub kicks: Vec<Kick>,
+    /// What the relay topic tells of publishers and when it was accepted, in order: the newest, four for each that may be
+    /// known.
+    pub notices: VecDeque<(WallMillis, Publishing)>,
 }
 
 /// Gives every event of these topics that is not older than `since`, each partition's in order, until `give` wants no
 /// more. Where a remote bus has nothing here yet, `wait` waits until there may be more; it says whether to go on.
 /// From then on an event that repeats one of the last `history` is left out.
-/// No kick is given to a home: it acted once, when it was live. What nobody can use was buried when it was live.
+/// No kick is given to a home: it acted once, when it was live. What nobody can use was buried when it was live. Of the
+/// relay topic, those deltas are given that homes would still keep (`since` and `history` say what the time is).
 pub fn rebuild<B: Bus>(
     bus: &mut B,
     rules: &impl EventRules,
@@ -52,7 +59,12 @@ pub fn rebuild<B: Bus>(
             came |= part.read(bus, &mut page);
             for record in page.drain(..) {
                 part.source.offset = record.offset;
-                let Ok(Some(event)) = parse_event(&record.value, &part.source, rules, &mut json) else { continue };
+                let event = if *part.source.topic == *relay::TOPIC {
+                    relayed(&record, &part.source, since, history, &mut rebuilt.notices)
+                } else {
+                    parse_event(&record.value, &part.source, rules, &mut json).ok().flatten()
+                };
+                let Some(event) = event else { continue };
                 if rebuilt.duplicates.is_repeat(record.timestamp, &event) {
                     continue;
                 }
@@ -110,3 +122,34 @@ impl Part {
         self.next != from
     }
 }
+/// What a record of the relay topic is for a home; a publisher is noted.
+fn relayed(
+    record: &Record,
+    source: &EventSource,
+    since: WallMillis,
+    history: Duration,
+    notices: &mut VecDeque<(WallMillis, Publishing)>,
+) -> Option<Event> {
+    let relayed = relay::read(&record.key, &record.value).ok()?;
+    let now = WallMillis(since.0.saturating_add(millis(history)));
+    match relayed {
+        Relayed::Notice(publishing) => {
+            if notices.len() == NOTICES {
+                notices.pop_front();
+            }
+            notices.push_back((record.timestamp, publishing));
+        }
+        // Older values are kept by no home.
+        Relayed::Frame { class: Class::Delta, .. }
+            if record.timestamp.0.saturating_add(millis(limits::HOME_DELTA_AGE)) < now.0 => {}
+        Relayed::Frame { .. } => return relayed.event(&record.key, source),
+    }
+    None
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One is told again three times in a window, and the history is not much longer.
+const NOTICES: usize = 4 * limits::RELAY_PUBLISHERS;

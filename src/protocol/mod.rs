@@ -6,6 +6,7 @@ pub mod envelope;
 mod forms;
 pub mod frames;
 pub mod gateway;
+pub mod relay;
 pub mod rooms;
 pub mod routes;
 

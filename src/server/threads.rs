@@ -16,13 +16,14 @@ use super::bus::NodeBus;
 use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
-use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Rebuilt, rebuild};
+use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Publishers, Rebuilt, rebuild};
 use crate::config::Config;
 use crate::id::{NodeId, Scope};
 use crate::limits;
 use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
 use crate::ports::{Bus, Lease, Presence, Store as _, StoreError};
 use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
+use crate::protocol::relay;
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::services::{hub, rooms};
@@ -31,6 +32,7 @@ use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
 use crate::shard::driver::syscall::{self, Signal, Signals};
 use crate::shard::driver::uring::{UringConfig, UringDriver};
 use crate::shard::{NodeState, Shard, ShardConfig};
+use crate::stats::BusStats;
 use crate::store::{SqliteStore, StoreSettings};
 use crate::time::{Monotonic, WallMillis};
 use crate::workers::{self, COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings};
@@ -250,7 +252,7 @@ impl Peers {
         names: Names,
     ) -> Result<Self, String> {
         let PeerPorts { presence, bus, mut api } = ports;
-        let Names { gateway_id, nonce, secret, incarnation, seed, lease } = names;
+        let Names { gateway_id, nonce, secret, incarnation, seed, lease, stats } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
@@ -272,14 +274,19 @@ impl Peers {
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
         let (bus_log, shared) = (log.share(), log.is_shared());
         let bus_thread = spawn("bus", &stop, move |stop| {
-            let mut reader = bus_log.commands(&EVENT_TOPICS, Arc::new(ThreadWaker::new(thread::current())));
+            let topics: Vec<&str> = EVENT_TOPICS.into_iter().chain(shared.then_some(relay::TOPIC)).collect();
+            let mut reader = bus_log.commands(&topics, Arc::new(ThreadWaker::new(thread::current())));
             drop(bus_log);
-            let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &events, (since, history), reserved);
-            drop(events);
+            let mut publishers = Publishers::new(window);
+            let homes = Homes { ways: events, reserved, publishers: &mut publishers };
+            let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &topics, homes, (since, history));
             // Presence ends with the process, if at all.
             let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, rules, nodes, &EVENT_TOPICS).after(rebuilt).naming(nonce);
+            let mut peer = BusPeer::new(bus, reader, rules, nodes, &topics).after(rebuilt).naming(nonce).showing(stats);
+            if shared {
+                peer = peer.relaying(publishers);
+            }
             if let Ok(wakes) = bus_gate.recv() {
                 peer::run(&mut peer, &wakes, clock, stop);
             }
@@ -390,6 +397,8 @@ pub struct Names {
     pub gateway_id: String,
     /// How long its sessions are its own.
     pub lease: Arc<Lease>,
+    /// Where the bus's peer counts.
+    pub stats: Arc<BusStats>,
 }
 
 type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;
@@ -412,16 +421,26 @@ fn open_file(config: &Config, name: &str) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(&StoreSettings { file, messages_max })
 }
 
-/// Gives the homes what the bus kept of their streams since then, and which rooms are not theirs to open: those of the
-/// store, and those that an event let sessions into.
+/// What homes are given of a former life.
+struct Homes<'a> {
+    ways: Vec<Sender<Kept>>,
+    /// Rooms that are not theirs to open.
+    reserved: BTreeSet<Scope>,
+    /// Nobody yet.
+    publishers: &'a mut Publishers,
+}
+
+/// Gives the homes what the bus kept of their streams since then, which rooms are not theirs to open: those of the store,
+/// and those that an event let sessions into; and which are open, for a publisher is there on some gateway.
 fn rebuild_homes(
     reader: &mut impl Bus,
     shared: bool,
     rules: &Arc<Routes>,
-    ways: &[Sender<Kept>],
+    topics: &[&str],
+    homes: Homes<'_>,
     (since, history): (WallMillis, Duration),
-    mut reserved: BTreeSet<Scope>,
 ) -> Rebuilt {
+    let Homes { ways, mut reserved, publishers } = homes;
     let way = |scope: &Scope| &ways[scope.home(ways.len() as u16).index()];
     let give = |event: Event| {
         if let Some(Effect::Join(room)) = &event.effect {
@@ -436,10 +455,18 @@ fn rebuild_homes(
         }
         shared
     };
-    let rebuilt = rebuild(reader, rules, &EVENT_TOPICS, since, history, wait, give);
+    let mut rebuilt = rebuild(reader, rules, topics, since, history, wait, give);
     for scope in reserved {
         // A shard that ended is reported by whoever joins it.
         let _ = way(&scope).send(Kept::Reserved(scope.clone()));
+    }
+    let wall = syscall::wall();
+    for (accepted, publishing) in rebuilt.notices.drain(..) {
+        publishers.note(wall, accepted, publishing);
+    }
+    for room in publishers.open_rooms(wall) {
+        let scope = Scope::Room(Arc::clone(room));
+        let _ = way(&scope).send(Kept::Open(scope.clone()));
     }
     tracing::debug!(events = rebuilt.events, "histories are rebuilt");
     rebuilt

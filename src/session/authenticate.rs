@@ -6,14 +6,15 @@ use super::answers::{Welcome, refusal_text};
 use super::connection::{Connection, Phase, closes_at};
 use super::frames::room_name;
 use super::lookups::RoomLook;
+use super::relay::{self, UnderWay};
 use super::{Cx, Output, mutant};
 use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
 use crate::close::CloseReason;
 use crate::id::{RoomCode, Scope, SessionId, StreamHandle, TokenHash};
 use crate::limits;
 use crate::message::{
-    ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, Request, ResumeFrom,
-    ScopeEntry, SessionRecord, Start, StreamStart,
+    ErrorCode, Introduction, Joined, LostReason, Position, PresenceReply, PresenceRequest, PublisherState, Request,
+    ResumeFrom, ScopeEntry, SessionRecord, Start, StreamStart,
 };
 use crate::packed::Packed;
 use crate::protocol::frames::json;
@@ -62,6 +63,8 @@ pub struct Seldom {
     pub faults: Vec<Monotonic>,
     /// Allowance of commands to publishers.
     pub player_commands: Bucket,
+    /// A publisher's frames that the bus has not answered for.
+    pub(super) under_way: UnderWay,
 }
 
 /// See [`Seldom::refresh`].
@@ -494,11 +497,14 @@ impl Connection {
         let names: Vec<&str> = lost.iter().map(|(name, _)| &**name).collect();
         let welcome = Welcome { resume: Some(&token), recovered, reason, lost: &names, last_close };
         self.welcome(cx, &session, &welcome);
-        let id = session.id;
+        let (id, publisher) = (session.id, session.publisher);
         self.phase = Phase::Open(session);
-        for Joined { scope, outcome, .. } in answers {
+        for Joined { scope, outcome, admits, .. } in answers {
             match outcome {
                 Ok(mut streams) => {
+                    if publisher {
+                        relay::tell(cx, id, &scope, PublisherState::Attached { open: !admits });
+                    }
                     let anew = recovered && streams.iter().any(|start| matches!(start.start, Start::Anew(_)));
                     for start in &mut streams {
                         start.start = catch_up(start, recovered);
@@ -539,6 +545,9 @@ impl Connection {
                 let lost = start_lost_at_heads(&mut streams);
                 if room && !again {
                     session.rooms.push(RoomSeat::new(&scope, &streams));
+                    if session.publisher {
+                        relay::tell(cx, id, &scope, PublisherState::Attached { open: !admitted });
+                    }
                 }
                 self.introduce(cx, correlation, &scope, &streams, lost);
                 if again {
@@ -628,6 +637,7 @@ impl Session {
     pub fn publisher_gone(&self, cx: &mut Cx<'_>, scopes: impl Iterator<Item = Scope>) {
         for scope in scopes.filter(|scope| self.publisher && matches!(scope, Scope::Room(_))) {
             let home = scope.home(cx.settings.shards);
+            relay::tell(cx, self.id, &scope, PublisherState::Detached);
             cx.out.push(Output::Request(home, Request::PublisherGone { scope, from: cx.me, gone: false }));
         }
     }

@@ -362,7 +362,7 @@ impl Connection {
     pub fn can_go_on(&self, settings: &Settings, may_request: &dyn Fn(NodeId) -> bool) -> bool {
         let input = match self.pause.as_deref() {
             Some(Pause { held: Some((_, until)), .. }) => match until {
-                Until::Open(node) => may_request(*node),
+                Until::Open(node) => may_request(*node) && !self.waits_for_relayed(*node, settings.bus),
                 Until::EveryNodeOpen => (0..=settings.shards).all(|node| may_request(NodeId(node))),
                 Until::Entered => !matches!(&self.phase, Phase::Open(session) if session.is_entering_any()),
             },

@@ -6,13 +6,15 @@ use super::answers::refusal_text;
 use super::authenticate::{JoinStep, Joining, RoomSeat, Session};
 use super::commands::Sent;
 use super::connection::{Connection, Dialect, Flow, Phase, Until};
+use super::relay::tell;
 use super::{Cx, Output};
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::frame::FrameKind;
 use crate::id::{NodeId, Scope, StreamHandle, is_room_id};
-use crate::message::{ErrorCode, Introduction, PresenceRequest, Publish, PublishTo, Request};
+use crate::message::{ErrorCode, Introduction, PresenceRequest, Publish, PublishTo, PublisherState, Request};
 use crate::protocol::frames::{self, Inbound, PLAYER_KIND_MIN, json, types, write};
+use crate::protocol::relay;
 use crate::protocol::routes::Require;
 use crate::time::Rate;
 
@@ -53,6 +55,10 @@ impl Connection {
             Inbound::Command { kind, stream, correlation, payload } => {
                 return self.command(cx, kind, stream, correlation, payload);
             }
+            Inbound::Publish { stream, correlation, .. } if !self.may_publish(cx, stream, correlation) => {}
+            Inbound::Publish { kind, forgets, stream, correlation, payload, .. } if cx.settings.relays_by_bus => {
+                return self.publish_by_bus(cx, kind, forgets, stream, correlation, payload);
+            }
             Inbound::Publish { kind, class, key, forgets, stream, correlation, payload } => {
                 let body = payload.into();
                 let publish = Publish {
@@ -66,7 +72,7 @@ impl Connection {
                     forgets,
                     body,
                 };
-                return self.publish(cx, publish);
+                return Self::send_home(cx, publish);
             }
         }
         Flow::Next
@@ -172,24 +178,27 @@ impl Connection {
 
     /// Tells the home that this session publishes to the room no longer.
     fn publisher_left(&mut self, cx: &mut Cx<'_>, scope: &Scope) {
-        if matches!(&self.phase, Phase::Open(session) if session.publisher) {
+        if let Phase::Open(session) = &self.phase
+            && session.publisher
+        {
+            let id = session.id;
+            tell(cx, id, scope, PublisherState::Gone);
             let gone = Request::PublisherGone { scope: scope.clone(), from: cx.me, gone: true };
             cx.out.push(Output::Request(scope.home(cx.settings.shards), gone));
         }
     }
 
-    fn publish(&mut self, cx: &mut Cx<'_>, publish: Publish) -> Flow {
-        let Phase::Open(session) = &self.phase else { return Flow::Next };
-        let correlation = publish.correlation;
+    /// Whether this session may publish by the handle, or is told why not.
+    fn may_publish(&mut self, cx: &mut Cx<'_>, stream: StreamHandle, correlation: u64) -> bool {
+        let Phase::Open(session) = &self.phase else { return false };
         if !session.publisher {
             self.error(cx, ErrorCode::Forbidden, correlation, "publishing needs the role publisher");
-        } else if !session.rooms.iter().any(|seat| seat.relay == publish.stream) || publish.stream == StreamHandle::NONE
-        {
+        } else if !session.rooms.iter().any(|seat| seat.relay == stream) || stream == StreamHandle::NONE {
             self.error(cx, ErrorCode::BadRequest, correlation, "stream: expected the relay handle of a joined room");
         } else {
-            return Self::send_home(cx, publish);
+            return true;
         }
-        Flow::Next
+        false
     }
 
     fn player_command(
@@ -201,16 +210,23 @@ impl Connection {
         payload: &[u8],
     ) -> Flow {
         let Phase::Open(session) = &mut self.phase else { return Flow::Next };
-        if session.room_of(stream).is_none() {
+        let Some(scope) = session.room_of(stream).cloned() else {
             self.error(cx, ErrorCode::NotInRoom, correlation, "stream: expected a handle of a joined room");
             return Flow::Next;
-        }
+        };
         // What has to be held is counted when it goes on.
-        let held = stream.home(cx.settings.shards).is_some_and(|home| !(cx.may_request)(home));
+        let by_bus = cx.settings.relays_by_bus;
+        let target = if by_bus { Some(cx.settings.bus) } else { stream.home(cx.settings.shards) };
+        let held = target.is_some_and(|node| !(cx.may_request)(node));
         let rate = cx.settings.player_commands;
         if !held && !session.seldom().player_commands.allow(cx.now, rate) {
             self.too_fast(cx, correlation, "commands to publishers", rate);
             return Flow::Next;
+        }
+        let body = write::player_command_body(correlation, &session.user, payload);
+        if by_bus {
+            let value = relay::input(kind, session.id, &body);
+            return Self::send_by_bus(cx, &scope, correlation, value);
         }
         let publish = Publish {
             from: cx.me,
@@ -221,7 +237,7 @@ impl Connection {
             class: Class::Reliable,
             key: 0,
             forgets: false,
-            body: write::player_command_body(correlation, &session.user, payload),
+            body,
         };
         Self::send_home(cx, publish)
     }

@@ -11,10 +11,12 @@ use super::connection::{Connection, Flow, Phase, Until, closes_at};
 use super::{Cx, Output};
 use crate::class::Class;
 use crate::close::CloseReason;
+use crate::id::Scope;
 use crate::limits;
 use crate::message::{ErrorCode, PresenceRequest, Publish, PublishTo, Request};
 use crate::protocol::envelope::delta_key;
 use crate::protocol::gateway::{self, Authenticate, Command, Inbound, write};
+use crate::protocol::relay;
 use crate::protocol::routes::{CommandRoute, Destination, PartitionKey, Relayed, Require, RowId};
 
 impl Connection {
@@ -226,8 +228,10 @@ impl Connection {
         let Phase::Open(session) = &mut self.phase else { return Flow::Next };
         let Some(stream) = session.seat(room).and_then(|seat| seat.streams().next()) else { return Flow::Next };
         let Some(home) = stream.home(cx.settings.shards) else { return Flow::Next };
-        if !(cx.may_request)(home) {
-            return Flow::Hold(Until::Open(home));
+        let by_bus = cx.settings.relays_by_bus;
+        let target = if by_bus { cx.settings.bus } else { home };
+        if !(cx.may_request)(target) {
+            return Flow::Hold(Until::Open(target));
         }
         let id = command.correlation_id.as_deref();
         let keyed = relayed.coalesce.or(relayed.forget);
@@ -245,8 +249,19 @@ impl Connection {
             self.answer(cx, |out| write::error(out, ErrorCode::RateLimited, text, id));
             return Flow::Next;
         };
-        let mut body = key.map_or_else(Vec::new, |key| key.to_le_bytes().to_vec());
-        write::relayed_body(&mut body, &command.event_type, command.body, &session.user);
+        let put_body = |out: &mut Vec<u8>| {
+            if let Some(key) = key {
+                out.extend_from_slice(&key.to_le_bytes());
+            }
+            write::relayed_body(out, &command.event_type, command.body, &session.user);
+        };
+        let forgets = relayed.class == Class::Reliable && relayed.forget.is_some();
+        if by_bus {
+            let value = relay::frame(relayed.kind, forgets, relay::Sender::Player, session.id, put_body);
+            return Self::send_by_bus(cx, &Scope::Room(room.into()), ticket, value);
+        }
+        let mut body = Vec::new();
+        put_body(&mut body);
         let publish = Publish {
             from: cx.me,
             correlation: ticket,
@@ -255,7 +270,7 @@ impl Connection {
             kind: relayed.kind,
             class: relayed.class,
             key: key.unwrap_or_default(),
-            forgets: relayed.class == Class::Reliable && relayed.forget.is_some(),
+            forgets,
             body: body.into(),
         };
         cx.out.push(Output::Request(home, Request::Publish(Box::new(publish))));

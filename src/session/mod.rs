@@ -19,6 +19,7 @@ mod hub;
 mod lobby;
 mod lookups;
 mod page;
+mod relay;
 mod settings;
 mod stash;
 

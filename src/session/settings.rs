@@ -47,6 +47,10 @@ pub struct Settings {
     pub presence: NodeId,
     /// The bus peer.
     pub bus: NodeId,
+    /// Whether gateways share the bus, so that it carries what is relayed.
+    pub relays_by_bus: bool,
+    /// The topic for that.
+    pub relay_topic: Arc<str>,
     /// What an acknowledgement means.
     pub durability: &'static str,
     /// Bounds of the write queues.

@@ -117,6 +117,9 @@ impl<D: Driver> Shard<D> {
             Deliver::Answered { to, correlation, outcome } => {
                 self.with(to, |connection, cx| connection.answered(cx, correlation, outcome));
             }
+            Deliver::Relayed { to, correlation, bytes, outcome } => {
+                self.with(to, |connection, cx| connection.relayed(cx, correlation, bytes, outcome));
+            }
             Deliver::Presence(reply) => self.presence(*reply),
             Deliver::Broken { stream } => {
                 for slot in self.members.broken(stream) {
@@ -271,6 +274,7 @@ impl<D: Driver> Shard<D> {
                     tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");
                 }
             }
+            Request::Open { scope } => self.open(&scope),
             Request::WhoIs { from, number, conn } => {
                 let session = self.slots.connection(conn).and_then(Connection::session_id);
                 self.port.deliver(from, Deliver::Session { number, session });
@@ -282,7 +286,9 @@ impl<D: Driver> Shard<D> {
             | Request::Recall(_)
             | Request::PublisherGone { .. } => self.deferred.push(request),
             Request::Api(request) => self.api(*request),
-            Request::Presence(_) | Request::Append(_) => debug_assert!(false, "a peer's request reached a shard"),
+            Request::Presence(_) | Request::Append(_) | Request::Publishing(_) => {
+                debug_assert!(false, "a peer's request reached a shard")
+            }
         }
     }
 
@@ -325,6 +331,12 @@ impl<D: Driver> Shard<D> {
             }
         }
         self.deferred = deferred;
+    }
+
+    pub(super) fn open(&mut self, scope: &Scope) {
+        if let Err(code) = self.homes.open(self.now, scope) {
+            tracing::error!(code = code.name(), %scope, "a room cannot be opened");
+        }
     }
 
     pub(super) fn reserve(&mut self, scope: &Scope) {

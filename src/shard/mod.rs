@@ -185,6 +185,10 @@ impl<D: Driver> Shard<D> {
                     self.reserve(&scope);
                     continue;
                 }
+                Kept::Open(scope) => {
+                    self.open(&scope);
+                    continue;
+                }
             };
             if let Err(code) = self.homes.event(self.now, &event, &FramesEncoder) {
                 tracing::error!(code = code.name(), topic = &*event.topic, place = event.place, "event refused");

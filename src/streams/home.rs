@@ -228,11 +228,14 @@ impl Homes {
             }
             return Ok(());
         }
-        let name = format!("{}.{}/{}", event.topic, event.partition, event.scope);
-        let mut index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+        // What players send to a room's publishers by the bus is a stream beside that of the same topic.
+        let publishers_only = event.kind.frame_type == FrameKind::PLAYER_COMMAND_TYPE;
+        let input = if publishers_only { ".input" } else { "" };
+        let name = format!("{}{input}.{}/{}", event.topic, event.partition, event.scope);
+        let mut index = self.ensure_stream(now, &event.scope, &name, event.epoch, publishers_only)?;
         if self.streams.get(&index).is_some_and(|stream| stream.introduction.position.epoch != event.epoch) {
             self.break_off(now, index);
-            index = self.ensure_stream(now, &event.scope, &name, event.epoch, false)?;
+            index = self.ensure_stream(now, &event.scope, &name, event.epoch, publishers_only)?;
         }
         if self.streams.get(&index).is_some_and(|stream| event.class == Class::Reliable && event.place <= stream.head) {
             return Ok(());
@@ -267,6 +270,15 @@ impl Homes {
         let home = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now));
         home.admits |= !home.open;
         self.ensure_any_stream(now, scope)
+    }
+
+    /// A publisher of some gateway is in the open room: it is open here too, unless a backend lets sessions in.
+    ///
+    /// # Errors
+    /// `Unavailable` once the process has used up its stream handles.
+    pub fn open(&mut self, now: Monotonic, scope: &Scope) -> Result<(), ErrorCode> {
+        self.scopes.entry(scope.clone()).or_insert_with(|| ScopeHome::new(now)).last_active = now;
+        self.open_room(now, scope)
     }
 
     /// Includes the asking shard in the scope and says where its streams start for the member. Call on sealed streams,
@@ -561,7 +573,7 @@ impl Homes {
         let position = Position { stream: name.into(), epoch, place: head };
         let introduction = Arc::new(Introduction { handle, position, publishers_only });
         let origin = Origin::of_stream(name);
-        home.streams.push(index);
+        home.streams.insert(if name.starts_with("relay/") { 0 } else { home.streams.len() }, index);
         let shards = match scope {
             Scope::Room(_) => home.shards,
             Scope::User(_) | Scope::Session(_) | Scope::Everyone => ShardSet::all(self.config.shards),

@@ -242,6 +242,63 @@ fn rooms_open_and_end() {
     assert_eq!(Members::new(1).sizes(), (0, 0, 0));
 }
 
+/// What a shared bus relays: a stream for each partition, under its places; deltas follow the reliable frame before them
+/// and are in no history; what players send is seen by publishers alone. A room that another gateway's publisher opened is
+/// open here, for as long as it is told of, and one that backends let into is not.
+#[test]
+fn a_shared_bus_relays() {
+    let mut homes = homes();
+    let relayed = |partition, frame_type, place| Event {
+        id: None,
+        topic: "ringgate.relay".into(),
+        partition,
+        epoch: 77,
+        place,
+        scope: scope(),
+        class: if frame_type == 32 { Class::Delta } else { Class::Reliable },
+        key: 5,
+        forgets: false,
+        kind: FrameKind { frame_type, kind: 0 },
+        effect: None,
+        audience: None,
+        body: vec![place as u8].into(),
+    };
+    assert_eq!(join(&mut homes, false, None).unwrap_err(), ErrorCode::RoomNotFound);
+    homes.open(at(1), &scope()).unwrap();
+    join(&mut homes, false, None).unwrap();
+    for (partition, frame_type, place) in [(2, 35, 4), (2, 32, 5), (2, 32, 6), (2, 18, 7), (0, 35, 1), (2, 35, 9)] {
+        homes.event(at(1), &relayed(partition, frame_type, place), &Plain).unwrap();
+    }
+    homes.event(at(1), &relayed(2, 35, 9), &Plain).unwrap();
+    homes.seal(at(1));
+    let told = |streams: Vec<StreamStart>| -> Vec<_> {
+        let told = |start: &StreamStart| {
+            let Position { stream, epoch, place } = &start.introduction.position;
+            (stream.to_string(), *epoch, *place)
+        };
+        streams.iter().map(told).filter(|(name, ..)| name.starts_with("ringgate")).collect()
+    };
+    let stream = |name: &str, place| (format!("ringgate.relay.{name}/room:arena"), 77, place);
+    let all = [stream("2", 9), stream("input.2", 7), stream("0", 1)];
+    let streams = join(&mut homes, false, None).unwrap();
+    let handle = streams.iter().find(|start| start.introduction.position.place == 9).unwrap().introduction.handle;
+    assert_eq!(told(streams), [all[0].clone(), all[2].clone()]);
+    assert_eq!(told(join(&mut homes, true, None).unwrap()), all);
+    let items: Vec<_> = std::iter::from_fn(|| homes.output()).collect();
+    let items = items.iter().find_map(|output| match output {
+        HomeOutput::Batch { batch, .. } if batch.stream() == handle => Some(batch.items()),
+        _ => None,
+    });
+    let items: Vec<_> = items.unwrap().iter().map(|item| (item.class, item.place, item.prev)).collect();
+    let (reliable, delta) = (Class::Reliable, Class::Delta);
+    assert_eq!(items, [(reliable, 4, 0), (delta, 4, 0), (delta, 4, 0), (reliable, 9, 4)]);
+    assert_eq!(caught_up(&homes, handle, 0, 8).unwrap(), [[4], [9], [6]], "histories, then the newest value");
+    let admitted = Scope::Room("den".into());
+    homes.reserve(at(1), &admitted).unwrap();
+    homes.open(at(1), &admitted).unwrap();
+    assert!(homes.admits(&admitted));
+}
+
 /// Sessions of a former process come back into rooms that this one has never heard of: those of an open room find it
 /// open, with its streams numbered anew and told as lost, whoever is first; those that a backend let in do not open it, a
 /// publisher among them neither.

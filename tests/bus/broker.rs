@@ -42,7 +42,13 @@ impl Broker {
 
     /// Makes a topic; it is there afterwards.
     pub fn create(&self, topic: &str, partitions: i32) {
+        self.create_with(topic, partitions, &[]);
+    }
+
+    /// The same with settings of the topic's own.
+    pub fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let spec = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(name, value));
         let made = wait(self.admin.create_topics([&spec], &AdminOptions::new())).unwrap();
         made.into_iter().for_each(|outcome| _ = outcome.unwrap());
     }

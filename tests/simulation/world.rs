@@ -601,6 +601,8 @@ pub fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
         room_key: RoomKey::new(b"a simulation's"),
         rooms_epoch: 1,
+        relays_by_bus: false,
+        relay_topic: "ringgate.relay".into(),
         rooms_calls: Rate::per_minute(60),
         verifier: Arc::new(verifier),
         routes: Arc::new(Routes::default()),

@@ -2,7 +2,8 @@
 //!
 //! Laws: an append is accepted when Kafka's delivery report says so, refused when it gives up or a bound is reached, and
 //! ends once. A partition that stands still refuses for itself alone. A producer that Kafka has turned away for good is
-//! replaced; what was on its way with it fails.
+//! replaced; what was on its way with it fails. A patient one ends so at the first record that Kafka refuses for good, so
+//! that nothing behind it in its partition is accepted: who appends it all again keeps the order.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use super::tickets::Tickets;
 use crate::limits;
 use crate::message::{Append, ErrorCode};
 use crate::ports::{Accepted, Completed, Ticket};
+use crate::protocol::relay;
 use crate::router::Wake;
 use crate::time::WallMillis;
 
@@ -185,7 +187,9 @@ impl Sender {
         let topic = self.cluster.topic(&append.topic).ok_or(ErrorCode::Unavailable)?;
         let partition = partition_of(&append.key, topic.partitions);
         let flights = self.flights_to(&append.topic, partition);
-        if flights.load(Ordering::Acquire) >= self.most {
+        let is_relay = *append.topic == *relay::TOPIC;
+        let most = if is_relay { self.most.max(limits::KAFKA_RELAY_PENDING) } else { self.most };
+        if flights.load(Ordering::Acquire) >= most {
             return Err(ErrorCode::Unavailable);
         }
         flights.fetch_add(1, Ordering::AcqRel);
@@ -207,6 +211,7 @@ impl Sender {
         let Err((error, _)) = sent else { return Ok(Accepted::Pending(ticket)) };
         flights.fetch_sub(1, Ordering::AcqRel);
         self.tickets.take_back();
+        self.line.mend();
         match error {
             KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => Err(ErrorCode::TooLong),
             _ => Err(ErrorCode::Unavailable),
@@ -216,6 +221,9 @@ impl Sender {
     /// See [`crate::ports::Bus::completed`].
     pub fn completed(&mut self, out: &mut Vec<Completed>) {
         self.came.append(&mut lock(&self.ends.ended));
+        if self.came.iter().any(|end| end.outcome.is_err()) {
+            self.line.mend();
+        }
         self.tickets.end(&mut self.came, out);
     }
 
@@ -266,6 +274,8 @@ pub fn words(error: &KafkaError) -> String {
 /// librdkafka's own lines go into the gateway's log.
 pub fn log(level: RDKafkaLogLevel, topic: &str, message: &str) {
     match level {
+        // What it thinks of settings that are ours.
+        _ if topic == "CONFWARN" => tracing::debug!(topic, "librdkafka: {message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::warn!(topic, "librdkafka: {message}");
         }

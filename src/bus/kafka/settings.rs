@@ -129,6 +129,8 @@ impl KafkaConfig {
             // Implies acks=all: accepted is what all replicas in sync have.
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", timeout)
+            // What is behind a record that is refused for good must not be accepted before it is appended again.
+            .set("enable.gapless.guarantee", patient.to_string())
             .set("request.timeout.ms", millis(limits::KAFKA_REQUEST_TIMEOUT))
             .set("partitioner", "murmur2_random")
             // Batches form by themselves while requests are on their way.

@@ -13,6 +13,7 @@ use super::state::STATE_TOPIC;
 use super::{KafkaConfig, Line, connect};
 use crate::bus::DEAD_TOPIC;
 use crate::limits;
+use crate::protocol::relay;
 
 /// How topics are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -196,7 +197,8 @@ pub(super) fn unreachable_words(brokers: &str, waited: Duration, reason: &str) -
 fn judge(name: &str, settings: &ConfigResource, copies: Option<usize>, history: Duration, warnings: &mut Vec<String>) {
     let number = |key: &str| settings.get(key).and_then(|entry| entry.value.as_deref()?.parse::<i64>().ok());
     let retention = number("retention.ms").filter(|ms| *ms >= 0).and_then(|ms| u64::try_from(ms).ok());
-    if name.ends_with(".events") && retention.is_some_and(|ms| Duration::from_millis(ms) < history) {
+    let is_read = name.ends_with(".events") || name == relay::TOPIC;
+    if is_read && retention.is_some_and(|ms| Duration::from_millis(ms) < history) {
         let least = history.as_millis();
         warnings.push(format!(
             "kafka topic {name}: retention.ms = {} is less than the histories' {least}: a restart loses frames that \
@@ -215,11 +217,19 @@ fn judge(name: &str, settings: &ConfigResource, copies: Option<usize>, history: 
     if name == STATE_TOPIC {
         warnings.extend(kept_words(settings));
     }
-    let stamped = settings.get("message.timestamp.type").and_then(|entry| entry.value.as_deref());
-    if name.ends_with(".events") && stamped == Some("CreateTime") {
+    let longest = number("max.message.bytes").and_then(|bytes| usize::try_from(bytes).ok());
+    if let Some(longest) = longest.filter(|longest| *longest < limits::KAFKA_RECORD_BYTES) {
+        let least = limits::KAFKA_RECORD_BYTES;
         warnings.push(format!(
-            "kafka topic {name}: message.timestamp.type = CreateTime: events of a backend whose clock lags may be missing \
-             after a restart; set it to LogAppendTime"
+            "kafka topic {name}: max.message.bytes = {longest}: records that are written together and are longer are refused \
+             together; set it to {least} or more"
+        ));
+    }
+    let stamped = settings.get("message.timestamp.type").and_then(|entry| entry.value.as_deref());
+    if is_read && stamped == Some("CreateTime") {
+        warnings.push(format!(
+            "kafka topic {name}: message.timestamp.type = CreateTime: what comes of a clock that lags may be missing after a \
+             restart; set it to LogAppendTime"
         ));
     }
 }
