@@ -52,6 +52,7 @@ fn sessions_go_on_at_the_other_gateway_twenty_times() {
     });
     check(&cluster, &players);
     assert!(players.iter().all(|player| player.resumed >= 19), "{:?}", players.iter().map(|p| p.resumed).collect::<Vec<_>>());
+    drop(players);
     cluster.ends(gateways.into());
 }
 

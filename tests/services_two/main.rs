@@ -32,3 +32,5 @@ mod server;
 
 /// Gateways killed under load, twenty times.
 mod killed;
+/// Sessions taken over from gateways that live, hang or are gone.
+mod taken;

@@ -84,6 +84,25 @@ impl Player {
         assert_eq!(self.last, Some(self.tick), "{}: the last tick is the last", self.user);
     }
 
+    /// Plays until so many more ticks have come; its connection stays.
+    pub fn plays(&mut self, ticks: u64) {
+        let until = self.tick + ticks;
+        while self.tick < until && self.last.is_none() {
+            self.turn().unwrap_or_else(|end| panic!("{}: the connection ended: {end:?}", self.user));
+        }
+    }
+
+    /// Resumes there while it has a connection elsewhere, which it returns.
+    pub fn moves(&mut self, directory: &Directory, place: usize) -> Json {
+        let fields = json!({"resume": self.json.resume(), "positions": self.json.positions()});
+        let address = directory.at(place).expect("a gateway listens there");
+        let next = open(address, &fields).unwrap_or_else(|| panic!("{} is not let in", self.user));
+        self.place = place;
+        let former = std::mem::replace(&mut self.json, next);
+        self.has_resumed(directory);
+        former
+    }
+
     /// Waits for the next message and does what it says.
     fn turn(&mut self) -> Result<(), End> {
         let message = self.json.attempt()?;
@@ -145,6 +164,10 @@ impl Player {
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
+        self.has_resumed(directory);
+    }
+
+    fn has_resumed(&mut self, directory: &Directory) {
         self.resumed += 1;
         let session = &self.json.session;
         assert_eq!(session["recovered"], true, "{}: {session}", self.user);
@@ -152,11 +175,6 @@ impl Player {
         directory.resumed();
         // If that is lost too, the next turn finds out.
         let _ = self.say_again();
-    }
-
-    /// The message that comes next, for scenarios that look at it themselves.
-    pub fn json(&mut self) -> &mut Json {
-        &mut self.json
     }
 }
 
