@@ -147,14 +147,39 @@ impl Cluster {
 /// Where the gateways are now; empty while one is away.
 pub struct Directory {
     addresses: Mutex<Vec<Option<SocketAddr>>>,
-    resumes: AtomicU64,
+    /// Sessions that went on somewhere.
+    pub resumes: Count,
+    /// Commands that were answered `unavailable`.
+    pub refusals: Count,
+    /// Connections that were closed.
+    pub closes: Count,
+}
+
+/// How often something was seen, by all players.
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Waits until it was so often, in all.
+    pub fn reaches(&self, count: u64) {
+        until(&format!("{count}, is {}", self.read()), || self.read() >= count);
+    }
 }
 
 impl Directory {
     /// All of these.
     pub fn of(gateways: &[&Gateway]) -> Self {
         let addresses = gateways.iter().map(|gateway| Some(gateway.address)).collect();
-        Self { addresses: Mutex::new(addresses), resumes: AtomicU64::new(0) }
+        let (resumes, refusals, closes) = Default::default();
+        Self { addresses: Mutex::new(addresses), resumes, refusals, closes }
     }
 
     /// The gateway of this place is there now, or not.
@@ -166,16 +191,6 @@ impl Directory {
     pub fn at(&self, number: usize) -> Option<SocketAddr> {
         let all = self.lock();
         all[number % all.len()]
-    }
-
-    /// A session has gone on somewhere.
-    pub fn resumed(&self) {
-        self.resumes.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Waits until sessions went on so often, in all.
-    pub fn await_resumes(&self, count: u64) {
-        until(&format!("{count} resumes"), || self.resumes.load(Ordering::Acquire) >= count);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<SocketAddr>>> {

@@ -44,7 +44,7 @@ fn sessions_go_on_at_the_other_gateway_twenty_times() {
             directory.set(at, None);
             let _ = gateways[at].ended();
             // Half of them were there at first, later all.
-            directory.await_resumes(6 + 12 * round as u64);
+            directory.resumes.reaches(6 + 12 * round as u64);
             gateways[at] = again(&cluster, &directory, at, ids[at]);
             cluster.tells(&ids, &present, GATEWAY_LEASE);
         }

@@ -29,8 +29,6 @@ pub struct Player {
     pub closes: Vec<u16>,
     /// Commands acknowledged, by correlation.
     pub acknowledged: BTreeSet<String>,
-    /// Errors it was answered.
-    pub errors: BTreeSet<String>,
     sent: u64,
     waiting: Option<String>,
     next_command: Instant,
@@ -52,7 +50,6 @@ impl Player {
             resumed: 0,
             closes: Vec::new(),
             acknowledged: BTreeSet::new(),
-            errors: BTreeSet::new(),
             sent: 0,
             waiting: None,
             next_command: Instant::now(),
@@ -72,12 +69,12 @@ impl Player {
     /// Plays until the room has ended, through whatever comes.
     pub fn play(&mut self, directory: &Directory) {
         while self.last.is_none() {
-            if let Err(end) = self.turn() {
+            if let Err(end) = self.turn(directory) {
                 self.resume(directory, end);
             }
         }
         while self.waiting.is_some() {
-            if let Err(end) = self.turn() {
+            if let Err(end) = self.turn(directory) {
                 self.resume(directory, end);
             }
         }
@@ -85,10 +82,10 @@ impl Player {
     }
 
     /// Plays until so many more ticks have come; its connection stays.
-    pub fn plays(&mut self, ticks: u64) {
+    pub fn plays(&mut self, directory: &Directory, ticks: u64) {
         let until = self.tick + ticks;
         while self.tick < until && self.last.is_none() {
-            self.turn().unwrap_or_else(|end| panic!("{}: the connection ended: {end:?}", self.user));
+            self.turn(directory).unwrap_or_else(|end| panic!("{}: the connection ended: {end:?}", self.user));
         }
     }
 
@@ -104,7 +101,7 @@ impl Player {
     }
 
     /// Waits for the next message and does what it says.
-    fn turn(&mut self) -> Result<(), End> {
+    fn turn(&mut self, directory: &Directory) -> Result<(), End> {
         let message = self.json.attempt()?;
         let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
         match text("type").as_str() {
@@ -120,8 +117,8 @@ impl Player {
                 self.acknowledged.insert(text("correlation_id"));
             }
             "system.error" => {
-                self.errors.insert(text("code"));
-                assert!(["unavailable", "rate_limited"].contains(&&*text("code")), "{}: {message}", self.user);
+                assert_eq!(message["code"], "unavailable", "{}: {message}", self.user);
+                directory.refusals.add();
                 // Refused for now: whoever wants it done says it again.
                 self.say_again()?;
             }
@@ -153,6 +150,7 @@ impl Player {
             End::Closed(code, _) => self.closes.push(code),
             End::Lost(_) => {}
         }
+        directory.closes.add();
         let (began, resume) = (Instant::now(), self.json.resume());
         loop {
             assert!(began.elapsed() < RESUME_DEADLINE, "{}: nobody lets it in", self.user);
@@ -172,7 +170,7 @@ impl Player {
         let session = &self.json.session;
         assert_eq!(session["recovered"], true, "{}: {session}", self.user);
         assert_eq!(session["rooms"], json!([self.room]), "{}", self.user);
-        directory.resumed();
+        directory.resumes.add();
         // If that is lost too, the next turn finds out.
         let _ = self.say_again();
     }

@@ -39,10 +39,10 @@ fn a_living_gateway_gives_sessions_up() {
     let load = backend.load(&["arena"], PER_SECOND);
     for round in 1..=6 {
         for player in &mut players {
-            player.plays(20);
+            player.plays(&directory, 20);
             let mut former = player.moves(&directory, round);
             assert_eq!(former.closed().0, 4409, "{}", player.user);
-            player.plays(5);
+            player.plays(&directory, 5);
         }
         cluster.tells(&IDS, &[("arena", &USERS)], GATEWAY_RENEWAL);
         assert_eq!(cluster.members(&format!("gateway:{}:sockets", IDS[round % 2])).len(), 3);
@@ -65,14 +65,14 @@ fn a_frozen_gateway_closes_what_was_taken() {
     let directory = Directory::of(&[&gateways[0], &gateways[1]]);
     let (mut players, backend) = players(&cluster, &directory);
     let load = backend.load(&["arena"], PER_SECOND);
-    players.iter_mut().for_each(|player| player.plays(20));
+    players.iter_mut().for_each(|player| player.plays(&directory, 20));
 
     gateways[0].signal(Signal::STOP);
     let mut former: Vec<_> = players.iter_mut().map(|player| player.moves(&directory, 1)).collect();
     gateways[0].signal(Signal::CONT);
     assert!(former.iter_mut().all(|former| former.closed().0 == 4409));
     cluster.tells(&IDS, &[("arena", &USERS)], GATEWAY_RENEWAL);
-    players.iter_mut().for_each(|player| player.plays(20));
+    players.iter_mut().for_each(|player| player.plays(&directory, 20));
 
     gateways[1].signal(Signal::STOP);
     let mut former: Vec<_> = players.iter_mut().map(|player| player.moves(&directory, 0)).collect();
@@ -82,14 +82,14 @@ fn a_frozen_gateway_closes_what_was_taken() {
     }
     // Both the lease's end and the reaping of what it held are seen by the keys.
     until_within(GATEWAY_LEASE + GATEWAY_RENEWAL, "the frozen one is reaped", || {
-        players.iter_mut().for_each(|player| player.plays(5));
+        players.iter_mut().for_each(|player| player.plays(&directory, 5));
         cluster.members("gateway:gw:1:sockets").is_empty()
     });
     cluster.tells(&IDS, &[("arena", &USERS)], GATEWAY_RENEWAL);
     gateways[1].signal(Signal::CONT);
     let codes: Vec<_> = former.iter_mut().map(|former| former.closed().0).collect();
     assert!(codes.iter().all(|code| [1013, 4409].contains(code)), "{codes:?}");
-    players.iter_mut().for_each(|player| player.plays(20));
+    players.iter_mut().for_each(|player| player.plays(&directory, 20));
     let mut former: Vec<_> = players.iter_mut().map(|player| player.moves(&directory, 1)).collect();
     assert!(former.iter_mut().all(|former| former.closed().0 == 4409));
     cluster.tells(&IDS, &[("arena", &USERS)], GATEWAY_RENEWAL);
@@ -113,18 +113,18 @@ fn a_dead_gateway_is_reaped() {
     let directory = Directory::of(&[&gateways[0], &gateways[1]]);
     let (mut players, backend) = players(&cluster, &directory);
     let load = backend.load(&["arena"], PER_SECOND);
-    players.iter_mut().for_each(|player| player.plays(20));
+    players.iter_mut().for_each(|player| player.plays(&directory, 20));
     gateways[0].signal(Signal::KILL);
     directory.set(0, None);
     let _ = gateways[0].ended();
     for player in &mut players[..2] {
         drop(player.moves(&directory, 1));
-        player.plays(20);
+        player.plays(&directory, 20);
     }
     cluster.tells(&IDS, &[("arena", &USERS[..2])], GATEWAY_LEASE + GATEWAY_RENEWAL);
     // The one who stayed away all the time still has a session.
     drop(players[2].moves(&directory, 1));
-    players[2].plays(20);
+    players[2].plays(&directory, 20);
     gateways[0] = again(&cluster, &directory, 0, IDS[0]);
     players.iter_mut().for_each(|player| drop(player.moves(&directory, 0)));
     cluster.tells(&IDS, &[("arena", &USERS)], GATEWAY_RENEWAL);
