@@ -91,7 +91,8 @@ impl Cluster {
         online.dedup();
         node::until_within(within, &format!("presence tells of {online:?}"), || {
             let sockets: Vec<_> = online.iter().map(|user| self.members(&format!("user:{user}:sockets"))).collect();
-            let mut all: Vec<_> = gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
+            let mut all: Vec<_> =
+                gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
             let mut theirs = sockets.concat();
             (all.sort(), theirs.sort());
             self.members("presence:online") == online

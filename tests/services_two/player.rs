@@ -141,7 +141,8 @@ impl Player {
     fn say_again(&mut self) -> Result<(), End> {
         let Some(correlation) = &self.waiting else { return Ok(()) };
         self.next_command = Instant::now() + COMMAND_INTERVAL;
-        self.json.try_send(&json!({"type": "games.command.test.move", "room_id": self.room, "correlation_id": correlation}))
+        self.json
+            .try_send(&json!({"type": "games.command.test.move", "room_id": self.room, "correlation_id": correlation}))
     }
 
     /// Resumes where somebody listens; it must be told that nothing is lost.
