@@ -30,11 +30,16 @@ pub fn nothing_is_left(mut cluster: Cluster, mut gateways: Vec<Gateway>) {
     for gateway in all {
         gateway.until(now, "finished", |gateway| crate::ports::Presence::finish(&mut gateway.presence, now));
     }
-    let lasting =
-        |key: &String| !key.starts_with("session:") && !key.ends_with(":info") && !key.starts_with("room:code:");
-    let left: Vec<_> = cluster.keys().into_iter().filter(lasting).collect();
+    let passing = |key: &&String| {
+        let ends = [":info", ":hub", ":kicked"];
+        key.starts_with("session:") || key.starts_with("room:code:") || ends.iter().any(|end| key.ends_with(end))
+    };
+    let left: Vec<_> = cluster.keys().into_iter().filter(|key| !passing(&key)).collect();
     assert_eq!(left, [] as [String; 0], "only what lives on for a window is left");
     cluster.skip(WINDOW * 5 / 4);
+    let hubs = |key: &String| !key.starts_with("user:");
+    assert!(!cluster.keys().iter().any(hubs), "ways to hubs and kicks are known for longer");
+    cluster.skip(WINDOW * 3 / 4);
     assert_eq!(cluster.keys(), [] as [String; 0]);
 }
 

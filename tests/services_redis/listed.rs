@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 /// PROTOCOLS "Redis keys", as far as gateways write them: name and type.
-const LIST: [(&str, &str); 9] = [
+const LIST: [(&str, &str); 11] = [
     ("socket:{id}", "hash"),
     ("user:{id}:sockets", "set"),
+    ("user:{id}:hub", "string"),
+    ("user:{id}:kicked", "string"),
     ("presence:online", "set"),
     ("room:{id}:info", "hash"),
     ("room:{id}:users", "set"),
@@ -42,6 +44,8 @@ pub fn check(control: &mut redis::Connection, window: Duration) {
         let bounds = match *name {
             "session:{id}" => 1..=window.as_millis() as i64,
             "gateway:{id}" => 1..=15_000,
+            "user:{id}:hub" => 1..=window.as_millis() as i64 * 3 / 2,
+            "user:{id}:kicked" => 1..=window.as_millis() as i64 * 2,
             "room:code:{code}" => 1..=window.as_millis() as i64 * 5 / 4,
             "room:{id}:info" => -1..=window.as_millis() as i64 * 5 / 4,
             _ => -1..=-1,
