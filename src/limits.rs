@@ -241,6 +241,18 @@ pub const KAFKA_AHEAD_RECORDS: usize = 8192;
 pub const KAFKA_AHEAD_BYTES: usize = 8 << 20;
 /// How long the end of a process waits until Kafka has what it was given.
 pub const KAFKA_FLUSH_TIME: Duration = Duration::from_secs(2);
+/// How long a worker that vanished keeps its place, so that another stands by; Kafka's least by default.
+pub const KAFKA_LEASE_TIME: Duration = Duration::from_secs(6);
+/// How long a transaction of the services' records may take before Kafka gives it up.
+pub const KAFKA_TRANSACTION_TIME: Duration = Duration::from_secs(10);
+/// How long a worker waits for Kafka's word on the services' records before it says that there is none.
+pub const KAFKA_STATE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a segment of the services' records: those of the newest one are not compacted, and a takeover reads them.
+pub const KAFKA_STATE_SEGMENT_BYTES: u64 = 16 << 20;
+/// How often a worker measures how far it is behind.
+pub const WORKER_LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a worker that is told to end may take.
+pub const WORKER_STOP_TIME: Duration = Duration::from_secs(8);
 /// Bytes of a topic's name (Kafka allows 249).
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Bytes of records that one write and one fdatasync of the log on disk take: few milliseconds of a plain disk.
@@ -260,8 +272,10 @@ pub const LOG_RETRY: Duration = Duration::from_millis(500);
 /// Commands whose ids a service remembers, to do a repeated one once (DELIVERY §7).
 pub const SEEN_COMMANDS: usize = 65_536;
 
-/// Records a worker takes from each of its topics per batch; a batch is one transaction of the store.
+/// Records a worker takes from each partition of its topics per batch; a batch is one transaction of the store.
 pub const SERVICE_BATCH_RECORDS: usize = 64;
+/// Records of a batch, of all partitions of these topics together.
+pub const SERVICE_TURN_RECORDS: usize = 4 * SERVICE_BATCH_RECORDS;
 /// Rooms of the rooms service; a few KiB each.
 pub const ROOMS_TOTAL: usize = 65_536;
 /// Rooms of the rooms service that one user may be in.

@@ -425,6 +425,8 @@ pub struct StoreError {
     pub place: String,
     /// What went wrong there, with the remedy where there is one.
     pub cause: String,
+    /// Nothing can be written by this handle any more: another process writes in its place, or it must be opened anew.
+    pub lost: bool,
 }
 
 impl fmt::Display for StoreError {

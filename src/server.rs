@@ -12,6 +12,8 @@ mod presence;
 mod reload;
 mod room_key;
 mod threads;
+#[cfg(feature = "kafka")]
+mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -112,6 +114,20 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     peers.stop();
     admin.stop();
     outcome
+}
+
+/// Runs a worker until it is told to stop: the reference services, for gateways that share a bus on Kafka.
+///
+/// # Errors
+/// One line that says what failed, with its remedy.
+pub fn run_worker(config: &Config) -> Result<(), String> {
+    #[cfg(feature = "kafka")]
+    return worker::run(config);
+    #[cfg(not(feature = "kafka"))]
+    {
+        let _ = config;
+        Err(kafka::refusal_of_worker())
+    }
 }
 
 /// What tokens are checked with; in dev mode also what mints them.

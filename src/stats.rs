@@ -72,6 +72,31 @@ impl Counter {
     }
 }
 
+/// What a worker shows the admin side.
+#[derive(Default, Debug)]
+pub struct WorkerStats {
+    /// 1 while this worker is the active one of its cluster.
+    pub active: Counter,
+    /// Times that it became the active one.
+    pub terms_total: Counter,
+    /// Records of command topics that were carried out.
+    pub commands_total: Counter,
+    /// Events given to the bus.
+    pub events_total: Counter,
+    /// Transactions of the services' records.
+    pub transactions_total: Counter,
+    /// Records of each command topic that wait, by the topics' names; as they were measured last, while it is active.
+    pub lag: Box<[(&'static str, Counter)]>,
+}
+
+impl WorkerStats {
+    /// Of a worker that reads these topics.
+    #[must_use]
+    pub fn new(topics: &[&'static str]) -> Self {
+        Self { lag: topics.iter().map(|topic| (*topic, Counter::default())).collect(), ..Self::default() }
+    }
+}
+
 /// Counts by power of two: bucket `i` holds values in `2^(i-1) .. 2^i`, bucket 0 the zeros.
 #[derive(Debug)]
 pub struct Histogram {

@@ -123,7 +123,7 @@ impl Sources {
     }
 }
 
-fn health() -> Response {
+pub(super) fn health() -> Response {
     #[derive(Serialize)]
     struct Health {
         status: &'static str,
@@ -153,7 +153,7 @@ fn ready(state: &AdminState) -> Response {
     answer::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
 }
 
-fn show_metrics(registry: &Registry) -> Response {
+pub(super) fn show_metrics(registry: &Registry) -> Response {
     let mut text = String::new();
     // Only a writer that fails fails it, and memory does not.
     prometheus_client::encoding::text::encode(&mut text, registry).expect("every metric is writable");
@@ -165,7 +165,7 @@ async fn not_found() -> Fault {
     Fault::not_found(format!("no such path; there are: {}", paths.join(" ")))
 }
 
-async fn method_not_allowed() -> Fault {
+pub(super) async fn method_not_allowed() -> Fault {
     let message = "this path answers other methods; the header Allow names them";
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }

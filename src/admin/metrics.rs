@@ -180,12 +180,12 @@ fn encode_closes(encoder: &mut DescriptorEncoder<'_>, shards: &[(String, &ShardS
     Ok(())
 }
 
-fn counter(mut encoder: MetricEncoder<'_>, value: u64) -> fmt::Result {
+pub(super) fn counter(mut encoder: MetricEncoder<'_>, value: u64) -> fmt::Result {
     encoder.encode_counter::<NoLabels, u64, u64>(&value, None)
 }
 
 /// A gauge beyond `i64` would be an error of the encoder and take the whole scrape with it.
-fn gauge(mut encoder: MetricEncoder<'_>, value: u64) -> fmt::Result {
+pub(super) fn gauge(mut encoder: MetricEncoder<'_>, value: u64) -> fmt::Result {
     encoder.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
 }
 

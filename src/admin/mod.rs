@@ -11,6 +11,7 @@ mod life;
 mod metrics;
 mod routes;
 mod target;
+mod worker;
 
 use std::fmt;
 use std::io;
@@ -25,6 +26,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 pub use api::{Api, ApiConfig, ApiPeer, Calls, Nodes, connect};
+pub use worker::{WorkerState, spawn as spawn_worker};
 
 use crate::limits;
 use crate::ports::Durability;
@@ -129,6 +131,18 @@ impl Default for Bounds {
 }
 
 fn spawn_bounded(listener: TcpListener, state: Arc<AdminState>, api: Api, bounds: Bounds) -> io::Result<Admin> {
+    let api = Arc::new(api);
+    let router = http::router(state, Arc::clone(&api));
+    spawn_router(listener, router, move || api.stop(), bounds)
+}
+
+/// Serves these routes; `stopping` is called when the port is about to close.
+fn spawn_router(
+    listener: TcpListener,
+    router: axum::Router,
+    stopping: impl FnOnce() + Send + 'static,
+    bounds: Bounds,
+) -> io::Result<Admin> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -137,11 +151,8 @@ fn spawn_bounded(listener: TcpListener, state: Arc<AdminState>, api: Api, bounds
         tokio::net::TcpListener::from_std(listener)?
     };
     let (stop, stopped) = oneshot::channel();
-    let api = Arc::new(api);
-    let thread = std::thread::Builder::new().name("ringgate-admin".into()).spawn(move || {
-        let router = http::router(state, Arc::clone(&api));
-        run(&runtime, listener, router, &api, bounds, stopped);
-    })?;
+    let body = move || run(&runtime, listener, router, stopping, bounds, stopped);
+    let thread = std::thread::Builder::new().name("ringgate-admin".into()).spawn(body)?;
     Ok(Admin { address, stop, thread })
 }
 
@@ -150,7 +161,7 @@ fn run(
     runtime: &Runtime,
     listener: tokio::net::TcpListener,
     router: axum::Router,
-    api: &Api,
+    stopping: impl FnOnce(),
     bounds: Bounds,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -158,7 +169,7 @@ fn run(
         let places = Arc::new(Semaphore::new(bounds.connections as usize));
         let accepting = tokio::spawn(accept(listener, router, Arc::clone(&places), bounds));
         let _ = stopped.await;
-        api.stop();
+        stopping();
         accepting.abort();
         // An abort ends as an error; it is awaited so that the port is closed when `stop` returns.
         let _ = accepting.await;

@@ -9,9 +9,11 @@
 //! [`Bus::since`], which ask Kafka.
 
 mod cluster;
+mod lease;
 mod producer;
 mod reader;
 mod settings;
+mod state;
 mod tickets;
 mod topics;
 
@@ -27,11 +29,13 @@ use crate::ports::{Accepted, Bus, Completed, Durability, LogView, Record, Unread
 use crate::router::Wake;
 use crate::time::WallMillis;
 use cluster::{Cluster, Watch};
+pub use lease::WorkerLease;
 pub use producer::Reports;
 use producer::{Line, Sender};
 use reader::Reader;
 pub use settings::{Describe, KafkaConfig, Security};
-pub use topics::{Creation, Found, create, look};
+pub use state::{STATE_TOPIC, StateStore};
+pub use topics::{Creation, Found, create, fit_for_records, look};
 
 /// A handle of the log. See the module. The last one waits [`limits::KAFKA_FLUSH_TIME`] at most for what is on its way.
 pub struct KafkaBus {

@@ -78,6 +78,7 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args(flags::args())
         .subcommand(Command::new("serve").about("Runs the gateway (the default)").args(flags::args()))
+        .subcommand(worker_command())
         .subcommand(connect::command())
         .subcommand(load::command())
         .subcommand(token::command())
@@ -93,6 +94,7 @@ pub fn dispatch(matches: &ArgMatches, surroundings: &Surroundings) -> Result<Str
     match matches.subcommand() {
         None => serve(matches, surroundings),
         Some(("serve", matches)) => serve(matches, surroundings),
+        Some(("worker", matches)) => worker(matches, surroundings),
         Some(("token", matches)) => token::run(matches, surroundings),
         Some(("config", matches)) => config::run(matches, surroundings),
         Some(("topics", matches)) => topics::run(matches, surroundings),
@@ -108,6 +110,31 @@ fn serve(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Fa
     }
     let read = Box::new(move || reading.load().map_err(|failure| failure.lines));
     crate::server::run(loaded.config, read).map(|()| String::new()).map_err(Failure::new)
+}
+
+fn worker_command() -> Command {
+    Command::new("worker")
+        .about("Runs the services for gateways that share a Kafka; of several one is active, the others stand by")
+        .long_about(
+            "Runs rooms, dice, chat, hub and battle for gateways that share a Kafka (KAFKA_HOST). Of several workers one is \
+             active and the others stand by: one that ends hands over at once, one that vanishes within some seconds. Their \
+             records are in the topic ringgate.state. With REDIS_HOST a worker also reaps gateways that are gone. It takes \
+             the configuration that `serve` takes; what concerns clients alone means nothing to it. With server.data_dir it \
+             keeps the history of rooms and messages there, in history.sqlite; without, history is not kept.",
+        )
+        .args(flags::args())
+}
+
+fn worker(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Failure> {
+    let loaded = flags::Reading::new(matches, surroundings).load()?;
+    for warning in &loaded.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    if loaded.config.kafka.host.is_none() {
+        let remedy = "set KAFKA_HOST; without it `ringgate serve` runs the services itself";
+        return Err(Failure::usage(format!("kafka.host is not set: a worker serves gateways over Kafka; {remedy}")));
+    }
+    crate::server::run_worker(&loaded.config).map(|()| String::new()).map_err(Failure::new)
 }
 
 fn complain(line: &str) {

@@ -323,7 +323,7 @@ fn read(key: &str, value: &mut [u8], clock: &Clock, former: &LifeRow) -> Result<
 
 fn refused(cause: &str) -> StoreError {
     let remedy = "start the ringgate that wrote it, or move the file away: all sessions then begin anew";
-    StoreError { place: "sessions.sqlite".into(), cause: format!("{cause}; {remedy}") }
+    StoreError { place: "sessions.sqlite".into(), cause: format!("{cause}; {remedy}"), lost: false }
 }
 
 /// The row beside the records, and the form of them all.

@@ -56,6 +56,17 @@ pub fn ready(config: &Config, keys: &Keys, api_keys: &[String], address: SocketA
     let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
 }
 
+/// Two lines that say that a worker runs, and where it shows how it is.
+#[cfg(feature = "kafka")]
+pub fn working(bus: &str, admin: SocketAddr) {
+    let text = format!(
+        "ringgate {} worker: rooms, dice, chat, hub and battle for the gateways of {bus}\none of all workers is active, the \
+         others stand by, health http://{admin}/ready\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    let _ = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+}
+
 /// How this program was started, for lines to paste.
 fn program() -> String {
     std::env::args().next().filter(|name| !name.is_empty()).unwrap_or_else(|| "ringgate".into())

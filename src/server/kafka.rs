@@ -103,6 +103,13 @@ pub(super) fn refusal() -> String {
     "kafka.host: this ringgate was built without Kafka; build it with --features kafka, or unset KAFKA_HOST".to_owned()
 }
 
+/// What a binary without Kafka says to who wants a worker.
+#[cfg(not(feature = "kafka"))]
+pub(super) fn refusal_of_worker() -> String {
+    "this ringgate was built without Kafka, over which alone a worker serves gateways; build it with --features kafka"
+        .to_owned()
+}
+
 /// Beside those of events and the type table.
 #[cfg(feature = "kafka")]
 const OWN: [&str; 7] = [

@@ -496,7 +496,8 @@ fn services(
     ServiceWorker::open(bus, store, passwords, settings)
 }
 
-fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {
+/// Starts a thread without which the process ends.
+pub fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) + Send + 'static) -> JoinHandle<()> {
     let stop = Arc::clone(stop);
     let label = name.to_owned();
     let guarded = move || {
@@ -561,7 +562,8 @@ const PRESENCE_LOG: &str = "games.events";
 /// Session records.
 const SESSIONS: &str = "sessions.sqlite";
 
-fn clock() -> (Monotonic, WallMillis) {
+/// The clocks of this machine.
+pub fn clock() -> (Monotonic, WallMillis) {
     (syscall::monotonic(), syscall::wall())
 }
 

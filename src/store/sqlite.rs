@@ -180,7 +180,7 @@ fn failed(place: &str, error: &rusqlite::Error) -> StoreError {
         }
         _ => "",
     };
-    StoreError { place: place.into(), cause: format!("{error}{remedy}") }
+    StoreError { place: place.into(), cause: format!("{error}{remedy}"), lost: false }
 }
 
 /// Hashes of passwords and players' words are nobody's but this user's, as in the log.

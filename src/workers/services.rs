@@ -11,8 +11,10 @@
 
 mod batch;
 mod dispatch;
+mod lanes;
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +30,9 @@ use crate::protocol::envelope::{Json, parse_command, put_event};
 use crate::services::rooms::Outcome;
 use crate::services::{NEVER, Outbox, ServiceEvent};
 use crate::time::{Monotonic, WallMillis};
-use batch::{Batch, Places, Plan, WORKER, each_record, id_of, ids_since, own_record, read_range};
-use dispatch::{GAMES, Input, Services};
+use batch::{Batch, Places, Plan, WORKER, Wait, each_record, id_of, ids_since, own_record, read_range};
+use dispatch::{Input, PRESENCE, Services};
+use lanes::Lanes;
 
 /// The services and their place on the bus. See the module.
 #[derive(Debug)]
@@ -38,14 +41,14 @@ pub struct ServiceWorker<B, S, P> {
     store: S,
     passwords: P,
     services: Services,
-    /// By [`COMMAND_TOPICS`]: where the next page begins.
-    next: Vec<u64>,
+    /// What is read, and where the next pages begin.
+    lanes: Lanes,
     /// Time does not go back behind that.
     until: WallMillis,
     /// Made, and not yet written down or begun.
     planned: Option<Batch>,
     /// Outcomes that no plan has yet.
-    lost: Vec<(u64, Outcome)>,
+    failed: Vec<(u64, Outcome)>,
     out: Outbox,
     /// Made and not yet given to the bus; no more than a batch makes.
     pending: VecDeque<Append>,
@@ -60,6 +63,40 @@ pub struct ServiceWorker<B, S, P> {
     json: Json,
     poison_logged: bool,
     store_logged: bool,
+    read_logged: bool,
+    /// The store did not answer, and neither may have the bus.
+    silence: bool,
+    tally: Tally,
+    lost: Option<Lost>,
+}
+
+/// Why a worker cannot go on; another one, opened by its records, can.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// The store is lost: see [`StoreError::lost`].
+    Store(StoreError),
+    /// A partition's numbering became another.
+    Renumbered(Arc<str>),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Renumbered(name) => write!(f, "topic {name} was made anew, or records of it are gone"),
+        }
+    }
+}
+
+/// What a worker has done since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Records of command topics that were carried out.
+    pub commands: u64,
+    /// Events that were given to the bus; one that is refused is given again.
+    pub events: u64,
+    /// Transactions of the store.
+    pub transactions: u64,
 }
 
 /// What a worker must be told.
@@ -81,7 +118,22 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
     ///
     /// # Errors
     /// One line: the store cannot be read, or the bus where the worker goes on.
-    pub fn open(bus: B, mut store: S, passwords: P, settings: &WorkerSettings) -> Result<Self, String> {
+    pub fn open(bus: B, store: S, passwords: P, settings: &WorkerSettings) -> Result<Self, String> {
+        Self::open_waiting(bus, store, passwords, settings, &mut || false)
+    }
+
+    /// The same over a remote bus, which may have nothing here yet that it tells of: `wait` waits until it may have, and
+    /// says whether to go on.
+    ///
+    /// # Errors
+    /// See [`ServiceWorker::open`].
+    pub fn open_waiting(
+        bus: B,
+        mut store: S,
+        passwords: P,
+        settings: &WorkerSettings,
+        wait: Wait<'_>,
+    ) -> Result<Self, String> {
         let failed = |error: StoreError| error.to_string();
         let own = store.load(WORKER).map_err(failed)?;
         let find = |key: &str| own.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
@@ -99,16 +151,17 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         let places = find(PLACES).and_then(|mut value| simd_json::from_slice::<Places>(&mut value).ok());
         let plan = find(PLAN).and_then(|mut value| simd_json::from_slice::<Plan>(&mut value).ok());
         let places = places.unwrap_or_default();
-        let (next, same) = places.next(&bus);
+        let lanes = Lanes::open(&bus, &places);
+        let same = lanes.same(&places);
         let mut worker = Self {
             bus,
             store,
             passwords,
             services,
-            next,
+            lanes,
             until: places.until,
             planned: None,
-            lost: Vec::new(),
+            failed: Vec::new(),
             out: Outbox::default(),
             pending: VecDeque::new(),
             unconfirmed: VecDeque::new(),
@@ -120,11 +173,15 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             json: Json::default(),
             poison_logged: false,
             store_logged: false,
+            read_logged: false,
+            silence: false,
+            tally: Tally::default(),
+            lost: None,
         };
         // A bus on disk counts its readers from its oldest record on, and a full topic would bring nothing to commit.
         worker.tell_done();
-        worker.remember(settings.resume_window)?;
-        worker.recover(plan.filter(|_| same))?;
+        worker.remember(settings.resume_window, wait)?;
+        worker.recover(plan.filter(|_| same), wait)?;
         if let Some(at) = settings.restarted {
             worker.services.restarted(at);
         }
@@ -149,22 +206,37 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.services.rooms.len()
     }
 
+    /// What it has done.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Why it cannot go on, if it cannot; it does nothing more then.
+    #[must_use]
+    pub fn lost(&self) -> Option<&Lost> {
+        self.lost.as_ref()
+    }
+
+    /// Where it stands, by what readers call the partition: everything below is done.
+    pub fn places(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.lanes.iter().map(|lane| (&lane.name, lane.next))
+    }
+
     /// Does what there is to do, up to a budget; returns when to be called again at the latest, `now` or earlier if there
     /// is more, `NEVER` if only the bus or a password can bring something. It waits for nothing but the store.
     pub fn turn(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
-        if !self.append_pending(wall) {
+        if self.lost.is_some() || !self.append_pending(wall) {
             return Monotonic::NEVER;
         }
         if self.planned.is_none() {
             self.planned = self.plan(wall);
         }
-        if (self.planned.is_some() || self.behind || !self.writes.is_empty())
+        if self.lost.is_none()
+            && (self.planned.is_some() || self.behind || !self.writes.is_empty())
             && let Err(error) = self.commit()
         {
-            if !std::mem::replace(&mut self.store_logged, true) {
-                tracing::error!(%error, "the services wait until their records can be written");
-            }
-            return now + STORE_RETRY;
+            return self.wait_for_store(now, error);
         }
         self.store_logged = false;
         let Some(batch) = self.planned.take() else { return self.next_call(now, wall) };
@@ -172,19 +244,36 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         if self.append_pending(wall) { now } else { Monotonic::NEVER }
     }
 
+    fn wait_for_store(&mut self, now: Monotonic, error: StoreError) -> Monotonic {
+        self.silence = true;
+        if error.lost {
+            self.lost = Some(Lost::Store(error));
+            return Monotonic::NEVER;
+        }
+        if !std::mem::replace(&mut self.store_logged, true) {
+            tracing::error!(%error, "the services wait until their records can be written");
+        }
+        now + STORE_RETRY
+    }
+
     /// The next batch, if there is anything to do.
     fn plan(&mut self, wall: WallMillis) -> Option<Batch> {
-        let until = self.until.max(wall);
-        let mut outcomes = std::mem::take(&mut self.lost);
-        outcomes.extend(std::iter::from_fn(|| self.passwords.finished()).take(limits::SERVICE_BATCH_RECORDS));
-        let (mut to, mut records) = (self.next.clone(), Vec::with_capacity(COMMAND_TOPICS.len()));
-        for (at, topic) in COMMAND_TOPICS.iter().enumerate() {
-            let mut page = Vec::new();
-            to[at] = self.bus.read(topic, self.next[at], limits::SERVICE_BATCH_RECORDS, &mut page);
-            records.push(page);
+        self.behind |= self.lanes.grow(&self.bus);
+        if std::mem::take(&mut self.silence) {
+            self.lanes.look_ahead(&self.bus);
         }
-        let idle = outcomes.is_empty() && to == self.next && self.services.next() > until;
-        (!idle).then_some(Batch { plan: Plan { until, outcomes, to }, records })
+        let pages = match self.lanes.read(&mut self.bus, wall) {
+            Ok(pages) => pages,
+            Err(name) => {
+                self.lost = Some(Lost::Renumbered(name));
+                return None;
+            }
+        };
+        let until = self.until.max(wall.min(self.lanes.time()));
+        let mut outcomes = std::mem::take(&mut self.failed);
+        outcomes.extend(std::iter::from_fn(|| self.passwords.finished()).take(limits::SERVICE_BATCH_RECORDS));
+        let idle = outcomes.is_empty() && pages.0 == self.lanes.nexts() && self.services.next() > until;
+        (!idle).then(|| Batch { plan: Plan::new(until, outcomes, &self.lanes, &pages.0), pages })
     }
 
     /// Writes down what was done, and what is to be done next.
@@ -193,9 +282,9 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         self.services.save(&mut self.writes);
         self.writes.append(&mut self.out.writes);
         let done = self.behind || self.writes.len() > before;
-        let next = self.next_of_places();
-        if done || next != self.next {
-            let places = own_record(PLACES, &Places::at(&self.bus, self.until, next));
+        let (next, places) = (self.lanes.nexts(), self.next_of_places());
+        if done || places != next {
+            let places = own_record(PLACES, &Places::at(&self.lanes, self.until, &places));
             self.writes.push(places);
         }
         let mut batch = std::mem::take(&mut self.writes);
@@ -211,50 +300,51 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             return outcome;
         }
         self.behind = false;
+        self.tally.transactions += 1;
         self.tell_done();
         Ok(())
     }
 
     /// Behind what is done.
-    fn next_of_places(&self) -> &[u64] {
+    fn next_of_places(&self) -> Vec<u64> {
         #[cfg(feature = "mutants")]
         if let (crate::mutant::Mutant::LostBatch, Some(batch)) = (self.services.mutant, &self.planned) {
-            return &batch.plan.to;
+            return batch.pages.0.clone();
         }
-        &self.next
+        self.lanes.nexts()
     }
 
     /// Tells the bus what it may forget: what the records that are written down tell of.
     fn tell_done(&mut self) {
-        let waiting = self.services.rooms.tickets().min().unwrap_or(u64::MAX);
-        for (topic, next) in COMMAND_TOPICS.iter().zip(&self.next) {
+        let waiting: Vec<u64> = self.services.rooms.tickets().collect();
+        for lane in self.lanes.iter() {
             // What waits for its password is read again after a restart.
-            self.bus.done(topic, if *topic == GAMES { waiting.min(*next) } else { *next });
+            let waits = waiting.iter().filter_map(|ticket| lane.offset(*ticket)).min();
+            self.bus.done(&lane.name, lane.next.min(waits.unwrap_or(u64::MAX)));
         }
     }
 
     /// Carries a batch out; events that are `known` are on the bus already.
     fn carry_out(&mut self, batch: &Batch, known: &HashSet<EventId>) {
-        let Plan { until, outcomes, to } = &batch.plan;
+        let (Plan { until, outcomes, .. }, (to, records)) = (&batch.plan, &batch.pages);
         let mut timers = TIMERS_PER_BATCH;
         for (ticket, outcome) in outcomes {
             self.services.finish(*until, *ticket, outcome.clone(), &mut self.out);
         }
-        for (topic, records) in COMMAND_TOPICS.iter().zip(&batch.records) {
-            for record in records {
-                self.services.timers(record.timestamp.min(*until), &mut timers, &mut self.out);
-                self.input(topic, record);
-            }
+        for (lane, at) in self.lanes.order(records) {
+            let record = &records[lane][at];
+            self.services.timers(record.timestamp.min(*until), &mut timers, &mut self.out);
+            self.input(lane, record);
         }
         self.services.timers(*until, &mut timers, &mut self.out);
         self.services.battles.poll(*until, EVENTS_PER_BATCH, &mut self.out.events);
         self.until = *until;
-        self.next.clone_from(to);
+        self.lanes.advance(to);
         self.behind = true;
         for work in std::mem::take(&mut self.out.work) {
             let ticket = work.ticket;
             if self.passwords.submit(work).is_err() {
-                self.lost.push((ticket, Outcome::Failed));
+                self.failed.push((ticket, Outcome::Failed));
             }
         }
         for event in std::mem::take(&mut self.out.events) {
@@ -265,13 +355,21 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         }
     }
 
-    fn input(&mut self, topic: &'static str, record: &Record) {
-        let input = Input { topic, offset: record.offset, at: record.timestamp, value: &record.value };
+    fn input(&mut self, lane: usize, record: &Record) {
+        let lane = self.lanes.at(lane);
+        let (name, ticket) = (Arc::clone(&lane.name), lane.ticket(record.offset));
+        let input = Input { topic: lane.topic, ticket, at: record.timestamp, value: &record.value };
+        self.tally.commands += 1;
         if let Err(error) = self.services.input(&input, &mut self.json, &mut self.out)
             && !std::mem::replace(&mut self.poison_logged, true)
         {
             let reason = error.to_string();
-            tracing::warn!(topic, offset = record.offset, reason, "a command that no service can read is left alone");
+            tracing::warn!(
+                topic = &*name,
+                offset = record.offset,
+                reason,
+                "a command that no service can read is left alone"
+            );
         }
     }
 
@@ -296,6 +394,7 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
     fn append_pending(&mut self, wall: WallMillis) -> bool {
         self.confirm();
         while let Some(append) = self.pending.pop_front() {
+            self.tally.events += 1;
             let outcome = match self.unconfirmed.len() < limits::BUS_PENDING {
                 true => self.bus.append(wall, &append),
                 false => Err(ErrorCode::Unavailable),
@@ -304,6 +403,7 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
                 Ok(Accepted::Now) => {}
                 Ok(Accepted::Pending(ticket)) => self.unconfirmed.push_back((ticket, append)),
                 Err(ErrorCode::Unavailable) => {
+                    self.tally.events -= 1;
                     self.pending.push_front(append);
                     return false;
                 }
@@ -335,20 +435,33 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         }
     }
 
-    fn next_call(&self, now: Monotonic, wall: WallMillis) -> Monotonic {
-        match self.services.next() {
-            NEVER => Monotonic::NEVER,
-            next => now + Duration::from_millis(next.0.saturating_sub(wall.0).max(1)),
+    fn next_call(&mut self, now: Monotonic, wall: WallMillis) -> Monotonic {
+        if self.lost.is_some() {
+            return Monotonic::NEVER;
         }
+        let stuck = self.lanes.unreadable(&self.bus).map(|lane| (Arc::clone(&lane.name), lane.next));
+        if let Some((topic, next)) = &stuck
+            && !self.read_logged
+        {
+            tracing::error!(topic = &**topic, next, "commands cannot be read; the services wait, and try again");
+        }
+        self.read_logged = stuck.is_some();
+        let next = match self.services.next() {
+            NEVER => Monotonic::NEVER,
+            // What is read first wakes this thread; nothing comes of its own accord before.
+            next if next <= wall => now + READ_RETRY,
+            next => now + Duration::from_millis(next.0 - wall.0),
+        };
+        if stuck.is_some() { next.min(now + STORE_RETRY) } else { next }
     }
 
     /// Learns the commands of the window from the bus, to do none of them again.
-    fn remember(&mut self, window: Duration) -> Result<(), String> {
+    fn remember(&mut self, window: Duration, wait: Wait<'_>) -> Result<(), String> {
         let since = WallMillis(self.until.0.saturating_sub(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)));
-        for (topic, next) in COMMAND_TOPICS.iter().zip(&self.next).skip(1).filter(|(_, next)| **next > 0) {
-            let from = self.bus.since(topic, since);
+        for lane in self.lanes.iter().filter(|lane| lane.topic != PRESENCE && lane.next > 0) {
+            let from = self.bus.since(&lane.name, since);
             let seen = &mut self.services.seen;
-            each_record(&mut self.bus, topic, from, *next, |record| {
+            each_record(&mut self.bus, &lane.name, (from, lane.next), wait, |record| {
                 if let Some(id) = id_of(&record) {
                     seen.first(record.timestamp, id);
                 }
@@ -358,33 +471,41 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
     }
 
     /// Begins the batch under way again, and the passwords that were.
-    fn recover(&mut self, plan: Option<Plan>) -> Result<(), String> {
+    fn recover(&mut self, plan: Option<Plan>, wait: Wait<'_>) -> Result<(), String> {
         let planned: HashSet<u64> = plan.iter().flat_map(|plan| &plan.outcomes).map(|(ticket, _)| *ticket).collect();
         let tickets: Vec<u64> = self.services.rooms.tickets().filter(|ticket| !planned.contains(ticket)).collect();
         for ticket in tickets {
-            let again = self.password(ticket)?.and_then(|password| self.services.rooms.work_again(ticket, &password));
+            let password = self.password(ticket, wait)?;
+            let again = password.and_then(|password| self.services.rooms.work_again(ticket, &password));
             if again.is_none_or(|work| self.passwords.submit(work).is_err()) {
-                self.lost.push((ticket, Outcome::Failed));
+                self.failed.push((ticket, Outcome::Failed));
             }
         }
-        let Some(plan) = plan.filter(|plan| plan.to.len() == COMMAND_TOPICS.len()) else { return Ok(()) };
+        let Some(plan) = plan.filter(Plan::is_of_today) else { return Ok(()) };
+        let Some(to) = plan.ends(&self.lanes) else {
+            return Err("the services were about to do what these topics do not have; see their partitions".to_owned());
+        };
         let mut known = HashSet::new();
         for topic in SERVICE_EVENT_TOPICS {
             // The clock may have been corrected since the plan was made.
             let since = WallMillis(plan.until.0.saturating_sub(CLOCK_SLACK_MS));
-            ids_since(&mut self.bus, topic, since, &mut known)?;
+            ids_since(&mut self.bus, topic, since, wait, &mut known)?;
         }
         let mut records = Vec::new();
-        for (at, topic) in COMMAND_TOPICS.iter().enumerate() {
-            records.push(read_range(&mut self.bus, topic, self.next[at], plan.to[at])?);
+        for (lane, to) in self.lanes.iter().zip(&to) {
+            records.push(read_range(&mut self.bus, &lane.name, lane.next, *to, wait)?);
         }
-        self.carry_out(&Batch { plan, records }, &known);
+        self.carry_out(&Batch { plan, pages: (to, records) }, &known);
         Ok(())
     }
 
     /// The password of a command that waits for it.
-    fn password(&mut self, ticket: u64) -> Result<Option<Box<str>>, String> {
-        let record = read_range(&mut self.bus, GAMES, ticket, ticket + 1)?.pop();
+    fn password(&mut self, ticket: u64, wait: Wait<'_>) -> Result<Option<Box<str>>, String> {
+        let lanes = self.lanes.iter().filter(|lane| lane.same);
+        let Some((name, offset)) = lanes.filter_map(|lane| Some((&lane.name, lane.offset(ticket)?))).next() else {
+            return Ok(None);
+        };
+        let record = read_range(&mut self.bus, name, offset, offset + 1, wait)?.pop();
         let command = record.as_ref().and_then(|record| parse_command(&record.value, &mut self.json).ok());
         Ok(command.and_then(|command| member(command.payload, "password").and_then(text).map(Into::into)))
     }
@@ -398,6 +519,8 @@ const PLAN: &str = "plan";
 const EVENTS_PER_BATCH: usize = 256;
 /// Deadlines of rooms per batch; each makes an event or a few.
 const TIMERS_PER_BATCH: usize = 256;
+/// How long lanes that have more than they gave are left alone.
+const READ_RETRY: Duration = Duration::from_millis(50);
 /// How long a store that fails is left alone.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How far the clock may have been set back between a plan and its events.

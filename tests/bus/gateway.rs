@@ -83,12 +83,17 @@ pub struct Client {
 impl Client {
     /// One that has authenticated with these fields beside its token.
     pub fn open(gateway: &Gateway, fields: Value) -> Self {
+        Self::open_as(gateway, "ann", fields)
+    }
+
+    /// The same as another user.
+    pub fn open_as(gateway: &Gateway, user: &str, fields: Value) -> Self {
         let stream = TcpStream::connect(&gateway.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let (socket, _) = tungstenite::client(format!("ws://{}/ws", gateway.address), stream).unwrap();
         let mut client = Self { socket, session: Value::Null };
         assert_eq!(client.until("system.welcome")["durability"], "kafka");
-        let (_, token, _) = ringgate("-:1", &["token", "mint", "--sub", "ann"]);
+        let (_, token, _) = ringgate("-:1", &["token", "mint", "--sub", user]);
         let mut message = json!({"type": "system.authenticate", "token": token.trim()});
         message.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         client.send(&message);

@@ -140,6 +140,36 @@ impl KafkaConfig {
         config
     }
 
+    /// That of the services' records: what it says is one transaction after the other, and nobody else's.
+    pub(super) fn state_producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("transactional.id", WORKERS)
+            // A worker that vanished in the middle of one holds up no reader for longer.
+            .set("transaction.timeout.ms", millis(limits::KAFKA_TRANSACTION_TIME))
+            .set("message.timeout.ms", millis(limits::KAFKA_TRANSACTION_TIME))
+            .set("linger.ms", "0")
+            .set("retry.backoff.ms", "50")
+            .set("compression.type", "lz4")
+            .set("message.max.bytes", limits::KAFKA_RECORD_BYTES.to_string());
+        config
+    }
+
+    /// That of a member of the workers' group.
+    pub(super) fn member(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("group.id", WORKERS)
+            // Who has it keeps it while others come and go.
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", millis(limits::KAFKA_LEASE_TIME))
+            .set("heartbeat.interval.ms", millis(limits::KAFKA_LEASE_TIME / 6))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "latest");
+        config
+    }
+
     /// A reader's: it commits nothing, and no gap is silent.
     pub(super) fn consumer(&self) -> ClientConfig {
         let mut config = self.client();
@@ -175,6 +205,9 @@ impl std::fmt::Debug for Security {
         f.debug_struct("Security").field("tls", &self.tls).field("username", &self.username).finish_non_exhaustive()
     }
 }
+
+/// What the workers of a cluster have in common: their group, and the name under which one of them writes.
+const WORKERS: &str = "ringgate.worker";
 
 fn millis(time: Duration) -> String {
     time.as_millis().to_string()

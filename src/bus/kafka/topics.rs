@@ -9,6 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::producer::words;
+use super::state::STATE_TOPIC;
 use super::{KafkaConfig, Line, connect};
 use crate::bus::DEAD_TOPIC;
 use crate::limits;
@@ -43,6 +44,7 @@ pub fn create(config: &KafkaConfig, creation: &Creation) -> Result<Vec<String>, 
     let bare = KafkaConfig { topics: Vec::new(), ..config.clone() };
     let line = open(&bare).map_err(|reason| vec![reason])?;
     let retention = creation.retention.as_millis().to_string();
+    let segment = limits::KAFKA_STATE_SEGMENT_BYTES.to_string();
     let min_insync = creation.min_insync_replicas.map(|count| count.to_string());
     let copies = creation.replication.map_or(-1, |count| i32::try_from(count).unwrap_or(-1));
     let specs: Vec<NewTopic<'_>> = config
@@ -55,7 +57,10 @@ pub fn create(config: &KafkaConfig, creation: &Creation) -> Result<Vec<String>, 
                 // One clock for all: a backend's own may lag, and a start would miss its events.
                 .set("message.timestamp.type", "LogAppendTime");
             spec = if topic == STATE_TOPIC {
+                // A takeover reads all of it, so it is kept short.
                 spec.set("cleanup.policy", "compact")
+                    .set("segment.bytes", &segment)
+                    .set("min.cleanable.dirty.ratio", "0.1")
             } else {
                 spec.set("retention.ms", &retention)
             };
@@ -100,6 +105,9 @@ pub fn look(config: &KafkaConfig, history: Duration) -> Result<Found, String> {
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { continue };
         let count = topic.partitions().len();
         found.lines.push(format!("kafka topic {name}: {count} partitions"));
+        if name == STATE_TOPIC && count > 1 {
+            found.warnings.push(several_words(count));
+        }
         if name == HUB_TOPIC && count > 1 {
             found.warnings.push(format!(
                 "kafka topic {name}: {count} partitions, but a visit of a room hub resumes in the first only; make it with one"
@@ -126,6 +134,46 @@ pub fn look(config: &KafkaConfig, history: Duration) -> Result<Found, String> {
         )),
     }
     Ok(found)
+}
+
+/// Looks whether the topic of the services' records keeps them: a worker must not begin where they would be lost.
+///
+/// # Errors
+/// One line with the remedy.
+pub fn fit_for_records(config: &KafkaConfig) -> Result<(), String> {
+    let config = KafkaConfig { topics: vec![STATE_TOPIC.to_owned()], ..config.clone() };
+    let line = open(&config)?;
+    let metadata = line.producer().client().fetch_metadata(Some(STATE_TOPIC), limits::KAFKA_REQUEST_TIMEOUT);
+    let metadata =
+        metadata.map_err(|error| unreachable_words(&config.brokers, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
+    let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    if count > 1 {
+        return Err(several_words(count));
+    }
+    match settings(&config) {
+        Ok(settings) => settings.first().and_then(kept_words).map_or(Ok(()), Err),
+        Err(error) => {
+            let error = words(&error);
+            tracing::warn!(error, "whether {STATE_TOPIC} is compacted cannot be read; allow DescribeConfigs");
+            Ok(())
+        }
+    }
+}
+
+/// What is wrong with the records' topic if it has several partitions.
+fn several_words(count: usize) -> String {
+    format!("kafka topic {STATE_TOPIC}: {count} partitions, but the services' records need one; make it with one")
+}
+
+/// What is wrong with how it keeps them.
+fn kept_words(settings: &ConfigResource) -> Option<String> {
+    let policy = settings.get("cleanup.policy").and_then(|entry| entry.value.as_deref())?;
+    (policy != "compact").then(|| {
+        format!(
+            "kafka topic {STATE_TOPIC}: cleanup.policy = {policy}: rooms would be forgotten; set it to compact, as \
+             `ringgate topics create` does"
+        )
+    })
 }
 
 /// What a start says when topics are missing.
@@ -163,6 +211,9 @@ fn judge(name: &str, settings: &ConfigResource, copies: Option<usize>, history: 
         warnings.push(format!(
             "kafka topic {name}: min.insync.replicas = {least}, but it has {copies} copies: nothing can be written"
         ));
+    }
+    if name == STATE_TOPIC {
+        warnings.extend(kept_words(settings));
     }
     let stamped = settings.get("message.timestamp.type").and_then(|entry| entry.value.as_deref());
     if name.ends_with(".events") && stamped == Some("CreateTime") {
@@ -212,8 +263,6 @@ fn remedy(code: RDKafkaErrorCode) -> &'static str {
     }
 }
 
-/// Records of services, by key.
-const STATE_TOPIC: &str = "ringgate.state";
 /// Where room hubs' events are; who visits one names a place in the first partition.
 const HUB_TOPIC: &str = "rooms.events";
 /// Topics that one partition suffices for, and whose order is worth more.

@@ -50,7 +50,7 @@ impl Store for Shelf {
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
         let mut books = self.0.lock().unwrap();
         if books.fails {
-            return Err(StoreError { place: "shelf".into(), cause: "full".into() });
+            return Err(StoreError { place: "shelf".into(), cause: "full".into(), lost: false });
         }
         for write in batch {
             match write {

@@ -57,7 +57,7 @@ impl Store for Disk {
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
         let mut platter = self.0.lock().unwrap();
         if platter.fails {
-            return Err(StoreError { place: "here".into(), cause: "full".into() });
+            return Err(StoreError { place: "here".into(), cause: "full".into(), lost: false });
         }
         platter.transactions += 1;
         platter.store.write(batch)

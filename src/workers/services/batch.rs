@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::dispatch::{CHAT, GAMES, PRESENCE, ROOMS};
+use super::lanes::{Lane, Lanes, Pages};
 use crate::id::EventId;
-use crate::ports::{Bus, Record, Write};
+use crate::ports::{Bus, Record, Write, partition_name};
 use crate::protocol::envelope::members::{member, text};
 use crate::services::rooms::Outcome;
 use crate::time::WallMillis;
@@ -24,16 +25,48 @@ pub struct Plan {
     pub until: WallMillis,
     /// Passwords that were hashed, by ticket.
     pub outcomes: Vec<(u64, Outcome)>,
-    /// By [`COMMAND_TOPICS`]: the offset behind the last record.
-    pub to: Vec<u64>,
+    /// By [`COMMAND_TOPICS`]: the offset behind the last record of the first partition.
+    to: Vec<u64>,
+    /// The same of further partitions of which there are records, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<(String, u64)>,
+}
+
+impl Plan {
+    /// A plan of these pages.
+    pub fn new(until: WallMillis, outcomes: Vec<(u64, Outcome)>, lanes: &Lanes, to: &[u64]) -> Self {
+        let mut plan = Self { until, outcomes, to: Vec::new(), more: Vec::new() };
+        for (lane, to) in lanes.iter().zip(to) {
+            match COMMAND_TOPICS.contains(&&*lane.name) {
+                true => plan.to.push(*to),
+                false if *to != lane.next => plan.more.push((lane.name.as_ref().to_owned(), *to)),
+                false => {}
+            }
+        }
+        plan
+    }
+
+    /// Whether it was made for these topics.
+    pub fn is_of_today(&self) -> bool {
+        self.to.len() == COMMAND_TOPICS.len()
+    }
+
+    /// The offsets behind its records, by lane; `None` if these are not the lanes it was made with.
+    pub fn ends(&self, lanes: &Lanes) -> Option<Vec<u64>> {
+        let firsts = COMMAND_TOPICS.iter().zip(&self.to).map(|(topic, to)| (*topic, *to));
+        let named: BTreeMap<&str, u64> =
+            firsts.chain(self.more.iter().map(|(name, to)| (name.as_str(), *to))).collect();
+        let known = lanes.iter().filter(|lane| named.contains_key(&*lane.name)).count();
+        let to = |lane: &Lane| named.get(&*lane.name).copied().unwrap_or(lane.next);
+        (known == named.len()).then(|| lanes.iter().map(to).collect())
+    }
 }
 
 /// A plan and its records.
 #[derive(Debug)]
 pub struct Batch {
     pub plan: Plan,
-    /// By [`COMMAND_TOPICS`].
-    pub records: Vec<Vec<Record>>,
+    pub pages: Pages,
 }
 
 /// Where a worker stands: everything before is done.
@@ -41,35 +74,28 @@ pub struct Batch {
 pub struct Places {
     /// Time does not go back behind that.
     pub until: WallMillis,
+    /// By what readers call the partition.
     topics: BTreeMap<String, Place>,
 }
 
+/// Where it stands in a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-struct Place {
-    epoch: u64,
-    next: u64,
+pub struct Place {
+    /// The numbering.
+    pub epoch: u64,
+    /// Behind what is done.
+    pub next: u64,
 }
 
 impl Places {
-    /// Where to go on in the topics; from the beginning in those whose numbering is another, at the end of those that
-    /// are shorter than they were: such a log is an older copy, and what comes now is new. And whether all are as they
-    /// were, so that a plan still means what it says.
-    pub fn next(&self, bus: &impl Bus) -> (Vec<u64>, bool) {
-        let (mut next, mut same) = (Vec::with_capacity(COMMAND_TOPICS.len()), true);
-        for topic in COMMAND_TOPICS {
-            let place = self.topics.get(topic).filter(|place| place.epoch == bus.epoch(topic));
-            let (_, end) = bus.range(topic);
-            same &= place.is_some_and(|place| place.next <= end);
-            next.push(place.map_or(0, |place| place.next.min(end)));
-        }
-        (next, same)
+    /// The place in a partition, if it has one.
+    pub fn of(&self, name: &str) -> Option<Place> {
+        self.topics.get(name).copied()
     }
 
     /// The places behind these offsets.
-    pub fn at(bus: &impl Bus, until: WallMillis, next: &[u64]) -> Self {
-        let place =
-            |(topic, next): (&&str, &u64)| ((*topic).to_owned(), Place { epoch: bus.epoch(topic), next: *next });
-        Self { until, topics: COMMAND_TOPICS.iter().zip(next).map(place).collect() }
+    pub fn at(lanes: &Lanes, until: WallMillis, next: &[u64]) -> Self {
+        Self { until, topics: lanes.iter().zip(next).map(|(lane, next)| lane.place(*next)).collect() }
     }
 }
 
@@ -79,41 +105,49 @@ pub fn own_record(key: &str, state: &impl Serialize) -> Write {
     Write::Put { service: WORKER, key: key.into(), value: value.into() }
 }
 
-/// The records `from..to` of a topic, as far as they are kept.
+/// Waits until a bus may have more here than it had; whether to go on. A bus of this process's own has everything here.
+pub type Wait<'a> = &'a mut dyn FnMut() -> bool;
+
+/// The records `from..to` of a partition, as far as they are kept.
 ///
 /// # Errors
 /// See [`each_record`].
-pub fn read_range(bus: &mut impl Bus, topic: &str, from: u64, to: u64) -> Result<Vec<Record>, String> {
+pub fn read_range(bus: &mut impl Bus, name: &str, from: u64, to: u64, wait: Wait<'_>) -> Result<Vec<Record>, String> {
     let mut records = Vec::new();
-    each_record(bus, topic, from, to, |record| records.push(record))?;
+    each_record(bus, name, (from, to), wait, |record| records.push(record))?;
     Ok(records)
 }
 
-/// Gives the records `from..to` of a topic one after the other, as far as they are kept; a page of them at a time is in
-/// memory.
+/// Gives the records `from..to` of a partition one after the other, as far as they are kept; a page of them at a time is
+/// in memory.
 ///
 /// # Errors
 /// One line, if what the bus says it has cannot be read: whoever went on without it would skip commands, or do some twice.
 pub fn each_record(
     bus: &mut impl Bus,
-    topic: &str,
-    from: u64,
-    to: u64,
+    name: &str,
+    (from, to): (u64, u64),
+    wait: Wait<'_>,
     mut give: impl FnMut(Record),
 ) -> Result<(), String> {
-    let (mut next, to, mut page) = (from, to.min(bus.range(topic).1), Vec::new());
+    let (mut next, to, mut page) = (from, to.min(bus.range(name).1), Vec::new());
     while next < to {
         let most = usize::try_from(to - next).unwrap_or(usize::MAX).min(PAGE);
-        let behind = bus.read(topic, next, most, &mut page);
-        if page.is_empty() {
-            let (first, _) = bus.range(topic);
-            if first <= next {
+        let behind = bus.read(name, next, most, &mut page);
+        if behind < next {
+            return Err(format!(
+                "the bus's topic {name} got another numbering while it was read at {next}; start anew"
+            ));
+        }
+        if page.is_empty() && behind == next {
+            let (first, _) = bus.range(name);
+            if first <= next && !wait() {
                 return Err(format!(
-                    "the bus's topic {topic} cannot be read at {next}, where the services go on; see why in the log above, \
+                    "the bus's topic {name} cannot be read at {next}, where the services go on; see why in the log above, \
                      and start anew"
                 ));
             }
-            next = first;
+            next = first.max(next);
             continue;
         }
         next = behind;
@@ -126,9 +160,19 @@ pub fn each_record(
 ///
 /// # Errors
 /// See [`each_record`].
-pub fn ids_since(bus: &mut impl Bus, topic: &str, since: WallMillis, ids: &mut HashSet<EventId>) -> Result<(), String> {
-    let from = bus.since(topic, since);
-    each_record(bus, topic, from, u64::MAX, |record| ids.extend(id_of(&record)))
+pub fn ids_since(
+    bus: &mut impl Bus,
+    topic: &str,
+    since: WallMillis,
+    wait: Wait<'_>,
+    ids: &mut HashSet<EventId>,
+) -> Result<(), String> {
+    for partition in 0..bus.partitions(topic) {
+        let name = partition_name(topic, partition);
+        let from = bus.since(&name, since);
+        each_record(bus, &name, (from, u64::MAX), wait, |record| ids.extend(id_of(&record)))?;
+    }
+    Ok(())
 }
 
 /// The id in a record's envelope.

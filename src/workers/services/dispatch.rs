@@ -31,7 +31,8 @@ pub struct Services {
 /// A record of a command topic.
 pub struct Input<'a> {
     pub topic: &'static str,
-    pub offset: u64,
+    /// Names it among those of its topic.
+    pub ticket: u64,
     pub at: WallMillis,
     pub value: &'a [u8],
 }
@@ -162,7 +163,7 @@ impl Services {
             Verb::Roll => rooms::Command::Roll { room_id },
             _ => return self.talk(input.at, verb, caller, command, out),
         };
-        self.rooms.handle(input.at, input.offset, caller, &command, out);
+        self.rooms.handle(input.at, input.ticket, caller, &command, out);
     }
 
     fn talk(

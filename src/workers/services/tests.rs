@@ -5,6 +5,7 @@ mod rig;
 
 use std::time::Duration;
 
+use super::dispatch::GAMES;
 use super::*;
 use rig::{NOW, Shared, command, room_of, spin, try_worker, worker};
 

@@ -401,7 +401,7 @@ impl Store for Frail {
 
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
         if !self.fuse.burn() {
-            return Err(StoreError { place: "the simulation".into(), cause: "the fuse is out".into() });
+            return Err(StoreError { place: "the simulation".into(), cause: "the fuse is out".into(), lost: false });
         }
         let mut records = self.records.0.lock().expect("nothing panics while it holds the records");
         for write in batch {

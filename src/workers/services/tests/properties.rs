@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
 
+use super::dispatch::GAMES;
 use super::rig::{NOW, Shared, command, room_of, worker};
 use super::*;
 

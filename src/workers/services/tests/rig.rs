@@ -139,7 +139,7 @@ impl Store for Shared {
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
         let mut disk = self.0.lock().unwrap();
         if !disk.burn() {
-            return Err(StoreError { place: "the test".into(), cause: "the fuse is out".into() });
+            return Err(StoreError { place: "the test".into(), cause: "the fuse is out".into(), lost: false });
         }
         for write in batch.iter().cloned() {
             match write {
