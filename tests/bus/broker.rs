@@ -87,6 +87,11 @@ impl Broker {
         script("stop", &self.folder);
     }
 
+    /// Ends it at once; what it had accepted stays.
+    pub fn kill(&self) {
+        script("kill", &self.folder);
+    }
+
     /// Starts it again, with its data, where it was.
     pub fn again(&self) {
         assert_eq!(script("start", &self.folder), self.address);
@@ -100,7 +105,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        script("kill", &self.folder);
+        self.kill();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -64,8 +64,7 @@ impl Json {
         if let Some(value) = authorization {
             request.headers_mut().insert("Authorization", value.parse().unwrap());
         }
-        let (socket, _) =
-            tungstenite::client(request, stream).map_err(|error| End::Lost(error.to_string()))?;
+        let (socket, _) = tungstenite::client(request, stream).map_err(|error| End::Lost(error.to_string()))?;
         let mut client = Self {
             socket,
             welcome: Value::Null,

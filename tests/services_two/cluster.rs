@@ -91,7 +91,8 @@ impl Cluster {
         online.dedup();
         node::until_within(within, &format!("presence tells of {online:?}"), || {
             let sockets: Vec<_> = online.iter().map(|user| self.members(&format!("user:{user}:sockets"))).collect();
-            let mut all: Vec<_> = gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
+            let mut all: Vec<_> =
+                gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
             let mut theirs = sockets.concat();
             (all.sort(), theirs.sort());
             self.members("presence:online") == online
@@ -114,11 +115,13 @@ impl Cluster {
             assert!(gateway.ended().success(), "{}", gateway.log());
         }
         listed::check(&mut self.control, WINDOW);
-        let lasting =
-            |key: &String| !key.starts_with("session:") && !key.ends_with(":info") && !key.starts_with("room:code:");
+        let lasting = |key: &String| {
+            let for_a_while = [":info", ":hub", ":kicked"].iter().any(|end| key.ends_with(end));
+            !for_a_while && !key.starts_with("session:") && !key.starts_with("room:code:")
+        };
         let left: Vec<_> = listed::keys(&mut self.control).into_iter().filter(lasting).collect();
         assert_eq!(left, [] as [String; 0], "only what lives on for a window is left");
-        listed::skip(&mut self.control, WINDOW * 5 / 4);
+        listed::skip(&mut self.control, WINDOW * 2);
         assert_eq!(listed::keys(&mut self.control), [] as [String; 0]);
         self.everybody_came_and_went();
     }
@@ -147,14 +150,39 @@ impl Cluster {
 /// Where the gateways are now; empty while one is away.
 pub struct Directory {
     addresses: Mutex<Vec<Option<SocketAddr>>>,
-    resumes: AtomicU64,
+    /// Sessions that went on somewhere.
+    pub resumes: Count,
+    /// Commands that were answered `unavailable`.
+    pub refusals: Count,
+    /// Connections that were closed.
+    pub closes: Count,
+}
+
+/// How often something was seen, by all players.
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Waits until it was so often, in all.
+    pub fn reaches(&self, count: u64) {
+        until(&format!("{count}, is {}", self.read()), || self.read() >= count);
+    }
 }
 
 impl Directory {
     /// All of these.
     pub fn of(gateways: &[&Gateway]) -> Self {
         let addresses = gateways.iter().map(|gateway| Some(gateway.address)).collect();
-        Self { addresses: Mutex::new(addresses), resumes: AtomicU64::new(0) }
+        let (resumes, refusals, closes) = Default::default();
+        Self { addresses: Mutex::new(addresses), resumes, refusals, closes }
     }
 
     /// The gateway of this place is there now, or not.
@@ -166,16 +194,6 @@ impl Directory {
     pub fn at(&self, number: usize) -> Option<SocketAddr> {
         let all = self.lock();
         all[number % all.len()]
-    }
-
-    /// A session has gone on somewhere.
-    pub fn resumed(&self) {
-        self.resumes.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Waits until sessions went on so often, in all.
-    pub fn await_resumes(&self, count: u64) {
-        until(&format!("{count} resumes"), || self.resumes.load(Ordering::Acquire) >= count);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<SocketAddr>>> {

@@ -27,8 +27,15 @@ mod node;
 /// Clients under load, which resume wherever somebody listens.
 mod player;
 #[path = "../services_redis/server.rs"]
-#[expect(dead_code, reason = "most of it is for other targets")]
 mod server;
 
+/// Kafka hanging, stopped, killed, under load.
+mod kafka_away;
 /// Gateways killed under load, twenty times.
 mod killed;
+/// Repeated, useless and scattered events.
+mod odd_events;
+/// Redis stopped, flushed, hanging, under load.
+mod redis_away;
+/// Sessions taken over from gateways that live, hang or are gone.
+mod taken;

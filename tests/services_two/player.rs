@@ -29,8 +29,6 @@ pub struct Player {
     pub closes: Vec<u16>,
     /// Commands acknowledged, by correlation.
     pub acknowledged: BTreeSet<String>,
-    /// Errors it was answered.
-    pub errors: BTreeSet<String>,
     sent: u64,
     waiting: Option<String>,
     next_command: Instant,
@@ -52,7 +50,6 @@ impl Player {
             resumed: 0,
             closes: Vec::new(),
             acknowledged: BTreeSet::new(),
-            errors: BTreeSet::new(),
             sent: 0,
             waiting: None,
             next_command: Instant::now(),
@@ -72,20 +69,39 @@ impl Player {
     /// Plays until the room has ended, through whatever comes.
     pub fn play(&mut self, directory: &Directory) {
         while self.last.is_none() {
-            if let Err(end) = self.turn() {
+            if let Err(end) = self.turn(directory) {
                 self.resume(directory, end);
             }
         }
         while self.waiting.is_some() {
-            if let Err(end) = self.turn() {
+            if let Err(end) = self.turn(directory) {
                 self.resume(directory, end);
             }
         }
         assert_eq!(self.last, Some(self.tick), "{}: the last tick is the last", self.user);
     }
 
+    /// Plays until so many more ticks have come; its connection stays.
+    pub fn plays(&mut self, directory: &Directory, ticks: u64) {
+        let until = self.tick + ticks;
+        while self.tick < until && self.last.is_none() {
+            self.turn(directory).unwrap_or_else(|end| panic!("{}: the connection ended: {end:?}", self.user));
+        }
+    }
+
+    /// Resumes there while it has a connection elsewhere, which it returns.
+    pub fn moves(&mut self, directory: &Directory, place: usize) -> Json {
+        let fields = json!({"resume": self.json.resume(), "positions": self.json.positions()});
+        let address = directory.at(place).expect("a gateway listens there");
+        let next = open(address, &fields).unwrap_or_else(|| panic!("{} is not let in", self.user));
+        self.place = place;
+        let former = std::mem::replace(&mut self.json, next);
+        self.has_resumed(directory);
+        former
+    }
+
     /// Waits for the next message and does what it says.
-    fn turn(&mut self) -> Result<(), End> {
+    fn turn(&mut self, directory: &Directory) -> Result<(), End> {
         let message = self.json.attempt()?;
         let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
         match text("type").as_str() {
@@ -101,8 +117,8 @@ impl Player {
                 self.acknowledged.insert(text("correlation_id"));
             }
             "system.error" => {
-                self.errors.insert(text("code"));
-                assert!(["unavailable", "rate_limited"].contains(&&*text("code")), "{}: {message}", self.user);
+                assert_eq!(message["code"], "unavailable", "{}: {message}", self.user);
+                directory.refusals.add();
                 // Refused for now: whoever wants it done says it again.
                 self.say_again()?;
             }
@@ -125,7 +141,8 @@ impl Player {
     fn say_again(&mut self) -> Result<(), End> {
         let Some(correlation) = &self.waiting else { return Ok(()) };
         self.next_command = Instant::now() + COMMAND_INTERVAL;
-        self.json.try_send(&json!({"type": "games.command.test.move", "room_id": self.room, "correlation_id": correlation}))
+        self.json
+            .try_send(&json!({"type": "games.command.test.move", "room_id": self.room, "correlation_id": correlation}))
     }
 
     /// Resumes where somebody listens; it must be told that nothing is lost.
@@ -134,6 +151,7 @@ impl Player {
             End::Closed(code, _) => self.closes.push(code),
             End::Lost(_) => {}
         }
+        directory.closes.add();
         let (began, resume) = (Instant::now(), self.json.resume());
         loop {
             assert!(began.elapsed() < RESUME_DEADLINE, "{}: nobody lets it in", self.user);
@@ -145,18 +163,17 @@ impl Player {
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
+        self.has_resumed(directory);
+    }
+
+    fn has_resumed(&mut self, directory: &Directory) {
         self.resumed += 1;
         let session = &self.json.session;
         assert_eq!(session["recovered"], true, "{}: {session}", self.user);
         assert_eq!(session["rooms"], json!([self.room]), "{}", self.user);
-        directory.resumed();
+        directory.resumes.add();
         // If that is lost too, the next turn finds out.
         let _ = self.say_again();
-    }
-
-    /// The message that comes next, for scenarios that look at it themselves.
-    pub fn json(&mut self) -> &mut Json {
-        &mut self.json
     }
 }
 

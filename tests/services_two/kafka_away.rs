@@ -1,0 +1,105 @@
+//! Kafka away under load: it hangs, is stopped, is killed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ringgate::limits::{GATEWAY_LEASE, KAFKA_QUEUE_BYTES};
+use serde_json::json;
+
+use crate::backend::Backend;
+use crate::cluster::{Cluster, Directory};
+use crate::json::Json;
+use crate::killed::check;
+use crate::node::{Gateway, token};
+use crate::player::Player;
+
+const IDS: [&str; 2] = ["gw:0", "gw:1"];
+const USERS: [&str; 6] = ["u0", "u1", "u2", "u3", "u4", "u5"];
+
+/// While Kafka is away commands are answered `unavailable` in time, nobody's connection ends, newcomers come and go, and
+/// memory stays within bounds however much is sent; when it is back everything goes on by itself. All that was
+/// acknowledged is there, and everybody got every event once, though each of them came after an outage or before it.
+#[test]
+fn kafka_hangs_and_stops_and_dies() {
+    let mut cluster = Cluster::start();
+    let gateways = [cluster.gateway(IDS[0]), cluster.gateway(IDS[1])];
+    let directory = Directory::of(&[&gateways[0], &gateways[1]]);
+    let mut backend = cluster.backend("game");
+    let mut players: Vec<Player> = (0..6).map(|n| Player::connect(&directory, n, USERS[n], "arena")).collect();
+    for player in &mut players {
+        backend.admit(&player.session(), "arena");
+        player.joins();
+    }
+    let floods: Vec<_> = (0..12).map(|n| flood(&gateways[n % 2], &mut backend, n)).collect();
+    let (load, over) = (backend.load(&["arena"], 50), AtomicBool::new(false));
+    let before: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
+    let most = std::thread::scope(|scope| {
+        players.iter_mut().for_each(|player| _ = scope.spawn(|| player.play(&directory)));
+        floods.into_iter().for_each(|flood| _ = scope.spawn(|| flood.run(&over)));
+        load.goes_on(50);
+        cluster.broker.freeze();
+        refused(&directory);
+        gateways.iter().for_each(come_and_go);
+        let hanging: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
+        cluster.broker.thaw();
+        load.goes_on(100);
+        for away in [|cluster: &Cluster| cluster.broker.stop(), |cluster: &Cluster| cluster.broker.kill()] {
+            away(&cluster);
+            refused(&directory);
+            cluster.broker.again();
+            load.goes_on(100);
+        }
+        over.store(true, Ordering::Release);
+        load.end();
+        hanging
+    });
+    assert_eq!(directory.closes.read(), 0, "nobody's connection ended");
+    check(&cluster, &players);
+    cluster.tells(&IDS, &[("arena", &USERS)], GATEWAY_LEASE);
+    let after: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
+    println!("resident KiB before {before:?}, at the end of an outage {most:?}, at last {after:?}");
+    let bound = (2 * KAFKA_QUEUE_BYTES as u64) >> 10;
+    for (before, now) in before.iter().chain(&before).zip(most.iter().chain(&after)) {
+        assert!(*now < before + bound, "resident memory grew from {before} to {now} KiB");
+    }
+    drop(players);
+    cluster.ends(gateways.into());
+}
+
+/// Every player's command is refused twice from now on.
+fn refused(directory: &Directory) {
+    directory.refusals.reaches(directory.refusals.read() + 2 * USERS.len() as u64);
+}
+
+/// Newcomers authenticate and leave, Kafka or not.
+fn come_and_go(gateway: &Gateway) {
+    for n in 0..20 {
+        Json::player(gateway, &format!("passer-by-{n}")).is_alive();
+    }
+}
+
+/// A member that sends as many of the largest commands as it may, and wants no answer.
+struct Flood(Json, String);
+
+fn flood(gateway: &Gateway, backend: &mut Backend, n: usize) -> Flood {
+    let mut json = Json::open(gateway);
+    json.authenticate(&json!({"token": token(&format!("flood{n}"), &[])}));
+    backend.admit(json.session["session_id"].as_str().unwrap(), "flooded");
+    json.expect("games.event.lobby_joined");
+    let body = "x".repeat(60 << 10);
+    Flood(json, json!({"type": "games.command.test.flood", "room_id": "flooded", "body": body}).to_string())
+}
+
+impl Flood {
+    fn run(mut self, over: &AtomicBool) {
+        self.0.stream().set_read_timeout(Some(PAUSE)).unwrap();
+        while !over.load(Ordering::Acquire) {
+            self.0.send_message(tungstenite::Message::text(self.1.clone()));
+            // Refusals, if any; the wait is what keeps to the rate.
+            let _ = self.0.attempt();
+        }
+    }
+}
+
+/// Between two commands of a connection: 20 a second.
+const PAUSE: Duration = Duration::from_millis(50);
