@@ -8,7 +8,7 @@ use crate::message::PresenceRequest;
 use crate::suite::WINDOW;
 
 /// PROTOCOLS "Redis keys", as far as gateways write them: name and type.
-const LIST: [(&str, &str); 11] = [
+const LIST: [(&str, &str); 12] = [
     ("socket:{id}", "hash"),
     ("user:{id}:sockets", "set"),
     ("user:{id}:hub", "string"),
@@ -17,6 +17,7 @@ const LIST: [(&str, &str); 11] = [
     ("room:{id}:info", "hash"),
     ("room:{id}:users", "set"),
     ("room:{id}:sockets", "set"),
+    ("room:{id}:detached", "set"),
     ("room:code:{code}", "string"),
     ("session:{id}", "hash"),
     ("gateway:{id}:sockets", "set"),
@@ -32,7 +33,7 @@ pub fn check(cluster: &mut Cluster) {
         let (name, _) = row.unwrap_or_else(|| panic!("{key}, a {kind}, is not in PROTOCOLS' list"));
         let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut cluster.control).unwrap();
         let bounds = match *name {
-            "session:{id}" => 1..=WINDOW.as_millis() as i64,
+            "session:{id}" | "room:{id}:detached" => 1..=WINDOW.as_millis() as i64,
             "gateway:{id}" => 1..=15_000,
             "user:{id}:hub" => 1..=WINDOW.as_millis() as i64 * 3 / 2,
             "user:{id}:kicked" => 1..=WINDOW.as_millis() as i64 * 2,
@@ -62,7 +63,7 @@ pub fn nothing_is_left(mut cluster: Cluster, mut gateways: Vec<Gateway>) {
         gateway.until(now, "finished", |gateway| crate::ports::Presence::finish(&mut gateway.presence, now));
     }
     let passing = |key: &&String| {
-        let ends = [":info", ":hub", ":kicked"];
+        let ends = [":info", ":hub", ":kicked", ":detached"];
         key.starts_with("session:") || key.starts_with("room:code:") || ends.iter().any(|end| key.ends_with(end))
     };
     let left: Vec<_> = cluster.keys().into_iter().filter(|key| !passing(&key)).collect();
