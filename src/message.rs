@@ -15,8 +15,8 @@ pub use api::{
 };
 pub use error::ErrorCode;
 pub use presence::{
-    CreateHub, GatewayLife, Hub, HubChange, HubMember, HubMessage, HubState, JoinHub, Kick, PresenceChange,
-    PresenceKind, PresenceReply, PresenceRequest, ScopeEntry, SessionRecord,
+    CreateHub, Disconnect, Elsewhere, GatewayLife, Hub, HubChange, HubMember, HubMessage, HubState, JoinHub, Kick,
+    PresenceChange, PresenceKind, PresenceReply, PresenceRequest, ScopeEntry, SessionRecord,
 };
 
 use crate::class::Class;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{ErrorCode, Position, RoomMember};
 use crate::close::CloseReason;
-use crate::id::{ConnAddr, RoomCode, Scope, SessionId, TokenHash};
+use crate::id::{ConnAddr, ConnectionId, RoomCode, Scope, SessionId, TokenHash};
 
 /// What presence keeps of a session (DELIVERY §6).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,8 +67,7 @@ pub enum PresenceRequest {
     Resume {
         /// The new owner.
         from: ConnAddr,
-        /// Whose the session must be, if the connection has shown who it is. A presence that many share may leave that to the
-        /// connection.
+        /// Whose the session must be, if the connection has shown who it is.
         user: Option<Arc<str>>,
         /// The resume token's hash.
         token: TokenHash,
@@ -119,6 +118,8 @@ pub enum PresenceRequest {
         /// Topic and place of the event that says so, if it is one.
         event: Option<(Arc<str>, u64)>,
     },
+    /// Have other gateways close connections; answered `Disconnected`.
+    Disconnect(Box<Disconnect>),
     /// Who is in a room; answered `Members`, a part of the records at a time, so that nobody waits for a long look.
     Members {
         /// Who asks.
@@ -158,6 +159,28 @@ pub enum PresenceRequest {
         /// The hub.
         room: Arc<str>,
     },
+}
+
+/// See [`PresenceRequest::Disconnect`].
+#[derive(Clone, Debug)]
+pub struct Disconnect {
+    /// Who asks.
+    pub from: ConnAddr,
+    /// Whose connections.
+    pub whom: Elsewhere,
+    /// The WebSocket close code; 4403 ends the sessions as a kick does.
+    pub code: u16,
+    /// The close frame's reason text, ≤ 123 bytes.
+    pub reason: Arc<str>,
+}
+
+/// Connections that other gateways have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Elsewhere {
+    /// All of the user.
+    User(Arc<str>),
+    /// One.
+    Connection(ConnectionId),
 }
 
 /// See [`PresenceRequest::CreateHub`].
@@ -275,6 +298,22 @@ pub enum PresenceReply {
         /// The session.
         session: SessionId,
     },
+    /// Other gateways were told to close so many connections.
+    Disconnected {
+        /// Who asked.
+        to: ConnAddr,
+        /// How many.
+        connections: usize,
+    },
+    /// Another gateway was asked to have this connection closed.
+    Close {
+        /// The connection.
+        to: ConnAddr,
+        /// The WebSocket close code; 4403 is a kick.
+        code: u16,
+        /// The close frame's reason text.
+        reason: Arc<str>,
+    },
     /// The player has a place, or `RoomNotFound`, `RoomFull`, `Unavailable`.
     Enrolled {
         /// Who asked.
@@ -315,6 +354,8 @@ impl PresenceReply {
             | Self::Foreign { to }
             | Self::Members { to, .. }
             | Self::Unavailable { to }
+            | Self::Disconnected { to, .. }
+            | Self::Close { to, .. }
             | Self::Stop { to, .. } => *to,
         }
     }

@@ -396,6 +396,10 @@ impl Presence for EmbeddedPresence {
                 }
                 self.kick(now, &user, replies);
             }
+            // There are no others.
+            PresenceRequest::Disconnect(disconnect) => {
+                replies.push(PresenceReply::Disconnected { to: disconnect.from, connections: 0 });
+            }
             PresenceRequest::Members { from, room, after } => {
                 let (members, next) = self.sessions.members(&room, after, limits::PRESENCE_LOOK);
                 replies.push(PresenceReply::Members { to: from, members, next });

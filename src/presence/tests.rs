@@ -126,6 +126,8 @@ fn said(reply: PresenceReply) -> Said {
         PresenceReply::Expired { .. } => Said::Expired(to),
         PresenceReply::Foreign { .. } => Said::Foreign(to),
         other @ (PresenceReply::Members { .. }
+        | PresenceReply::Disconnected { .. }
+        | PresenceReply::Close { .. }
         | PresenceReply::Enrolled { .. }
         | PresenceReply::Hub { .. }
         | PresenceReply::Unavailable { .. }

@@ -51,7 +51,7 @@ impl<D: Driver> Shard<D> {
         ApiAnswer::Connections { total: self.slots.len(), rows: keys.filter_map(info).collect() }
     }
 
-    fn disconnect(&mut self, whom: &Whom, code: u16, text: &str) -> usize {
+    pub(super) fn disconnect(&mut self, whom: &Whom, code: u16, text: &str) -> usize {
         let reason = reason_of(code);
         let keys: Vec<ConnKey> = match whom {
             Whom::Connection(key) => vec![*key],

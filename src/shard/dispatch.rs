@@ -11,7 +11,9 @@ use crate::close::CloseReason;
 use crate::delivery::Verdict;
 use crate::frame::{Batch, Handles, Run, View};
 use crate::id::{ConnAddr, ConnKey, Scope};
-use crate::message::{Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Recall, Recalled, Request};
+use crate::message::{
+    Deliver, Introduction, Joined, Page, PresenceReply, PresenceRequest, Recall, Recalled, Request, Whom,
+};
 use crate::protocol::Forms;
 use crate::protocol::frames::write::FramesEncoder;
 use crate::session::{Connection, Dialect};
@@ -226,6 +228,10 @@ impl<D: Driver> Shard<D> {
 
     fn presence(&mut self, reply: PresenceReply) {
         let to = reply.to();
+        if let PresenceReply::Close { code, reason, .. } = &reply {
+            self.disconnect(&Whom::Connection(to.conn), *code, reason);
+            return;
+        }
         let session = match &reply {
             PresenceReply::Resumed { record, .. } => Some(record.session),
             PresenceReply::Stop { session, .. } => Some(*session),
@@ -233,6 +239,8 @@ impl<D: Driver> Shard<D> {
             | PresenceReply::Expired { .. }
             | PresenceReply::Foreign { .. }
             | PresenceReply::Members { .. }
+            | PresenceReply::Disconnected { .. }
+            | PresenceReply::Close { .. }
             | PresenceReply::Enrolled { .. }
             | PresenceReply::Hub { .. }
             | PresenceReply::Unavailable { .. }

@@ -41,7 +41,7 @@ fn a_drain_leaves_sessions_alone() {
     gateway.signal(Signal::TERM);
     assert!(gateway.ended().success());
     let left: Vec<_> = cluster.keys().into_iter().filter(|key| !key.starts_with("session:")).collect();
-    assert_eq!(left, ["room:arena:info"]);
+    assert_eq!(left, ["room:arena:detached", "room:arena:info"]);
     let again = start(&cluster, "gw");
     let mut back = Json::open(&again);
     back.authenticate(&json!({"resume": player.resume()}));

@@ -31,7 +31,7 @@ pub fn nothing_is_left(mut cluster: Cluster, mut gateways: Vec<Gateway>) {
         gateway.until(now, "finished", |gateway| crate::ports::Presence::finish(&mut gateway.presence, now));
     }
     let passing = |key: &&String| {
-        let ends = [":info", ":hub", ":kicked"];
+        let ends = [":info", ":hub", ":kicked", ":detached"];
         key.starts_with("session:") || key.starts_with("room:code:") || ends.iter().any(|end| key.ends_with(end))
     };
     let left: Vec<_> = cluster.keys().into_iter().filter(|key| !passing(&key)).collect();

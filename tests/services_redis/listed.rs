@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// PROTOCOLS "Redis keys", as far as gateways write them: name and type.
-const LIST: [(&str, &str); 11] = [
+const LIST: [(&str, &str); 12] = [
     ("socket:{id}", "hash"),
     ("user:{id}:sockets", "set"),
     ("user:{id}:hub", "string"),
@@ -12,6 +12,7 @@ const LIST: [(&str, &str); 11] = [
     ("room:{id}:info", "hash"),
     ("room:{id}:users", "set"),
     ("room:{id}:sockets", "set"),
+    ("room:{id}:detached", "set"),
     ("room:code:{code}", "string"),
     ("session:{id}", "hash"),
     ("gateway:{id}:sockets", "set"),
@@ -42,7 +43,7 @@ pub fn check(control: &mut redis::Connection, window: Duration) {
         let row = LIST.iter().chain([&LEASE]).find(|(name, row_kind)| *row_kind == kind && matches(name, &key));
         let (name, _) = row.unwrap_or_else(|| panic!("{key}, a {kind}, is not in PROTOCOLS' list"));
         let bounds = match *name {
-            "session:{id}" => 1..=window.as_millis() as i64,
+            "session:{id}" | "room:{id}:detached" => 1..=window.as_millis() as i64,
             "gateway:{id}" => 1..=15_000,
             "user:{id}:hub" => 1..=window.as_millis() as i64 * 3 / 2,
             "user:{id}:kicked" => 1..=window.as_millis() as i64 * 2,

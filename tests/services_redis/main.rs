@@ -11,6 +11,7 @@ mod binary;
 #[expect(dead_code, reason = "most of it is for other targets")]
 mod client;
 mod cluster;
+mod everywhere;
 mod hubs;
 #[path = "../integration/json.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]

@@ -164,7 +164,7 @@ fn a_crashed_gateway_is_reaped() {
     expected.sort();
     assert_eq!(told, expected);
     let rest: Vec<_> = cluster.keys().into_iter().filter(|key| !key.starts_with("session:")).collect();
-    assert_eq!(rest, ["gateway:b", "room:arena:info"]);
+    assert_eq!(rest, ["gateway:b", "room:arena:detached", "room:arena:info"]);
     assert_eq!(b.presence.detached(), 30, "b remembers them, that which was detached before too");
     keys::check(&mut cluster);
     let replies = cluster.ask(&mut b, resume(50, 7));
@@ -239,32 +239,6 @@ fn an_id_is_one_process() {
     cluster.ask(&mut second, open(3, 3, "cid"));
     assert_eq!(cluster.members("presence:online"), ["cid"]);
     nothing_is_left(cluster, vec![second]);
-}
-
-/// Members of a room are found on all gateways, each with the name of its connection.
-#[test]
-fn members_are_found_on_all_gateways() {
-    let mut cluster = Cluster::start();
-    let (mut a, mut b) = (cluster.gateway("a"), cluster.gateway("b"));
-    for (gateway, n) in [(&mut a, 1u8), (&mut b, 2)] {
-        cluster.ask(gateway, open(u32::from(n), n, &format!("u{n}")));
-        cluster.ask(gateway, enter(n, "arena", false));
-    }
-    let mut found = Vec::new();
-    let mut after = Some(0);
-    while let Some(at) = after {
-        let ask = PresenceRequest::Members { from: conn(9), room: "arena".into(), after: at };
-        let replies = cluster.ask(&mut a, ask);
-        let [PresenceReply::Members { members, next, .. }] = &replies[..] else { panic!("{replies:?}") };
-        found.extend(members.clone());
-        after = *next;
-    }
-    found.sort_by_key(|member| member.session);
-    let [here, there] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((here.connection, here.elsewhere), (Some(conn(1)), None));
-    assert_eq!(there.connection, None);
-    assert_eq!(there.elsewhere.map(|name| name.to_string()), Some(b.name(2)));
-    nothing_is_left(cluster, vec![a, b]);
 }
 
 /// A waiter that gives up, and one whom a third gateway overtakes, leave nothing behind.

@@ -41,6 +41,12 @@ impl Api {
         Ok(answer::json(StatusCode::OK, &Accepted { event_id: id.to_string() }))
     }
 
+    /// Puts an event of the gateway's own on the bus.
+    pub(super) async fn publish_own(&self, envelope: &[u8]) -> Result<(), Fault> {
+        let (append, _) = self.check(envelope, &mut Json::default())?;
+        accepted(self.calls.ask(Ask::Append(append)).await)
+    }
+
     /// A line of answer for each line that is not empty, in order.
     async fn publish_batch(&self, body: &[u8], life: Life) -> Result<Response, Fault> {
         let mut lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());

@@ -16,7 +16,8 @@ use crate::admin::answer::Fault;
 use crate::id::{ConnAddr, ConnKey, NodeId};
 use crate::limits;
 use crate::message::{
-    ApiAnswer, ApiAsk, ApiRequest, Append, Deliver, ErrorCode, PresenceReply, PresenceRequest, Request, RoomMember,
+    ApiAnswer, ApiAsk, ApiRequest, Append, Deliver, Disconnect, Elsewhere, ErrorCode, PresenceReply, PresenceRequest,
+    Request, RoomMember,
 };
 use crate::router::Port;
 use crate::router::peer::Peer;
@@ -63,6 +64,8 @@ pub(super) enum Ask {
     Members { room: Arc<str>, after: u32 },
     /// End all sessions of the user; answered when it is done.
     Kick { user: Arc<str> },
+    /// Have other gateways close connections.
+    Elsewhere { whom: Elsewhere, code: u16, reason: Arc<str> },
 }
 
 /// Its answer.
@@ -71,6 +74,7 @@ pub(super) enum Answer {
     Shard(ApiAnswer),
     Appended(Result<(), ErrorCode>),
     Members { members: Vec<RoomMember>, next: Option<u32> },
+    Disconnected(usize),
 }
 
 /// A question on its way. Its place is free again when the answer is there, or nobody waits for it.
@@ -201,7 +205,7 @@ impl ApiPeer {
         let to = match &ask {
             Ask::Shard(shard, _) => *shard,
             Ask::Append(_) => self.nodes.bus,
-            Ask::Members { .. } | Ask::Kick { .. } => self.nodes.presence,
+            Ask::Members { .. } | Ask::Kick { .. } | Ask::Elsewhere { .. } => self.nodes.presence,
         };
         if waiting.answer.is_closed() || !self.port.can_request(to) {
             // Whoever waits is told by the sender's end.
@@ -214,6 +218,10 @@ impl ApiPeer {
             Ask::Shard(_, ask) => self.port.request(to, Request::Api(Box::new(ApiRequest { from, ask }))),
             Ask::Append(append) => {
                 self.port.request(to, Request::Append(Box::new(Append { from, correlation: 1, ..append })));
+            }
+            Ask::Elsewhere { whom, code, reason } => {
+                let disconnect = Disconnect { from, whom, code, reason };
+                self.port.request(to, presence(PresenceRequest::Disconnect(Box::new(disconnect))));
             }
             Ask::Members { room, after } => self.port.request(to, members(room, after)),
             Ask::Kick { user } => {
@@ -262,8 +270,11 @@ impl ApiPeer {
                     PresenceReply::Members { to, members, next } => {
                         self.finish(to.conn, Answer::Members { members, next });
                     }
+                    PresenceReply::Disconnected { to, connections } => {
+                        self.finish(to.conn, Answer::Disconnected(connections));
+                    }
                     PresenceReply::Unavailable { to } => self.drop_call(to.conn),
-                    other => tracing::error!(from = from.0, ?other, "the API asks presence for members only"),
+                    other => tracing::error!(from = from.0, ?other, "the API asked presence for no such thing"),
                 },
                 other => tracing::error!(from = from.0, ?other, "the API got an answer of another's"),
             }

@@ -16,7 +16,7 @@ use crate::admin::target::Target;
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnectionId, is_room_id};
 use crate::limits;
-use crate::message::{ApiAnswer, ApiAsk, ConnectionInfo, Whom};
+use crate::message::{ApiAnswer, ApiAsk, ConnectionInfo, Elsewhere, Whom};
 use crate::protocol::envelope::Json;
 use crate::protocol::envelope::members::{member, text};
 
@@ -33,12 +33,19 @@ impl Api {
         let ask = |whom| ApiAsk::Disconnect { whom, code, reason: Arc::clone(&reason) };
         let disconnected = match whom {
             Order::User(user) => {
-                if code == CloseReason::Kicked.code() {
+                let is_kick = code == CloseReason::Kicked.code();
+                if is_kick {
                     // Records first: a connection that closes now must not find its session again.
                     self.calls.ask(Ask::Kick { user: Arc::clone(&user) }).await?;
                 }
-                let answers = self.calls.ask_shards(&ask(Whom::User(user))).await?;
-                answers.iter().map(closed).sum()
+                let answers = self.calls.ask_shards(&ask(Whom::User(Arc::clone(&user)))).await?;
+                let here: usize = answers.iter().map(closed).sum();
+                let others = self.elsewhere(Elsewhere::User(Arc::clone(&user)), code, &reason).await?;
+                if is_kick && self.log.elsewhere().is_some() {
+                    // Sessions without connection are each gateway's to end, those of one that is gone anybody's.
+                    self.kick_everywhere(&user).await?;
+                }
+                here + others
             }
             Order::Connection(addr) => {
                 match self.calls.ask(Ask::Shard(addr.shard, ask(Whom::Connection(addr.conn)))).await? {
@@ -46,8 +53,28 @@ impl Api {
                     _ => return Err(Fault::not_found("no such connection, or it is closing already")),
                 }
             }
+            Order::Elsewhere(id) => match self.elsewhere(Elsewhere::Connection(id), code, &reason).await? {
+                0 => return Err(Fault::not_found("no gateway has this connection")),
+                told => told,
+            },
         };
         Ok(answer::json(StatusCode::OK, &Disconnected { disconnected }))
+    }
+
+    /// Has other gateways close connections; how many were told.
+    async fn elsewhere(&self, whom: Elsewhere, code: u16, reason: &Arc<str>) -> Result<usize, Fault> {
+        match self.calls.ask(Ask::Elsewhere { whom, code, reason: Arc::clone(reason) }).await? {
+            Answer::Disconnected(told) => Ok(told),
+            _ => Err(Fault::unavailable("presence answered something else; try again")),
+        }
+    }
+
+    /// Says on the bus that the user is kicked.
+    async fn kick_everywhere(&self, user: &str) -> Result<(), Fault> {
+        let user = answer::text(&user);
+        let event =
+            format!(r#"{{"event_type":"{KICK}","target":{{"user_id":{user}}},"payload":{{"user_id":{user}}}}}"#);
+        self.publish_own(event.as_bytes()).await
     }
 
     fn order(&self, body: &[u8]) -> Result<(Order, u16, Arc<str>), Fault> {
@@ -62,9 +89,10 @@ impl Api {
             (None, Some((_, id))) => {
                 let id = id.and_then(|id| ConnectionId::parse(&id));
                 let id = id.ok_or_else(|| Fault::bad_request("connection_id", "send the UUID of the welcome"))?;
-                let addr = id.addr(self.nonce).filter(|addr| addr.shard.0 < self.calls.nodes().shards);
-                let addr = addr.ok_or_else(|| Fault::not_found("the connection is not one of this process"))?;
-                Order::Connection(addr)
+                match id.addr(self.nonce) {
+                    Some(addr) if addr.shard.0 < self.calls.nodes().shards => Order::Connection(addr),
+                    _ => Order::Elsewhere(id),
+                }
             }
             (Some((_, _)), None) => return Err(Fault::bad_request("user_id", "send a text of 1–256 bytes")),
             _ => return Err(Fault::bad_request("user_id", "send either user_id or connection_id")),
@@ -163,6 +191,8 @@ impl Api {
 enum Order {
     User(Arc<str>),
     Connection(ConnAddr),
+    /// Another process's.
+    Elsewhere(ConnectionId),
 }
 
 #[derive(Serialize)]
@@ -214,3 +244,5 @@ const REASON_BYTES_MAX: usize = 123;
 const PRESENCE_ROWS: u64 = 1000;
 /// Connections listed if the request does not say how many.
 const CONNECTION_ROWS: u64 = 100;
+/// What ends a user's sessions on all gateways.
+const KICK: &str = "system.event.kick";

@@ -13,23 +13,30 @@ use super::record::{number, string, text};
 use crate::id::{ConnAddr, ConnectionId, RoomCode, SessionId};
 use crate::limits;
 use crate::message::{
-    CreateHub, ErrorCode, Hub, HubChange, HubMember, HubMessage, HubState, JoinHub, PresenceReply, PresenceRequest,
-    RoomMember,
+    CreateHub, Disconnect, Elsewhere, ErrorCode, Hub, HubChange, HubMember, HubMessage, HubState, JoinHub,
+    PresenceReply, PresenceRequest, RoomMember,
 };
 
 impl RedisPresence {
-    /// First those that this gateway remembers without a connection, then those that Redis knows with one.
+    /// Those that have a connection, then those that have none, of whatever gateway.
     pub(super) fn members(&mut self, from: ConnAddr, room: &Arc<str>, after: u32, replies: &mut Vec<PresenceReply>) {
-        if after < IN_REDIS {
-            let (mut members, next) = self.table.members(room, after, limits::PRESENCE_LOOK);
-            members.retain(|member| member.connection.is_none());
-            replies.push(PresenceReply::Members { to: from, members, next: Some(next.unwrap_or(IN_REDIS)) });
-            return;
-        }
         // Whatever was said before is in the answer.
         self.write();
-        let args = vec![text(room), text(&(after - IN_REDIS).to_string())];
+        let of = if after < DETACHED { "sockets" } else { "detached" };
+        let args = vec![text(room), text(of), text(&(after % DETACHED).to_string())];
         self.question("members", args, PresenceRequest::Members { from, room: Arc::clone(room), after }, replies);
+    }
+
+    /// Tells the gateways that have those connections.
+    pub(super) fn disconnect(&mut self, disconnect: &Disconnect, replies: &mut Vec<PresenceReply>) {
+        let Disconnect { whom, code, reason, .. } = disconnect;
+        let (kind, id) = match whom {
+            Elsewhere::User(user) => ("user", user.to_string()),
+            Elsewhere::Connection(id) => ("connection", id.to_string()),
+        };
+        let args = vec![text(kind), text(&id), text(&code.to_string()), text(reason)];
+        let again = PresenceRequest::Disconnect(Box::new(disconnect.clone()));
+        self.question("disconnect", args, again, replies);
     }
 
     pub(super) fn create_hub(&mut self, hub: &CreateHub, replies: &mut Vec<PresenceReply>) {
@@ -80,10 +87,19 @@ impl RedisPresence {
     ) {
         match request {
             PresenceRequest::Members { from, .. } => {
-                let next = answer.get(1).and_then(number).filter(|cursor| *cursor != 0);
-                let next = next.and_then(|cursor| u32::try_from(cursor).ok()?.checked_add(IN_REDIS));
-                let members = answer.iter().skip(2).filter_map(|entry| self.member(entry)).collect();
+                let at = |index: usize| answer.get(index).and_then(number);
+                let next = match (answer.get(1).and_then(string), at(2).and_then(|cursor| u32::try_from(cursor).ok())) {
+                    (Some("sockets"), Some(cursor)) => Some(cursor).filter(|cursor| *cursor < DETACHED),
+                    (Some("detached"), Some(cursor)) => cursor.checked_add(DETACHED),
+                    _ => None,
+                };
+                let members = answer.iter().skip(3).filter_map(|entry| self.member(entry)).collect();
                 replies.push(PresenceReply::Members { to: *from, members, next });
+            }
+            PresenceRequest::Disconnect(disconnect) => {
+                let told = answer.get(1).and_then(number).and_then(|told| usize::try_from(told).ok());
+                let connections = told.unwrap_or(0);
+                replies.push(PresenceReply::Disconnected { to: disconnect.from, connections });
             }
             PresenceRequest::CreateHub(hub) => self.enrolled(hub.from, Some(hub), None, word, answer, replies),
             PresenceRequest::JoinHub(join) => self.enrolled(join.from, None, Some(join), word, answer, replies),
@@ -102,9 +118,10 @@ impl RedisPresence {
     fn member(&self, entry: &Value) -> Option<RoomMember> {
         let Value::Array(fields) = entry else { return None };
         let at = |index: usize| fields.get(index).and_then(string);
-        let name = ConnectionId::parse(at(0)?)?;
-        let connection = name.addr(self.gateway.nonce);
-        let elsewhere = connection.is_none().then_some(name);
+        // A session without connection has an empty name.
+        let name = ConnectionId::parse(at(0)?);
+        let connection = name.and_then(|name| name.addr(self.gateway.nonce));
+        let elsewhere = name.filter(|_| connection.is_none());
         let (user, username) = (at(2)?.into(), at(3)?.into());
         Some(RoomMember { session: SessionId::parse(at(1)?)?, user, username, connection, elsewhere })
     }
@@ -211,5 +228,5 @@ impl Messages {
     }
 }
 
-/// From here on a look at members goes on in Redis.
-const IN_REDIS: u32 = 1 << 31;
+/// From here on a look at members goes on among those without connection.
+const DETACHED: u32 = 1 << 31;

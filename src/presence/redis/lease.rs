@@ -180,6 +180,7 @@ fn asker(request: &PresenceRequest) -> Option<crate::id::ConnAddr> {
         | PresenceRequest::FindHub { from, .. }
         | PresenceRequest::HubState { from, .. } => Some(*from),
         PresenceRequest::CreateHub(hub) => Some(hub.from),
+        PresenceRequest::Disconnect(disconnect) => Some(disconnect.from),
         PresenceRequest::JoinHub(join) => Some(join.from),
         PresenceRequest::Entered { .. }
         | PresenceRequest::Left { .. }

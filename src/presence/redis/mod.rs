@@ -282,6 +282,7 @@ impl RedisPresence {
                 self.detached_by(now, from, session, last_close, replies);
             }
             PresenceRequest::Kick { user, event } => self.kick(user, event, replies),
+            PresenceRequest::Disconnect(disconnect) => self.disconnect(&disconnect, replies),
             PresenceRequest::Members { from, room, after } => self.members(from, &room, after, replies),
             PresenceRequest::CreateHub(hub) => self.create_hub(&hub, replies),
             PresenceRequest::JoinHub(join) => self.join_hub(&join, replies),

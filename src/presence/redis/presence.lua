@@ -89,6 +89,19 @@ local function enter_room(room, kind, conn, user)
   if call('HGET', info, 'admission') == 'token' then touch_hub(room, window, user) else call('PERSIST', info) end
 end
 
+-- `room:{id}:detached` has the room's sessions that may still resume; whoever reads it looks whether they may.
+local function rest(session, rooms, ms)
+  each_room(rooms, function(room)
+    local key = 'room:' .. room .. ':detached'
+    call('SADD', key, session)
+    if call('PTTL', key) < ms then call('PEXPIRE', key, math.floor(ms)) end
+  end)
+end
+
+local function wake_up(session, rooms)
+  each_room(rooms, function(room) call('SREM', 'room:' .. room .. ':detached', session) end)
+end
+
 local function drop_socket(conn, gateway)
   local key = 'socket:' .. conn
   local user, owner, rooms = unpack(call('HMGET', key, 'user_id', 'gateway_id', 'rooms'))
@@ -150,10 +163,10 @@ local function write(at, conn, ms)
 end
 
 local function end_session(session)
-  local token, conn, waiter, waits =
-    unpack(call('HMGET', 'session:' .. session, 'token', 'connection_id', 'next_gateway', 'next_connection'))
+  local token, conn, waiter, waits, rooms =
+    unpack(call('HMGET', 'session:' .. session, 'token', 'connection_id', 'next_gateway', 'next_connection', 'rooms'))
   if token then call('DEL', 'session:' .. token) end
-  if some(conn) then drop_socket(conn) end
+  if some(conn) then drop_socket(conn) else wake_up(session, rooms) end
   if some(waiter) and waiter ~= me then tell(waiter, 'ended', session, waits) end
   call('DEL', 'session:' .. session)
 end
@@ -173,6 +186,7 @@ local function take(session, conn, connected_at)
   expire(session, token, window)
   if own and some(former) and former ~= conn then drop_socket(former) end
   if not own then tell(gateway, 'taken', session, version) end
+  wake_up(session, rooms)
   put_socket(conn, session, user, username, connected_at, rooms)
   return {'GIVEN', record(session)}
 end
@@ -326,6 +340,7 @@ function unfenced.reap()
       call('HINCRBY', key, 'version', 1)
       local token, user, rooms = unpack(call('HMGET', key, 'token', 'user_id', 'rooms'))
       expire(session, token, window)
+      rest(session, rooms, window)
       touch_hubs(rooms, window + window / 4, user)
       wake_waiter(session, token)
       if is_kicked(session) then end_session(session) else found[#found + 1] = record(session) end
@@ -401,6 +416,7 @@ function fenced.put()
     return {'LOST'}
   end
   if some(owner) and owner ~= conn and gateway ~= me then tell(gateway, 'taken', session, version) end
+  if owner == '' then wake_up(session, call('HGET', 'session:' .. session, 'rooms')) end
   write(7, conn, window)
   put_socket(conn, session, ARGV[10], ARGV[11], connected_at, ARGV[17])
   return {'KEPT'}
@@ -412,7 +428,9 @@ function fenced.detach()
   if conn ~= '' then drop_socket(conn) end
   local known = call('HGET', 'session:' .. session, 'version')
   if known and tonumber(known) > version then return {'LOST'} end
+  wake_up(session, call('HGET', 'session:' .. session, 'rooms'))
   write(7, '', ms)
+  rest(session, ARGV[17], ms)
   touch_hubs(ARGV[17], ms + window / 4, ARGV[10])
   wake_waiter(session, ARGV[8])
   return {'KEPT'}
@@ -439,14 +457,48 @@ function fenced.kick()
   return {'OK'}
 end
 
+-- A page of the room's members: the connected, then those without connection, at once if they are few.
 function fenced.members()
-  local cursor, conns = unpack(call('SSCAN', 'room:' .. ARGV[5] .. ':sockets', ARGV[6], 'COUNT', 256))
-  local found = {'OK', cursor}
-  for _, conn in ipairs(conns) do
-    local fields = call('HMGET', 'socket:' .. conn, 'session_id', 'user_id', 'username')
-    if fields[1] then found[#found + 1] = {conn, fields[1], fields[2], fields[3]} end
+  local room, of, cursor = ARGV[5], ARGV[6], ARGV[7]
+  local found, page = {'OK', of, 0}
+  if of == 'sockets' then
+    cursor, page = unpack(call('SSCAN', 'room:' .. room .. ':sockets', cursor, 'COUNT', 256))
+    for _, conn in ipairs(page) do
+      local fields = call('HMGET', 'socket:' .. conn, 'session_id', 'user_id', 'username')
+      if fields[1] then found[#found + 1] = {conn, fields[1], fields[2], fields[3]} end
+    end
+    found[3] = tonumber(cursor)
+    if cursor ~= '0' then return found end
   end
+  local key = 'room:' .. room .. ':detached'
+  cursor, page = unpack(call('SSCAN', key, cursor, 'COUNT', 256))
+  for _, session in ipairs(page) do
+    local conn, user, username, rooms =
+      unpack(call('HMGET', 'session:' .. session, 'connection_id', 'user_id', 'username', 'rooms'))
+    local inside = false
+    if conn == '' then each_room(rooms, function(other) inside = inside or other == room end) end
+    if inside then
+      found[#found + 1] = {'', session, user, username}
+    else
+      call('SREM', key, session)
+    end
+  end
+  found[2], found[3] = cursor == '0' and '' or 'detached', tonumber(cursor)
   return found
+end
+
+-- Tells the gateways of a user's connections, or of one, to close them; how many that are.
+function fenced.disconnect()
+  local conns = ARGV[5] == 'user' and call('SMEMBERS', 'user:' .. ARGV[6] .. ':sockets') or {ARGV[6]}
+  local told = 0
+  for _, conn in ipairs(conns) do
+    local gateway = call('HGET', 'socket:' .. conn, 'gateway_id')
+    if gateway and gateway ~= me and lease(gateway) then
+      tell(gateway, 'close', conn, ARGV[7], ARGV[8])
+      told = told + 1
+    end
+  end
+  return {'OK', told}
 end
 
 function fenced.create_hub()

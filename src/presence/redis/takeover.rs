@@ -268,6 +268,10 @@ impl RedisPresence {
 
     /// Whether the notice had something to do.
     fn obey(&mut self, notice: &str, replies: &mut Vec<PresenceReply>) -> bool {
+        if let Some(order) = notice.strip_prefix("close ") {
+            replies.extend(self.closes(order));
+            return true;
+        }
         let mut words = notice.split(' ');
         let (Some(word), Some(session)) = (words.next(), words.next().and_then(SessionId::parse)) else { return false };
         let rest = words.next().unwrap_or_default();
@@ -300,6 +304,14 @@ impl RedisPresence {
             _ => return false,
         }
         true
+    }
+
+    /// Another gateway was asked to close a connection that is this one's: its name, code and reason.
+    fn closes(&self, order: &str) -> Option<PresenceReply> {
+        let mut words = order.splitn(3, ' ');
+        let to = ConnectionId::parse(words.next()?)?.addr(self.gateway.nonce)?;
+        let (code, reason) = (words.next()?.parse().ok()?, words.next().unwrap_or_default());
+        Some(PresenceReply::Close { to, code, reason: reason.into() })
     }
 
     pub(super) fn hold(&mut self, session: Option<SessionId>) {
