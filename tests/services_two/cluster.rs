@@ -94,7 +94,8 @@ impl Cluster {
             let mut all: Vec<_> =
                 gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
             let mut theirs = sockets.concat();
-            (all.sort(), theirs.sort());
+            all.sort();
+            theirs.sort();
             self.members("presence:online") == online
                 && sockets.iter().all(|sockets| sockets.len() == 1)
                 && all == theirs
