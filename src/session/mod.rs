@@ -20,6 +20,7 @@ mod lobby;
 mod lookups;
 mod page;
 mod settings;
+mod stash;
 
 use std::sync::Arc;
 
