@@ -84,3 +84,15 @@ fn usage_errors_and_help_have_their_exit_codes() {
         assert!(ringgate(&args, "").status.success());
     }
 }
+
+/// A worker without Kafka ends with exit code 2 and what to set; its help says what it is for.
+#[test]
+fn a_worker_needs_kafka() {
+    let refused = ringgate(&["worker", "--health-port", "0"], "");
+    assert_eq!(refused.status.code(), Some(2));
+    let complaint = text(&refused.stderr);
+    assert!(complaint.contains("kafka.host is not set") && complaint.contains("set KAFKA_HOST"), "{complaint}");
+    let help = ringgate(&["worker", "--help"], "");
+    assert!(help.status.success() && text(&help.stdout).contains("the others stand by"), "{help:?}");
+    assert!(text(&ringgate(&["--help"], "").stdout).contains("worker"));
+}

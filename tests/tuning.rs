@@ -94,6 +94,8 @@ fn revert_restores_exactly() {
     assert_eq!(host.read("proc/sys/net/ipv4/ip_local_port_range"), "10240 65535\n");
     assert_eq!(host.read("etc/sysctl.d/90-ringgate.conf"), tuning("sysctl.d/90-ringgate.conf"));
     assert_eq!(host.read("etc/systemd/system/ringgate.service"), tuning("systemd/ringgate.service"));
+    let worker = "etc/systemd/system/ringgate-worker.service";
+    assert_eq!(host.read(worker), tuning("systemd/ringgate-worker.service"));
     assert_eq!(host.read("etc/security/limits.d/ringgate.conf"), tuning("limits.d/ringgate.conf"));
     let environment = fs::metadata(host.0.join("etc/ringgate/ringgate.env")).unwrap();
     assert_eq!(environment.permissions().mode() & 0o777, 0o600, "it may hold a secret");
@@ -222,15 +224,31 @@ fn the_unit_agrees_with_the_gateway() {
     assert_eq!(unit_value(&unit, "Restart"), "on-failure");
 }
 
-/// systemd accepts the unit without a word, where systemd is installed (the binary is replaced by one that exists).
+/// The worker's unit leaves it time to hand over, has as few rights as the gateway's, and stands beside it.
 #[test]
-fn systemd_accepts_the_unit() {
+fn the_workers_unit_agrees_with_the_worker() {
+    let (unit, gateway) = (tuning("systemd/ringgate-worker.service"), tuning("systemd/ringgate.service"));
+    let stop: u64 = unit_value(&unit, "TimeoutStopSec").parse().unwrap();
+    assert!(stop > limits::WORKER_STOP_TIME.as_secs(), "{stop} s is shorter than the end takes");
+    assert_eq!(unit_value(&unit, "ExecStart"), "/usr/local/bin/ringgate worker --health-port 9996");
+    let rights = |unit: &str| -> Vec<String> {
+        let starts = ["Protect", "Private", "Restrict", "Capab", "NoNew", "Memory", "Ambient", "Lock", "Remove"];
+        unit.lines().filter(|line| starts.iter().any(|start| line.starts_with(start))).map(str::to_owned).collect()
+    };
+    assert_eq!(rights(&unit), rights(&gateway));
+    assert!(rights(&unit).len() > 15);
+}
+
+/// systemd accepts the units without a word, where systemd is installed (the binary is replaced by one that exists).
+#[test]
+fn systemd_accepts_the_units() {
     let host = Host::new("unit");
-    host.write("ringgate.service", &tuning("systemd/ringgate.service").replace("/usr/local/bin/ringgate", "/bin/true"));
-    let verify =
-        Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(host.0.join("ringgate.service")).output();
-    let Ok(output) = verify else { return };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let ours: Vec<&str> = said.lines().filter(|line| line.contains("ringgate.service")).collect();
-    assert!(ours.is_empty(), "{ours:?}");
+    for name in ["ringgate.service", "ringgate-worker.service"] {
+        host.write(name, &tuning(&format!("systemd/{name}")).replace("/usr/local/bin/ringgate", "/bin/true"));
+        let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(host.0.join(name)).output();
+        let Ok(output) = verify else { return };
+        let said = String::from_utf8_lossy(&output.stderr);
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains(name)).collect();
+        assert!(ours.is_empty(), "{ours:?}");
+    }
 }

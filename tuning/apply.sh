@@ -40,6 +40,7 @@ files() {
 sysctl.d/90-ringgate.conf etc/sysctl.d/90-ringgate.conf 644 always
 limits.d/ringgate.conf etc/security/limits.d/ringgate.conf 644 always
 systemd/ringgate.service etc/systemd/system/ringgate.service 644 always
+systemd/ringgate-worker.service etc/systemd/system/ringgate-worker.service 644 always
 ringgate.env etc/ringgate/ringgate.env 600 once
 LIST
 }

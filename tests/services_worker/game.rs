@@ -26,8 +26,11 @@ pub struct Game {
     pub room: String,
     /// Whose turn it is.
     turn: usize,
-    /// Whether a round has begun.
-    begun: bool,
+    rolls: u32,
+    /// What they have rolled, together; a game ends with 50.
+    scores: [u64; 2],
+    /// What came before what was waited for.
+    kept: [Vec<Value>; 2],
     /// Places of events that each player has seen, by stream.
     places: [Vec<(Value, u64)>; 2],
 }
@@ -40,8 +43,16 @@ impl Game {
             "type": "games.command.create_room", "game_type": "bigger_dice", "room_name": "Den", "password": "sesame"
         }));
         let room = players[0].until("games.event.room_created")["room_id"].as_str().unwrap().to_owned();
-        let mut game = Self { players, room, turn: 0, begun: false, places: Default::default() };
-        game.try_password("wrong", "wrong_password");
+        let mut game = Self {
+            players,
+            room,
+            turn: 0,
+            rolls: 0,
+            scores: [0; 2],
+            kept: Default::default(),
+            places: Default::default(),
+        };
+        game.try_password(gateway, "wrong");
         game.players[1].send(&json!({"type": "games.command.join_room", "room_name": "Den", "password": "sesame"}));
         game.until(1, "games.event.lobby_joined");
         game.until(0, "games.event.player_joined");
@@ -49,13 +60,13 @@ impl Game {
     }
 
     /// A third one tries a password and is refused.
-    pub fn try_password(&mut self, password: &str, code: &str) {
-        let join = json!({"type": "games.command.join_room", "room_name": "Den", "password": password});
-        self.players[1].send(&join);
-        assert_eq!(self.until(1, "system.error")["code"], code);
+    pub fn try_password(&self, gateway: &Gateway, password: &str) {
+        let mut stranger = Client::open_as(gateway, "cay", json!({}));
+        stranger.send(&json!({"type": "games.command.join_room", "room_name": "Den", "password": password}));
+        assert_eq!(stranger.until("system.error")["code"], "wrong_password");
     }
 
-    /// Whose turn it is rolls; both see it, once. Starts a game if none is under way.
+    /// Whose turn it is rolls; both see it, once. The first roll begins the game.
     pub fn roll(&mut self) {
         self.ask_to_roll();
         self.see_roll();
@@ -63,32 +74,25 @@ impl Game {
 
     /// Whose turn it is sends the command, which the gateway accepts.
     pub fn ask_to_roll(&mut self) {
-        let at = if self.begun { self.turn } else { 0 };
+        // Of its own: the same command again would be done once.
+        self.rolls += 1;
         let roll = json!({
-            "type": "games.command.bigger_dice.roll", "room_id": self.room, "correlation_id": "roll"
+            "type": "games.command.bigger_dice.roll", "room_id": self.room, "correlation_id": self.rolls.to_string()
         });
-        self.players[at].send(&roll);
-        self.until(at, "system.ack");
+        self.players[self.turn].send(&roll);
+        self.until(self.turn, "system.ack");
     }
 
     /// Both see what came of it.
     pub fn see_roll(&mut self) {
-        if !std::mem::replace(&mut self.begun, true) {
-            for at in 0..2 {
-                self.until(at, "games.event.game_started");
-            }
-            self.turn = 0;
-            return;
+        let roller = ["ann", "bob"][self.turn];
+        let rolled = [0, 1].map(|at| self.until(at, "games.event.bigger_dice.rolled"));
+        for seen in &rolled {
+            let score = self.scores[self.turn] + seen["roll"].as_u64().unwrap();
+            assert_eq!((&seen["player_id"], &seen["new_score"]), (&json!(roller), &json!(score)), "{seen}");
         }
-        let mut rolled = Value::Null;
-        for at in 0..2 {
-            let seen = self.until(at, "games.event.bigger_dice.rolled");
-            assert!(at == 0 || seen["roll"] == rolled["roll"], "{seen} {rolled}");
-            rolled = seen;
-        }
-        let total = rolled["total"].as_u64().or(rolled["score"].as_u64());
+        self.scores[self.turn] += rolled[0]["roll"].as_u64().unwrap();
         self.turn = 1 - self.turn;
-        self.begun = total.is_none_or(|total| total < 50);
     }
 
     /// A battle of so many events begins.
@@ -101,29 +105,32 @@ impl Game {
 
     /// Both see the next event of the battle: its number, `None` for its end.
     pub fn see_battle(&mut self) -> Option<u64> {
-        let mut numbers = [0, 1].map(|at| {
-            loop {
-                let message = self.next(at);
-                match message["type"].as_str().unwrap() {
-                    "battle.event.timeline" => break Some(message["n"].as_u64().unwrap()),
-                    "battle.event.end" => break None,
-                    _ => {}
-                }
-            }
+        let [a, b] = [0, 1].map(|at| {
+            let event = self.first(at, &["battle.event.timeline", "battle.event.end"]);
+            (event["type"] == "battle.event.timeline").then(|| event["n"].as_u64().unwrap())
         });
-        numbers.sort_unstable();
-        assert_eq!(numbers[0], numbers[1]);
-        numbers[0]
+        assert_eq!(a, b);
+        a
     }
 
     /// A player's next message of this type.
     pub fn until(&mut self, at: usize, wanted: &str) -> Value {
+        self.first(at, &[wanted])
+    }
+
+    /// A player's next message of one of these types; others are kept, for an answer may come behind its events.
+    fn first(&mut self, at: usize, wanted: &[&str]) -> Value {
+        let fits = |message: &Value| wanted.iter().any(|wanted| message["type"] == *wanted);
+        if let Some(found) = self.kept[at].iter().position(fits) {
+            return self.kept[at].remove(found);
+        }
         loop {
             let message = self.next(at);
-            if message["type"] == wanted {
+            if fits(&message) {
                 return message;
             }
             assert_ne!(message["type"], "system.error", "{message}");
+            self.kept[at].push(message);
         }
     }
 

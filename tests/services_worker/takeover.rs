@@ -34,7 +34,7 @@ fn a_game_survives_its_workers() {
     until("the other is active", || second.is_active());
     assert!(began.elapsed() < TAKEOVER / 2, "{:?}", began.elapsed());
     let third = Worker::start(broker.address());
-    game.try_password("wrong again", "wrong_password");
+    game.try_password(&gateway, "wrong again");
     (0..3).for_each(|_| game.roll());
     game.battle(150, 20);
     assert_eq!(game.see_battle(), Some(1));

@@ -208,3 +208,123 @@ const PARTITION_SHIFT: u32 = 48;
 const OFFSETS: u64 = (1 << PARTITION_SHIFT) - 1;
 /// What fits beside them.
 const PARTITIONS_MAX: u32 = 1 << (u64::BITS - PARTITION_SHIFT);
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::{Places, Plan};
+    use super::super::dispatch::{CHAT, PRESENCE};
+    use super::super::tests::rig::Shared;
+    use super::*;
+
+    fn bus(more: u32) -> Shared {
+        let shared = Shared::default();
+        shared.0.lock().unwrap().more_partitions = more;
+        shared
+    }
+
+    fn put(bus: &Shared, topic: &str, partition: u32, at: u64) {
+        bus.0.lock().unwrap().put(&partition_name(topic, partition), at, *b"x");
+    }
+
+    /// A ticket leads back to its partition and offset, and in the first partition it is the offset, as it ever was.
+    #[test]
+    fn tickets_name_partition_and_offset() {
+        let lanes = Lanes::open(&bus(2), &Places::default());
+        let games: Vec<&Lane> = lanes.iter().filter(|lane| lane.topic == GAMES).collect();
+        assert_eq!((games.len(), games[0].ticket(7)), (3, 7));
+        for (n, lane) in games.iter().enumerate() {
+            let found = |other: &&&Lane| other.offset(lane.ticket(7)) == Some(7);
+            assert_eq!(games.iter().filter(found).count(), 1);
+            assert_eq!(games[n].offset(lane.ticket(7)), Some(7));
+        }
+        assert_eq!(lanes.iter().next().map(|lane| (lane.topic, lane.offset(7))), Some((PRESENCE, None)));
+    }
+
+    /// Records are done topic by topic; those of a topic's partitions in the order of their times, each in its own order.
+    #[test]
+    fn partitions_are_merged_by_time() {
+        let mut bus = bus(1);
+        for (topic, partition, at) in [(GAMES, 0, 10), (GAMES, 1, 5), (GAMES, 0, 20), (GAMES, 1, 15), (GAMES, 1, 1)] {
+            put(&bus, topic, partition, at);
+        }
+        put(&bus, PRESENCE, 1, 99);
+        let mut lanes = Lanes::open(&bus, &Places::default());
+        let (_, records) = lanes.read(&mut bus, WallMillis(100)).unwrap();
+        let order = lanes.order(&records);
+        let told: Vec<_> =
+            order.iter().map(|(lane, at)| (&*lanes.at(*lane).name, records[*lane][*at].offset)).collect();
+        let games = "games.commands/1";
+        let expected = [("gateway.presence/1", 0), (games, 0), (GAMES, 0), (games, 1), (games, 2), (GAMES, 1)];
+        assert_eq!(told, expected);
+    }
+
+    /// Time stands where the lane that is furthest behind has been read to, and is now when none is behind; beyond what a
+    /// batch takes, lanes take turns.
+    #[test]
+    fn time_waits_for_the_slowest() {
+        let mut bus = bus(9);
+        let count = 2 * limits::SERVICE_BATCH_RECORDS as u64;
+        for partition in 0..10 {
+            (0..count).for_each(|at| put(&bus, GAMES, partition, 1000 + 10 * at + u64::from(partition)));
+        }
+        let mut lanes = Lanes::open(&bus, &Places::default());
+        let (mut seen, mut turns, mut time) = (0, 0, WallMillis(0));
+        while seen < 10 * count {
+            let (to, records) = lanes.read(&mut bus, WallMillis(1_000_000)).unwrap();
+            let taken: usize = records.iter().map(Vec::len).sum();
+            assert!((1..=limits::SERVICE_TURN_RECORDS).contains(&taken));
+            assert!(lanes.time() >= time, "it does not go back");
+            time = lanes.time();
+            let left = lanes.iter().zip(&to).filter(|(lane, to)| lane.topic == GAMES && **to < count);
+            let due = left.map(|(lane, to)| 1000 + 10 * *to + u64::from(lane.partition)).min();
+            assert!(due.is_none_or(|due| time.0 <= due), "{time:?} is beyond {due:?}, which is not read");
+            lanes.advance(&to);
+            (seen, turns) = (seen + taken as u64, turns + 1);
+        }
+        assert!(turns >= 5);
+        lanes.read(&mut bus, WallMillis(1_000_000)).unwrap();
+        assert_eq!(lanes.time(), WallMillis(1_000_000));
+    }
+
+    /// Partitions that are added are read from their beginning, and make nothing of what was written down void.
+    #[test]
+    fn added_partitions_are_read_from_their_beginning() {
+        let mut bus = bus(0);
+        put(&bus, GAMES, 0, 1);
+        let mut lanes = Lanes::open(&bus, &Places::default());
+        let (to, _) = lanes.read(&mut bus, WallMillis(1)).unwrap();
+        let plan = Plan::new(WallMillis(1), Vec::new(), &lanes, &to);
+        lanes.advance(&to);
+        let places = Places::at(&lanes, WallMillis(1), &lanes.nexts());
+        bus.0.lock().unwrap().more_partitions = 1;
+        put(&bus, GAMES, 1, 2);
+        assert!(lanes.grow(&bus) && !lanes.grow(&bus));
+        let opened = Lanes::open(&bus, &places);
+        assert!(opened.same(&places));
+        let named = |lanes: &Lanes| lanes.iter().map(|lane| (lane.name.to_string(), lane.next)).collect::<Vec<_>>();
+        assert_eq!(named(&lanes), named(&opened));
+        assert_eq!(opened.iter().filter(|lane| lane.topic == GAMES).map(|lane| lane.next).collect::<Vec<_>>(), [1, 0]);
+        let earlier = Lanes::open(&bus, &Places::default());
+        assert_eq!(plan.ends(&earlier).unwrap().iter().sum::<u64>(), 1, "a plan from before means what it meant");
+    }
+
+    /// What a worker wrote down before there were partitions still reads, and so does what it writes with several; a plan
+    /// of partitions that are not there is refused.
+    #[test]
+    fn earlier_records_read() {
+        let read = |text: &str| simd_json::from_slice::<Plan>(&mut text.as_bytes().to_vec()).unwrap();
+        let earlier = read(r#"{"until":5,"outcomes":[],"to":[1,2,3,4]}"#);
+        let bus = bus(1);
+        let lanes = Lanes::open(&bus, &Places::default());
+        assert_eq!(earlier.ends(&lanes).unwrap(), [1, 0, 2, 0, 3, 0, 4, 0]);
+        let text = r#"{"until":5,"outcomes":[],"to":[1,2,3,4],"more":[["chat.commands/1",6]]}"#;
+        let several = read(text);
+        assert_eq!(several.ends(&lanes).unwrap(), [1, 0, 2, 0, 3, 6, 4, 0]);
+        assert_eq!(simd_json::to_string(&several).unwrap(), text);
+        assert_eq!(several.ends(&Lanes::open(&super::tests::bus(0), &Places::default())), None);
+        let mut places = r#"{"until":5,"topics":{"chat.commands":{"epoch":1,"next":0}}}"#.as_bytes().to_vec();
+        let places: Places = simd_json::from_slice(&mut places).unwrap();
+        assert_eq!(places.of(CHAT).map(|place| place.next), Some(0));
+        assert!(!lanes.same(&places), "the others have no place");
+    }
+}

@@ -1,7 +1,7 @@
 //! The worker against a bus that refuses, repeats and is full of other people's commands, and against crashes.
 
 mod properties;
-mod rig;
+pub mod rig;
 
 use std::time::Duration;
 

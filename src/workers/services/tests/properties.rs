@@ -13,16 +13,46 @@ use super::*;
 /// What happens to the services.
 #[derive(Clone, Debug)]
 enum Step {
-    Create { user: u8, name: u8, password: bool },
-    Join { user: u8, name: u8, password: u8 },
-    Leave { user: u8, name: u8 },
-    Roll { user: u8, name: u8, times: u8 },
-    List { user: u8 },
-    Say { user: u8, to: Option<u8> },
-    See { user: u8, kind: u8, name: u8 },
-    Battle { name: u8 },
-    Wait { ms: u64 },
+    Create {
+        user: u8,
+        name: u8,
+        password: bool,
+    },
+    Join {
+        user: u8,
+        name: u8,
+        password: u8,
+    },
+    Leave {
+        user: u8,
+        name: u8,
+    },
+    Roll {
+        user: u8,
+        name: u8,
+        times: u8,
+    },
+    List {
+        user: u8,
+    },
+    Say {
+        user: u8,
+        to: Option<u8>,
+    },
+    See {
+        user: u8,
+        kind: u8,
+        name: u8,
+    },
+    Battle {
+        name: u8,
+    },
+    Wait {
+        ms: u64,
+    },
     Repeat,
+    /// Every command topic gets a partition.
+    Grow,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => name.prop_map(|name| Step::Battle { name }),
         2 => prop_oneof![1u64..2000, 100_000u64..400_000].prop_map(|ms| Step::Wait { ms }),
         1 => Just(Step::Repeat),
+        1 => Just(Step::Grow),
     ]
 }
 
@@ -50,7 +81,7 @@ struct Script {
     /// The command that made the room of a name last.
     rooms: BTreeMap<u8, u32>,
     /// With its time: behind the window a repeat is a new command.
-    last: Option<(&'static str, Vec<u8>, u64)>,
+    last: Option<(&'static str, u8, Vec<u8>, u64)>,
 }
 
 const SECRET_WORD: &str = "sesame";
@@ -67,8 +98,8 @@ impl Script {
     fn put(&mut self, shared: &Shared, topic: &'static str, event_type: &str, user: u8, payload: &str) {
         self.id += 1;
         let record = command(self.id, event_type, user, user, payload);
-        shared.0.lock().unwrap().put(topic, self.now, record.clone());
-        self.last = Some((topic, record, self.now));
+        shared.0.lock().unwrap().put_of(topic, user, self.now, record.clone());
+        self.last = Some((topic, user, record, self.now));
     }
 
     fn act(&mut self, shared: &Shared, step: &Step) {
@@ -122,11 +153,15 @@ impl Script {
             }
             Step::Wait { ms } => self.now += ms,
             Step::Repeat => {
-                if let Some((topic, record, at)) = self.last.clone()
+                if let Some((topic, user, record, at)) = self.last.clone()
                     && self.now < at + 200_000
                 {
-                    shared.0.lock().unwrap().put(topic, self.now, record);
+                    shared.0.lock().unwrap().put_of(topic, user, self.now, record);
                 }
+            }
+            Step::Grow => {
+                let mut disk = shared.0.lock().unwrap();
+                disk.more_partitions = (disk.more_partitions + 1).min(3);
             }
         }
     }
@@ -235,7 +270,7 @@ fn judge(events: &[String]) -> Result<(), TestCaseError> {
 /// Every command that was put is answered to its session, or heard by its room, as often as it was put under a new id.
 fn answered(shared: &Shared, events: &[String]) -> Result<(), TestCaseError> {
     let mut asked = BTreeSet::new();
-    for text in shared.0.lock().unwrap().texts(GAMES) {
+    for text in shared.0.lock().unwrap().all_texts(GAMES) {
         let command: OwnedValue = simd_json::from_slice(&mut text.into_bytes()).unwrap();
         let event_type = command["event_type"].as_str().unwrap();
         if event_type != "battle.command.start" {
@@ -254,7 +289,7 @@ proptest! {
 
     /// Whatever is asked in whatever order: one has the turn, scores add up, the first to 50 wins, rooms hold what they
     /// may, no event tells a secret, every command has one answer; and a worker that dies between any two operations,
-    /// again and again, makes the same events, each once and in the same order.
+    /// again and again, makes the same events, each once and in the same order, however many partitions there come to be.
     #[test]
     fn a_restart_changes_nothing(
         steps in proptest::collection::vec(step(), 1..120),

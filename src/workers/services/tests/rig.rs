@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::ports::{ChatMessage, Durability};
+use crate::ports::{ChatMessage, Durability, partition_name};
 use crate::services::rooms::{Task, Work};
 
 /// What survives a crash.
@@ -14,6 +14,8 @@ pub struct Disk {
     pub records: BTreeMap<(String, String), Vec<u8>>,
     pub messages: BTreeMap<EventId, ChatMessage>,
     pub done: BTreeMap<String, u64>,
+    /// Partitions of each command topic beside the first.
+    pub more_partitions: u32,
     /// Appends and transactions until everything fails; `None` = never.
     pub fuse: Option<usize>,
     /// Appends until the bus is full; `None` = never.
@@ -49,6 +51,17 @@ impl Disk {
         records.push(Record { offset, timestamp: WallMillis(at), key: (*b"").into(), value });
     }
 
+    /// The same in the partition of a user's commands.
+    pub fn put_of(&mut self, topic: &str, user: u8, at: u64, value: impl Into<Vec<u8>>) {
+        let partition = u32::from(user) % (self.more_partitions + 1);
+        self.put(&partition_name(topic, partition), at, value);
+    }
+
+    /// The envelopes on all partitions of a topic.
+    pub fn all_texts(&self, topic: &str) -> Vec<String> {
+        (0..=self.more_partitions).flat_map(|partition| self.texts(&partition_name(topic, partition))).collect()
+    }
+
     /// The envelopes on a topic.
     pub fn texts(&self, topic: &str) -> Vec<String> {
         let text = |record: &Record| String::from_utf8(record.value.to_vec()).unwrap();
@@ -68,6 +81,10 @@ impl std::fmt::Debug for Shared {
 impl Bus for Shared {
     fn durability(&self) -> Durability {
         Durability::Memory
+    }
+
+    fn partitions(&self, topic: &str) -> u32 {
+        if COMMAND_TOPICS.contains(&topic) { self.0.lock().unwrap().more_partitions + 1 } else { 1 }
     }
 
     fn epoch(&self, _topic: &str) -> u64 {
