@@ -219,7 +219,7 @@ fn config(port: Port) -> ShardConfig {
         page: &[],
         guests: None,
         room_key: RoomKey::new(b"a bench's"),
-        rooms_epoch: 1,
+        rooms_epoch: Arc::new(1.into()),
         rooms_calls: Rate::per_minute(60),
         gateway_id: "bench".into(),
         nonce: 1,

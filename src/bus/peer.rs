@@ -9,6 +9,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::quality::FixedState;
 use serde::Serialize;
@@ -46,6 +47,8 @@ pub struct BusPeer<B, R> {
     json: Json,
     /// What the node's connections are named by; unset, nothing is for a connection.
     nonce: Option<u64>,
+    /// See [`BusPeer::numbering`].
+    rooms_epoch: Option<Arc<AtomicU64>>,
     stats: Arc<BusStats>,
     /// The broken policy to run instead.
     #[cfg(feature = "mutants")]
@@ -178,6 +181,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             dead_lost: false,
             json: Json::default(),
             nonce: None,
+            rooms_epoch: None,
             stats: Arc::default(),
             #[cfg(feature = "mutants")]
             mutant: crate::mutant::Mutant::None,
@@ -207,6 +211,13 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     #[must_use]
     pub fn naming(self, nonce: u64) -> Self {
         Self { nonce: Some(nonce), ..self }
+    }
+
+    /// The same, keeping the numbering of the rooms' events as it is read, for whoever names a place in a stream that has
+    /// no event yet.
+    #[must_use]
+    pub fn numbering(self, rooms_epoch: Arc<AtomicU64>) -> Self {
+        Self { rooms_epoch: Some(rooms_epoch), ..self }
     }
 
     /// The peer reads on where the histories' rebuild ended.
@@ -299,7 +310,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     /// Reads a record into `held`, or past it if it is not for clients; `false` if there is none.
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
         let reversed = mutant!(self, ReversedEvents);
-        let Self { bus, json, rules, topics, duplicates, stats, .. } = self;
+        let Self { bus, json, rules, topics, duplicates, stats, rooms_epoch, .. } = self;
         let Reading { name, source, next, page, held, asking, .. } = &mut topics[at];
         if matches!(asking, Asking::Shard(_)) {
             return false;
@@ -309,6 +320,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             bus.done(name, *next);
             *next = bus.read(name, *next, limits::BUS_READ_RECORDS, page);
             source.epoch = bus.epoch(name);
+            if let Some(epoch) = rooms_epoch.as_ref().filter(|_| **name == *ROOMS_EVENTS) {
+                epoch.store(source.epoch, Ordering::Relaxed);
+            }
             if !reversed {
                 page.reverse();
             }
@@ -456,6 +470,9 @@ struct Dead<'a> {
     reason: String,
     data_base64: String,
 }
+
+/// Where the first partition's numbering is looked at.
+const ROOMS_EVENTS: &str = "rooms.events";
 
 #[cfg(test)]
 mod tests;

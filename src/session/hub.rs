@@ -6,6 +6,7 @@
 //! connection gets again what came since the former one began.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::answers::refusal_text;
 use super::authenticate::{Asked, Pending, Resuming, RoomSeat, Session, Visit};
@@ -71,7 +72,8 @@ impl Connection {
             visit: Some(Box::new(visit)),
         };
         // The stream is made at once: the first state names it.
-        let entry = Position { stream: stream.clone(), epoch: cx.settings.rooms_epoch, place: u64::MAX };
+        let epoch = cx.settings.rooms_epoch.load(Ordering::Relaxed);
+        let entry = Position { stream: stream.clone(), epoch, place: u64::MAX };
         let visit = resuming.visit.as_deref().and_then(|visit| visit.position);
         let positions = |(epoch, place)| vec![Position { stream, epoch, place }];
         let mut resume = visit.map(|at| ResumeFrom { positions: positions(at), entered: Vec::new() });
