@@ -219,7 +219,7 @@ fn config(port: Port) -> ShardConfig {
         page: &[],
         guests: None,
         room_key: RoomKey::new(b"a bench's"),
-        rooms_epoch: 1,
+        rooms_epoch: Arc::new(1.into()),
         relays_by_bus: false,
         relay_topic: "ringgate.relay".into(),
         rooms_calls: Rate::per_minute(60),

@@ -234,6 +234,12 @@ pub const KAFKA_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const KAFKA_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often topics are looked at for new partitions and new ids.
 pub const KAFKA_WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a gateway says on Kafka that it is there.
+pub const KAFKA_HERALD_INTERVAL: Duration = Duration::from_secs(3);
+/// After so long a silence it is not: it missed three times.
+pub const KAFKA_HERALD_SILENCE: Duration = Duration::from_secs(10);
+/// How long a start listens for other gateways at most.
+pub const KAFKA_HERALD_LOOK: Duration = Duration::from_secs(20);
 /// How soon Kafka is asked again when it has not answered.
 pub const KAFKA_WATCH_AGAIN: Duration = Duration::from_millis(250);
 /// Appends of a node that wait for Kafka: those of the bus peer, of presence and of services.

@@ -36,6 +36,9 @@ pub trait Presence: Send {
     /// A chat message stands in a hub's stream of `rooms.events`.
     fn said(&mut self, room: &str, message: HubMessage);
 
+    /// `rooms.events` has another numbering: no place of what was said before means anything any more.
+    fn renumbered(&mut self);
+
     /// Carries out those of these kicks that a former process did not live to. To be called before anybody is served.
     fn carry_out(&mut self, _now: Monotonic, _kicks: Vec<Kick>) {}
 
@@ -80,6 +83,10 @@ impl<P: Presence + ?Sized> Presence for Box<P> {
 
     fn said(&mut self, room: &str, message: HubMessage) {
         (**self).said(room, message);
+    }
+
+    fn renumbered(&mut self) {
+        (**self).renumbered();
     }
 
     fn announced(&mut self, replies: &mut Vec<PresenceReply>) {

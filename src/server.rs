@@ -8,6 +8,7 @@
 mod announce;
 mod bus;
 mod kafka;
+mod neighbours;
 mod presence;
 mod reload;
 mod room_key;
@@ -31,6 +32,7 @@ use crate::limits;
 use crate::page;
 use crate::ports::{Durability, Lease, LogView};
 use crate::protocol::relay;
+use crate::presence::Listener;
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
@@ -68,9 +70,11 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let health = TcpListener::bind(health)
         .map_err(|error| format!("health port {health}: {error}; choose another with --health-port"))?;
     let (log, bus_words) = bus::NodeBus::open(&config, &mut entropy)?;
+    one_partition(log.partitions(Listener::TOPIC))?;
     let durability = log.durability();
     let node = Arc::new(node_state(&config, descriptors));
-    let rooms = Rooms { key: room_key::room_key(&config, &mut entropy)?, epoch: log.epoch("rooms.events") };
+    let rooms_epoch = Arc::new(AtomicU64::new(log.epoch(Listener::TOPIC)));
+    let rooms = Rooms { key: room_key::room_key(&config, &mut entropy)?, epoch: Arc::clone(&rooms_epoch) };
     let settings = Latest::new(settings(&config, &keys, shards, durability, rooms, &mut entropy));
     let (nonce, gateway_id) = (settings.nonce, settings.gateway_id.clone());
     let rules = Latest::new(Arc::clone(&config.routes));
@@ -97,8 +101,8 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
     secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
     let lease = Arc::clone(&node.lease);
-    let names =
-        threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease, stats: Arc::clone(&state.bus) };
+    let stats = Arc::clone(&state.bus);
+    let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease, stats, rooms_epoch };
     let peers = threads::Peers::start(&config, shards, peer_ports, log, to_homes, rules.clone(), names)?;
     calls.runs_on(peers.api_thread());
     let api_keys = Latest::new(api_keys(&config, &mut entropy));
@@ -134,6 +138,18 @@ pub fn run_worker(config: &Config) -> Result<(), String> {
     }
 }
 
+/// A client of a room hub names one place to go on from, so that the hubs' events have one order.
+fn one_partition(partitions: u32) -> Result<(), String> {
+    let topic = Listener::TOPIC;
+    match partitions {
+        0 | 1 => Ok(()),
+        more => Err(format!(
+            "kafka topic {topic}: it has {more} partitions, but who visits a room hub goes on from one place, so it must \
+             have one; make it anew with one, as `ringgate topics create` does"
+        )),
+    }
+}
+
 /// What tokens are checked with; in dev mode also what mints them.
 pub(crate) struct Keys {
     verifier: Arc<Verifier>,
@@ -143,7 +159,7 @@ pub(crate) struct Keys {
 /// What room hubs need: the key of their tokens, the numbering of their events.
 struct Rooms {
     key: RoomKey,
-    epoch: u64,
+    epoch: Arc<AtomicU64>,
 }
 
 /// The driver and why.

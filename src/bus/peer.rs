@@ -13,6 +13,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::quality::FixedState;
 use serde::Serialize;
@@ -57,6 +58,8 @@ pub struct BusPeer<B, R> {
     relay_topic: Arc<str>,
     /// Of this turn.
     now: Monotonic,
+    /// See [`BusPeer::numbering`].
+    rooms_epoch: Option<Arc<AtomicU64>>,
     stats: Arc<BusStats>,
     /// The broken policy to run instead.
     #[cfg(feature = "mutants")]
@@ -201,6 +204,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             publishers: None,
             relay_topic: relay::TOPIC.into(),
             now: Monotonic::ZERO,
+            rooms_epoch: None,
             stats: Arc::default(),
             #[cfg(feature = "mutants")]
             mutant: crate::mutant::Mutant::None,
@@ -243,6 +247,13 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     #[must_use]
     pub fn showing(self, stats: Arc<BusStats>) -> Self {
         Self { stats, ..self }
+    }
+
+    /// The same, keeping the numbering of the rooms' events as it is read, for whoever names a place in a stream that has
+    /// no event yet.
+    #[must_use]
+    pub fn numbering(self, rooms_epoch: Arc<AtomicU64>) -> Self {
+        Self { rooms_epoch: Some(rooms_epoch), ..self }
     }
 
     /// The peer reads on where the histories' rebuild ended.
@@ -411,7 +422,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     /// Reads a record into `held`, or past it if it is not for clients; `false` if there is none.
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
         let reversed = mutant!(self, ReversedEvents);
-        let Self { bus, json, rules, topics, duplicates, stats, .. } = self;
+        let Self { bus, json, rules, topics, duplicates, stats, rooms_epoch, .. } = self;
         let Reading { name, source, next, page, held, asking, relays, .. } = &mut topics[at];
         if matches!(asking, Asking::Shard(_)) {
             return false;
@@ -421,6 +432,9 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             bus.done(name, *next);
             *next = bus.read(name, *next, limits::BUS_READ_RECORDS, page);
             source.epoch = bus.epoch(name);
+            if let Some(epoch) = rooms_epoch.as_ref().filter(|_| **name == *ROOMS_EVENTS) {
+                epoch.store(source.epoch, Ordering::Relaxed);
+            }
             if !reversed {
                 page.reverse();
             }
@@ -613,6 +627,9 @@ struct Dead<'a> {
     reason: String,
     data_base64: String,
 }
+
+/// Where the first partition's numbering is looked at.
+const ROOMS_EVENTS: &str = "rooms.events";
 
 #[cfg(test)]
 mod relay_tests;

@@ -461,6 +461,10 @@ impl Presence for EmbeddedPresence {
         self.hubs.said(room, message);
     }
 
+    fn renumbered(&mut self) {
+        self.hubs.renumbered();
+    }
+
     fn changes(&mut self, out: &mut Vec<PresenceChange>) {
         if let Some(changes) = &mut self.changes {
             out.append(changes);

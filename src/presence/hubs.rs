@@ -242,6 +242,15 @@ impl Hubs {
         }
     }
 
+    /// What was said stands before all that comes, where it does not come again.
+    pub(super) fn renumbered(&mut self) {
+        self.oldest.clear();
+        for (room, hub) in &mut self.hubs {
+            hub.messages.iter_mut().for_each(|message| message.place = 0);
+            self.oldest.extend((!hub.messages.is_empty()).then(|| (0, Arc::clone(room))));
+        }
+    }
+
     /// What has changed since it was asked last.
     pub(super) fn changes(&mut self, out: &mut Vec<HubChange>) {
         out.append(&mut self.changes);

@@ -1,5 +1,8 @@
 //! What is said in hubs, read from the bus: `rooms.event.chat` of `rooms.events`, with its place in the room's stream, so
 //! that who connects gets each message once, in the first state or behind it.
+//!
+//! Law: the topic has one partition, for a client of a hub names one place to go on from. Where it gets more, what stands
+//! in them reaches clients, but no first state, and that is told once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,9 +17,24 @@ use crate::time::WallMillis;
 /// A reader of `rooms.events`. See the module.
 pub struct Listener {
     bus: Box<dyn Bus>,
-    /// By partition: where to go on.
-    next: Vec<(Arc<str>, u64)>,
+    /// Of the first partition.
+    name: Arc<str>,
+    /// Where to go on.
+    next: u64,
+    /// As many as there are.
+    partitions: u32,
     page: Vec<Record>,
+    /// Of what was read last.
+    epoch: u64,
+}
+
+/// What a [`Listener`] hears.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// A message of a room.
+    Said(&'a str, HubMessage),
+    /// Another numbering begins.
+    Renumbered,
 }
 
 impl Listener {
@@ -24,40 +42,44 @@ impl Listener {
     /// reader of [`Listener::TOPIC`]. What is older is in no history, so that nobody asks where in the stream it stands.
     #[must_use]
     pub fn new(mut bus: Box<dyn Bus>, since: WallMillis) -> Self {
-        let mut next = Vec::new();
-        for partition in 0..bus.partitions(Self::TOPIC) {
-            let name = partition_name(Self::TOPIC, partition);
-            let (first, end) = bus.range(&name);
-            let from = bus.since(&name, since).min(end.saturating_sub(LOOK_BACK)).max(first);
-            bus.done(&name, from);
-            next.push((name, from));
-        }
-        Self { bus, next, page: Vec::new() }
+        let name = partition_name(Self::TOPIC, 0);
+        let (first, end) = bus.range(&name);
+        let from = bus.since(&name, since).min(end.saturating_sub(LOOK_BACK)).max(first);
+        bus.done(&name, from);
+        let epoch = bus.epoch(&name);
+        Self { bus, name, next: from, partitions: 1, page: Vec::new(), epoch }
     }
 
     /// What it reads.
     pub const TOPIC: &'static str = "rooms.events";
 
     /// Reads on to the end: afterwards every message that any home may have is known.
-    pub fn hear(&mut self, mut said: impl FnMut(&str, HubMessage)) {
-        let Self { bus, next, page } = self;
-        for partition in u32::try_from(next.len()).unwrap_or(u32::MAX)..bus.partitions(Self::TOPIC) {
-            next.push((partition_name(Self::TOPIC, partition), 0));
+    pub fn hear(&mut self, mut heard: impl FnMut(Heard<'_>)) {
+        let Self { bus, name, next, page, epoch, partitions } = self;
+        let count = bus.partitions(Self::TOPIC);
+        if std::mem::replace(partitions, count) < count {
+            tracing::error!(
+                topic = Self::TOPIC,
+                partitions = count,
+                "the topic must have one partition: who visits a room hub is shown nothing of the others when it connects, \
+                 and cannot go on from a place in them; make it anew with one"
+            );
         }
-        for (name, next) in next {
-            loop {
-                *next = bus.read(name, *next, limits::BUS_READ_RECORDS, page);
-                if page.is_empty() {
-                    break;
-                }
-                for record in page.drain(..) {
-                    if let Some((room, payload)) = chat(&record.value) {
-                        let message = HubMessage { place: record.offset + 1, payload: payload.into() };
-                        said(&room, message);
-                    }
-                }
-                bus.done(name, *next);
+        loop {
+            *next = bus.read(name, *next, limits::BUS_READ_RECORDS, page);
+            let numbering = bus.epoch(name);
+            if std::mem::replace(epoch, numbering) != numbering {
+                heard(Heard::Renumbered);
             }
+            if page.is_empty() {
+                return;
+            }
+            for record in page.drain(..) {
+                if let Some((room, payload)) = chat(&record.value) {
+                    heard(Heard::Said(&room, HubMessage { place: record.offset + 1, payload: payload.into() }));
+                }
+            }
+            bus.done(name, *next);
         }
     }
 }
@@ -129,7 +151,10 @@ mod tests {
         }
         for (reader, (since, first)) in readers.into_iter().zip([(0, 0), (5, old), (10, old + new - LOOK_BACK)]) {
             let mut heard = Vec::new();
-            Listener::new(reader, WallMillis(since)).hear(|_, message| heard.push(message.place));
+            Listener::new(reader, WallMillis(since)).hear(|said| match said {
+                Heard::Said(_, message) => heard.push(message.place),
+                Heard::Renumbered => panic!("it is one numbering"),
+            });
             assert_eq!(heard, (first + 1..=old + new).collect::<Vec<_>>());
         }
     }

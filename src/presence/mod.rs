@@ -4,6 +4,7 @@
 
 mod announce;
 mod embedded;
+mod herald;
 mod hubs;
 mod keeper;
 mod listener;
@@ -14,8 +15,9 @@ mod sessions;
 
 pub use announce::Announcer;
 pub use embedded::EmbeddedPresence;
+pub use herald::{Herald, Neighbours, Standing, Verdict};
 pub use hubs::SERVICE as HUB_RECORDS;
-pub use listener::Listener;
+pub use listener::{Heard, Listener};
 pub use peer::PresencePeer;
 pub use reaping::Reaping;
 pub use redis::{CheckError, GatewaySettings, RedisPresence, RedisSettings};

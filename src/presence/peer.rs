@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Announcer, Listener};
+use super::{Announcer, Heard, Listener};
 use crate::limits;
 use crate::message::{Deliver, ErrorCode, HubChange, PresenceChange, PresenceReply, PresenceRequest, Request};
 use crate::ports::Presence;
@@ -52,7 +52,10 @@ impl<P: Presence> PresencePeer<P> {
 
     fn hear(&mut self) {
         if let Some(listener) = &mut self.listener {
-            listener.hear(|room, message| self.presence.said(room, message));
+            listener.hear(|heard| match heard {
+                Heard::Said(room, message) => self.presence.said(room, message),
+                Heard::Renumbered => self.presence.renumbered(),
+            });
         }
     }
 

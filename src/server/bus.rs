@@ -77,6 +77,16 @@ impl NodeBus {
         }
     }
 
+    /// How many partitions a topic has.
+    pub fn partitions(&self, topic: &str) -> u32 {
+        match self {
+            Self::Memory(bus) => bus.partitions(topic),
+            Self::Disk(bus) => bus.partitions(topic),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(bus) => bus.partitions(topic),
+        }
+    }
+
     /// Whether others share it: services run elsewhere, and what it has comes when it comes.
     pub fn is_shared(&self) -> bool {
         self.durability() == Durability::Kafka

@@ -92,6 +92,16 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     #[cfg(feature = "kafka")]
     if let Some(kafka) = settings(config) {
         let found = crate::bus::kafka::look(&kafka, super::history_time(config))?;
+        let me = crate::presence::Standing {
+            gateway_id: kafka.gateway_id.clone(),
+            nonce: 0,
+            shares: config.redis.host.is_some(),
+            alive: true,
+        };
+        let log = super::bus::NodeBus::Kafka(Box::new(crate::bus::kafka::KafkaBus::open(&kafka)?));
+        if let Some(refusal) = super::neighbours::look(&log, &me).into_iter().next() {
+            return Err(refusal);
+        }
         let warnings = found.warnings.into_iter().map(|line| format!("warning: {line}"));
         return Ok(found.lines.into_iter().chain(warnings).collect());
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Chosen;
 use super::bus::NodeBus;
+use super::neighbours;
 use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
 use crate::admin::{AdminState, ApiPeer};
@@ -22,7 +23,7 @@ use crate::id::{NodeId, Scope};
 use crate::limits;
 use crate::message::{Effect, Event, GatewayLife, Kept, Kick};
 use crate::ports::{Bus, Lease, Presence, Store as _, StoreError};
-use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer};
+use crate::presence::{self, Announcer, EmbeddedPresence, Listener, PresencePeer, Standing};
 use crate::protocol::relay;
 use crate::protocol::routes::Routes;
 use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
@@ -252,7 +253,7 @@ impl Peers {
         names: Names,
     ) -> Result<Self, String> {
         let PeerPorts { presence, bus, mut api } = ports;
-        let Names { gateway_id, nonce, secret, incarnation, seed, lease, stats } = names;
+        let Names { gateway_id, nonce, secret, incarnation, seed, lease, stats, rooms_epoch } = names;
         let stop = Arc::new(AtomicBool::new(false));
         let (presence_wakes, presence_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let (bus_wakes, bus_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
@@ -260,6 +261,11 @@ impl Peers {
         let mut store = open_store(config)?;
         let reserved = reserved_rooms(&mut store).map_err(|error| error.to_string())?;
         let (since, history) = kept_since(config);
+        let standing =
+            Standing { gateway_id: gateway_id.clone(), nonce, shares: config.redis.host.is_some(), alive: true };
+        if log.is_shared() {
+            neighbours::meet(&log, &standing)?;
+        }
         let gateway_life = GatewayLife { nonce, incarnation };
         let settings = gateway_settings(config, &gateway_id, gateway_life, seed);
         let sessions = match NodePresence::in_redis(config, settings, lease, log.durability())? {
@@ -283,7 +289,8 @@ impl Peers {
             // Presence ends with the process, if at all.
             let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
             let nodes = Nodes { shards, presence: NodeId(shards) };
-            let mut peer = BusPeer::new(bus, reader, rules, nodes, &topics).after(rebuilt).naming(nonce).showing(stats);
+            let peer = BusPeer::new(bus, reader, rules, nodes, &topics).after(rebuilt).naming(nonce);
+            let mut peer = peer.showing(stats).numbering(rooms_epoch);
             if shared {
                 peer = peer.relaying(publishers);
             }
@@ -297,6 +304,7 @@ impl Peers {
                 peer::run(&mut api, &wakes, clock, stop);
             }
         });
+        let heralds = log.share();
         let services = move |stop: &AtomicBool| {
             let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
             let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
@@ -312,9 +320,10 @@ impl Peers {
         };
         let mut threads = vec![presence_thread, bus_thread, api_thread];
         // On a shared bus they are `ringgate worker`'s, or the users' backends'.
-        if !shared {
-            threads.push(spawn("services", &stop, services));
-        }
+        threads.push(match shared {
+            false => spawn("services", &stop, services),
+            true => spawn("herald", &stop, move |stop| neighbours::herald(&heralds, standing, stop)),
+        });
         Ok(Self { threads, stop, wakes: vec![presence_wakes, bus_wakes, api_wakes] })
     }
 
@@ -399,6 +408,8 @@ pub struct Names {
     pub lease: Arc<Lease>,
     /// Where the bus's peer counts.
     pub stats: Arc<BusStats>,
+    /// Where the bus keeps the numbering of `rooms.events`.
+    pub rooms_epoch: Arc<AtomicU64>,
 }
 
 type Services = ServiceWorker<Box<dyn Bus>, SqliteStore, PasswordPool>;

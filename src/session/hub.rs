@@ -6,6 +6,7 @@
 //! no positions: a connection gets again what came since the former one began.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::answers::refusal_text;
 use super::authenticate::{Asked, Entry, Pending, Resuming, RoomSeat, Session, Visit};
@@ -82,7 +83,8 @@ impl Connection {
             visit: Some(Box::new(visit)),
         };
         // The stream is made at once: the first state names it.
-        let entry = Position { stream: stream.clone(), epoch: cx.settings.rooms_epoch, place: u64::MAX };
+        let rooms_epoch = cx.settings.rooms_epoch.load(Ordering::Relaxed);
+        let entry = Position { stream: stream.clone(), epoch: rooms_epoch, place: u64::MAX };
         let visit = resuming.visit.as_deref().filter(|visit| visit.entry == Entry::Known);
         let said = visit.and_then(|visit| visit.position);
         let said = said.map(|(epoch, place)| Position { stream: stream.clone(), epoch, place });

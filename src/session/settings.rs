@@ -2,6 +2,7 @@
 //! as a whole, between two turns.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::Asset;
@@ -19,8 +20,8 @@ pub struct Settings {
     pub verifier: Arc<Verifier>,
     /// Signs and checks room tokens.
     pub room_key: RoomKey,
-    /// The numbering of the topic `rooms.events`.
-    pub rooms_epoch: u64,
+    /// The numbering of the topic `rooms.events`, as it is now.
+    pub rooms_epoch: Arc<AtomicU64>,
     /// How often one address may call the rooms API.
     pub rooms_calls: Rate,
     /// The type table.

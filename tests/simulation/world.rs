@@ -600,7 +600,7 @@ pub fn shards(
 pub fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
         room_key: RoomKey::new(b"a simulation's"),
-        rooms_epoch: 1,
+        rooms_epoch: Arc::new(1.into()),
         relays_by_bus: false,
         relay_topic: "ringgate.relay".into(),
         rooms_calls: Rate::per_minute(60),

@@ -206,6 +206,11 @@ impl Messages {
         self.clock += 1;
         let room: Arc<str> = room.into();
         let said = self.rooms.entry(Arc::clone(&room)).or_default();
+        let mut former = said.messages.iter_mut().filter(|known| known.place == 0);
+        if let Some(known) = former.find(|known| known.payload == message.payload) {
+            known.place = message.place;
+            return;
+        }
         self.by_age.remove(&said.last);
         said.last = self.clock;
         self.by_age.insert(self.clock, room);
@@ -220,6 +225,13 @@ impl Messages {
         while self.bytes > limits::HUB_MESSAGES_TOTAL_BYTES || self.rooms.len() > limits::ROOMS_TOTAL {
             let Some((_, room)) = self.by_age.pop_first() else { return };
             self.bytes -= self.rooms.remove(&room).map_or(0, |said| said.bytes);
+        }
+    }
+
+    /// What is known stands before all that comes, where it does not come again.
+    pub(super) fn renumbered(&mut self) {
+        for message in self.rooms.values_mut().flat_map(|said| &mut said.messages) {
+            message.place = 0;
         }
     }
 

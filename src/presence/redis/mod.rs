@@ -492,6 +492,10 @@ impl Presence for RedisPresence {
         self.messages.said(room, message);
     }
 
+    fn renumbered(&mut self) {
+        self.messages.renumbered();
+    }
+
     fn announced(&mut self, replies: &mut Vec<PresenceReply>) {
         replies.append(&mut self.promised);
         self.reap_announced();
