@@ -13,7 +13,7 @@ use crate::services::house::House;
 pub struct Census {
     /// By hub: calls under way, and those whose answer never came. Each may have made a player nobody knows.
     pub strays: Vec<usize>,
-    /// By hub: rooms that such calls may have made are others.
+    /// By hub.
     members: Vec<Vec<Member>>,
 }
 
@@ -54,6 +54,12 @@ impl Census {
             let enrolled_at = guest.enrolled_at;
             self.members[guest.hub].push(Member { player, name, enrolled_at, connected, since });
         }
+    }
+
+    /// A call has brought somebody a place.
+    pub fn enrol(&mut self, hub: usize, player: String, name: String, at: Monotonic) {
+        self.strays[hub] -= 1;
+        self.members[hub].push(Member { player, name, enrolled_at: at, connected: None, since: at });
     }
 
     pub fn members(&self, hub: usize) -> &[Member] {

@@ -186,7 +186,7 @@ impl Guest {
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let ticket =
             Ticket { code: text("code"), room: text("room_id"), player: text("player_id"), token: text("token") };
-        census.strays[self.hub] -= 1;
+        census.enrol(self.hub, ticket.player.clone(), self.name(), house.network.now());
         self.floor = house.books.head(&stream(&ticket.room)).unwrap_or(0);
         (self.ticket, self.state, self.enrolled_at) = (Some(ticket), State::Idle, house.network.now());
         Ok(())
