@@ -82,11 +82,17 @@ pub enum Mutant {
     CommandAgain,
     /// Kept: a worker that starts anew goes on behind the batch that was under way.
     LostBatch,
+    /// D2: a hub's player who goes on somewhere starts at the room's head and is told that nothing was lost.
+    HubAtHead,
+    /// D1: a hub's first state shows messages that its stream brings again.
+    StateAhead,
+    /// D7: a connection of a hub's player stands on when another one takes its place.
+    KeptFormer,
 }
 
 impl Mutant {
     /// Every broken policy.
-    pub const BROKEN: [Self; 37] = [
+    pub const BROKEN: [Self; 40] = [
         Self::DropReliable,
         Self::ReorderReliable,
         Self::OlderAfterNewer,
@@ -124,11 +130,17 @@ impl Mutant {
         Self::ForgottenCommand,
         Self::CommandAgain,
         Self::LostBatch,
+        Self::HubAtHead,
+        Self::StateAhead,
+        Self::KeptFormer,
     ];
 
     /// Those of the write queue; the others are those of shard, homes and peers, and only the simulation can see them.
     pub const IN_QUEUE: &'static [Self] = Self::BROKEN.split_at(16).0;
 
     /// Those that only commands of services show.
-    pub const IN_SERVICES: &'static [Self] = Self::BROKEN.split_at(34).1;
+    pub const IN_SERVICES: &'static [Self] = Self::BROKEN.split_at(34).1.split_at(3).0;
+
+    /// Those that only players of hubs see.
+    pub const IN_HUBS: &'static [Self] = Self::BROKEN.split_at(37).1;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answers::{Welcome, refusal_text};
-use super::connection::{Connection, Phase, closes_at};
+use super::connection::{Connection, Dialect, Phase, closes_at};
 use super::frames::room_name;
 use super::lookups::RoomLook;
 use super::relay::{self, UnderWay};
@@ -295,6 +295,9 @@ impl Connection {
     /// An answer of the presence peer.
     pub fn presence(&mut self, cx: &mut Cx<'_>, reply: PresenceReply) {
         if let PresenceReply::Stop { session, .. } = reply {
+            if mutant!(cx, KeptFormer) && self.dialect == Dialect::Rooms {
+                return;
+            }
             let waits = |pending: &Pending| matches!(pending, Pending::Looking { .. } | Pending::Attaching { .. });
             let waits = matches!(&self.phase, Phase::Busy(pending) if waits(pending));
             if waits || self.session_id() == Some(session) {

@@ -6,6 +6,7 @@
 mod backend;
 mod client;
 mod connections;
+mod hubs;
 mod oracle;
 mod reading;
 mod rooms;
@@ -210,9 +211,14 @@ fn mutants_are_caught() {
         let broken = |plan: Plan| Plan { queue: delivery::Limits { mutant, ..plan.queue.clone() }, ..plan };
         let breach = (1..=4).find_map(|seed| {
             let plans = [calm_plan(seed), turns_plan(seed), plan(seed)].into_iter();
-            let breach = match Mutant::IN_SERVICES.contains(&mutant) {
-                true => services::run(seed, broken(services::plan(seed)), services::trouble(seed)).err(),
-                false => plans.map(broken).find_map(|plan| run(seed, plan).err()),
+            let breach = match mutant {
+                _ if Mutant::IN_SERVICES.contains(&mutant) => {
+                    services::run(seed, broken(services::plan(seed)), services::trouble(seed)).err()
+                }
+                _ if Mutant::IN_HUBS.contains(&mutant) => {
+                    hubs::run(seed, broken(hubs::plan(seed)), hubs::trouble(seed)).err()
+                }
+                _ => plans.map(broken).find_map(|plan| run(seed, plan).err()),
             };
             breach.map(|text| (seed, text))
         });

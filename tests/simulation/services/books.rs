@@ -131,6 +131,11 @@ impl Books {
         }
     }
 
+    /// The events of a stream with their places.
+    pub fn events(&self, stream: &str) -> &[(u64, Value)] {
+        self.streams.get(stream).map_or(&[][..], |events| events)
+    }
+
     /// The last place of a stream.
     pub fn head(&self, stream: &str) -> Option<u64> {
         self.streams.get(stream)?.last().map(|event| event.0)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringgate::auth::{Grant, Signer, Verifier};
 use ringgate::bus::{BusPeer, EVENT_TOPICS, EmbeddedBus, Nodes, TopicBounds, rebuild};
-use ringgate::id::{EventId, NodeId};
+use ringgate::id::{ConnAddr, EventId, NodeId};
 use ringgate::message::{Append, ErrorCode, GatewayLife, Kept};
 use ringgate::ports::{Accepted, Bus, ChatMessage, Completed, Durability, Record, Store, StoreError, Write};
 use ringgate::presence::{Announcer, EmbeddedPresence, Listener, PresencePeer};
@@ -29,6 +29,8 @@ use crate::world::{self, Plan};
 /// See the module.
 pub struct House {
     pub network: Network,
+    /// Presence keeps its records beside those of the services.
+    keeps: bool,
     pub books: Books,
     shards: Vec<Shard<SimulatedDriver>>,
     presence: Seated<PresencePeer<EmbeddedPresence>>,
@@ -79,14 +81,26 @@ impl Bell {
 const TURN: Duration = Duration::from_micros(20);
 
 impl House {
+    /// A gateway whose sessions end with it.
     pub fn new(seed: u64, plan: Plan) -> Self {
+        Self::open(seed, plan, false)
+    }
+
+    /// One whose sessions and hubs outlive it.
+    pub fn keeping(seed: u64, plan: Plan) -> Self {
+        Self::open(seed, plan, true)
+    }
+
+    fn open(seed: u64, plan: Plan, keeps: bool) -> Self {
         let log = EmbeddedBus::new(EPOCH, TopicBounds::default());
         let network = Network::new(seed, usize::from(plan.shards) + 2, plan.weather);
         let signer = Signer::from_secret(SECRET).expect("a good secret");
-        let parts = Parts::open(&network, &log, &plan, seed, 0);
+        let records = Records::default();
+        let parts = Parts::open(&network, &log, keeps.then_some(&records), &plan, seed, 0);
         let books = Books::new(log.handle());
         let mut house = Self {
             network,
+            keeps,
             books,
             shards: parts.shards,
             presence: parts.presence,
@@ -94,7 +108,7 @@ impl House {
             worker: None,
             opens_at: Monotonic::ZERO,
             log,
-            records: Records::default(),
+            records,
             wakers: parts.wakers,
             signer,
             plan,
@@ -127,7 +141,8 @@ impl House {
         network.advance(self.network.now() + Duration::from_millis(50));
         self.network = network;
         self.shards.clear();
-        let parts = Parts::open(&self.network, &self.log, &self.plan, seed, self.lives);
+        let records = self.keeps.then_some(&self.records);
+        let parts = Parts::open(&self.network, &self.log, records, &self.plan, seed, self.lives);
         (self.shards, self.presence, self.bus, self.wakers) = (parts.shards, parts.presence, parts.bus, parts.wakers);
         self.open_worker(true);
     }
@@ -137,6 +152,33 @@ impl House {
         if let Some(worker) = &self.worker {
             worker.fuse.mend();
         }
+    }
+
+    /// A backend says something in a room: to everybody, or with an audience, an object's members.
+    pub fn tell(&mut self, room: &str, event_type: &str, audience: &str, payload: &str) {
+        let (wall, number) = (self.wall(), self.log.range("rooms.events").1);
+        let id = EventId::v5(b"a simulation's b", &[&number.to_le_bytes()]);
+        let value = format!(
+            "{{\"event_id\":\"{id}\",\"event_type\":\"{event_type}\",\"timestamp\":\"{}\",\
+             \"target\":{{\"room_id\":\"{room}\"{audience}}},\"payload\":{payload}}}",
+            wall.rfc3339()
+        );
+        let append = Append {
+            from: ConnAddr::NOBODY,
+            correlation: 0,
+            topic: "rooms.events".into(),
+            key: room.as_bytes().into(),
+            value: value.into_bytes().into(),
+        };
+        self.log.append(wall, &append).expect("everybody reads on");
+    }
+
+    /// Hubs and sessions that presence has, and records of hubs.
+    pub fn left(&self) -> (usize, usize, usize) {
+        let presence = self.presence.peer.presence();
+        let records = self.records.0.lock().expect("nothing panics while it holds the records");
+        let hubs = records.records.keys().filter(|(service, _)| service == "hub" || service == "presence.hub");
+        (presence.hubs().0, presence.sessions(), hubs.count() + records.messages.len())
     }
 
     fn open_worker(&mut self, with_gateway: bool) {
@@ -271,13 +313,21 @@ struct Parts {
 }
 
 impl Parts {
-    fn open(network: &Network, log: &EmbeddedBus, plan: &Plan, seed: u64, life: u64) -> Self {
+    fn open(
+        network: &Network,
+        log: &EmbeddedBus,
+        records: Option<&Records>,
+        plan: &Plan,
+        seed: u64,
+        life: u64,
+    ) -> Self {
         let nodes = usize::from(plan.shards) + 2;
         let mut ports: Vec<Port> = build(nodes, plan.bounds);
         let bus_port = ports.pop().expect("the bus is the last node");
         let presence_port = ports.pop().expect("presence is the last but one");
         let verifier = Verifier::from_secret(SECRET).expect("a good secret");
-        let settings = Settings { nonce: 1 + life, ..world::settings(plan, verifier) };
+        let rooms_epoch = log.epoch("rooms.events");
+        let settings = Settings { nonce: 1 + life, rooms_epoch, ..world::settings(plan, verifier) };
         let shared = Latest::new(settings);
         let mut shards = world::shards(network, ports, plan, &shared, 77 + life, seed);
 
@@ -313,9 +363,16 @@ impl Parts {
             Listener::new(Box::new(log.reader(&[Listener::TOPIC], Arc::clone(&bell) as Arc<dyn Wake>)), WallMillis(0));
         let announcer = Announcer::new(says, "sim".into(), seed);
         let life = GatewayLife { nonce: 1 + life, incarnation: 1 + life };
-        let embedded = EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed).announcing(life);
+        let mut embedded = EmbeddedPresence::new(Duration::from_secs(300), 1 << 20, seed).announcing(life);
+        let wakers: Vec<_> = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
+        if let Some(records) = records {
+            let store = || Box::new(Frail { inner: log.handle(), records: records.clone(), fuse: Fuse::default() });
+            let now = (network.now(), wakers[0].wall());
+            let keeping = embedded.keeping_sessions_in(now, EPOCH, store());
+            let keeping = keeping.and_then(|embedded| embedded.keeping_hubs_in(now.0, store()));
+            embedded = keeping.expect("the records can be read");
+        }
         let peer = PresencePeer::new(presence_port, embedded).announcing(announcer).listening(listener);
-        let wakers = (0..nodes as u16).map(|node| network.driver(NodeId(node))).collect();
         Self { shards, presence: Seated::new(peer, bell), bus, wakers }
     }
 }
@@ -360,7 +417,14 @@ impl Fuse {
 
 /// The records that outlive workers.
 #[derive(Clone, Default)]
-struct Records(Arc<Mutex<BTreeMap<RecordName, Vec<u8>>>>);
+struct Records(Arc<Mutex<Rows>>);
+
+#[derive(Default)]
+struct Rows {
+    records: BTreeMap<RecordName, Vec<u8>>,
+    /// By room.
+    messages: BTreeMap<Box<str>, Vec<ChatMessage>>,
+}
 
 /// Service and key.
 type RecordName = (String, String);
@@ -409,7 +473,7 @@ impl Bus for Frail {
 impl Store for Frail {
     fn load(&mut self, service: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let records = self.records.0.lock().expect("nothing panics while it holds the records");
-        let own = records.iter().filter(|((name, _), _)| name == service);
+        let own = records.records.iter().filter(|((name, _), _)| name == service);
         Ok(own.map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
@@ -421,19 +485,28 @@ impl Store for Frail {
         for write in batch {
             match write {
                 Write::Put { service, key, value } => {
-                    records.insert(((*service).to_owned(), key.to_string()), value.to_vec());
+                    records.records.insert(((*service).to_owned(), key.to_string()), value.to_vec());
                 }
                 Write::Remove { service, key } => {
-                    records.remove(&((*service).to_owned(), key.to_string()));
+                    records.records.remove(&((*service).to_owned(), key.to_string()));
                 }
-                Write::Message(_) | Write::Room { .. } | Write::RemoveRoom { .. } | Write::Player { .. } => {}
+                Write::Message(message) => {
+                    let said = records.messages.entry(message.room.clone()).or_default();
+                    if said.iter().all(|known| known.id != message.id) {
+                        said.push((**message).clone());
+                    }
+                }
+                Write::RemoveRoom { room } => _ = records.messages.remove(room),
+                Write::Room { .. } | Write::Player { .. } => {}
             }
         }
         Ok(())
     }
 
-    fn messages(&mut self, _room: &str, _max: usize) -> Result<Vec<ChatMessage>, StoreError> {
-        Ok(Vec::new())
+    fn messages(&mut self, room: &str, max: usize) -> Result<Vec<ChatMessage>, StoreError> {
+        let records = self.records.0.lock().expect("nothing panics while it holds the records");
+        let said = records.messages.get(room).map_or(&[][..], |said| said);
+        Ok(said[said.len().saturating_sub(max)..].to_vec())
     }
 }
 

@@ -4,8 +4,8 @@
 //! Besides D1, D2 and D6 for what the bus brings, it proves *kept*: an acknowledged command is in the log and its answer,
 //! too, and *once*: however often a client repeats a command and a worker crashes, it is answered and done once.
 
-mod books;
-mod house;
+pub mod books;
+pub mod house;
 mod player;
 
 use std::time::Duration;
