@@ -10,6 +10,7 @@ use tungstenite::{Message, WebSocket};
 
 const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
 const SECRET: &str = "a secret of the services' tests, 32 bytes";
+const API_KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs a command of the binary against this Kafka: its exit, what it printed, what it complained of.
 pub fn ringgate(kafka: &str, args: &[&str]) -> (bool, String, String) {
@@ -21,7 +22,8 @@ pub fn ringgate(kafka: &str, args: &[&str]) -> (bool, String, String) {
 fn command(kafka: &str) -> Command {
     let (host, port) = kafka.split_once(':').unwrap();
     let mut command = Command::new(RINGGATE);
-    command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("JWT_SECRET", SECRET).env("GATEWAY_ID", "gw-test");
+    command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("GATEWAY_ID", "gw-test");
+    command.env("JWT_SECRET", SECRET).env("API_KEY", API_KEY);
     command
 }
 
@@ -54,10 +56,11 @@ impl Gateway {
         Self { child, address: between(&first, "ws://"), health: between(&second, "http://") }
     }
 
-    /// The body of an answer of the health port.
+    /// An answer of the health port.
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.health).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let head = format!("Host: x\r\nAuthorization: apikey {API_KEY}\r\nConnection: close");
+        write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
