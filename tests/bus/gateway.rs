@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
@@ -110,9 +110,11 @@ impl Client {
         self.socket.send(Message::text(message.to_string())).unwrap();
     }
 
-    /// The next message.
+    /// The next message, within a minute or so: the gateway's pings alone do not keep it waiting.
     pub fn read(&mut self) -> Result<Value, tungstenite::Error> {
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < Duration::from_secs(60), "the gateway says nothing");
             match self.socket.read()? {
                 Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
                 Message::Close(Some(close)) => return Ok(json!({"type": "close", "code": u16::from(close.code)})),
