@@ -401,9 +401,9 @@ fn a_start_says_what_is_wrong() {
     assert!(refusals[0].contains("give --replication at most the number of brokers"), "{refusals:?}");
 }
 
-/// The binary over Kafka: topics by its own command, a check that reaches it, a command that a backend reads, an event
-/// that comes to the client, a restart after which a resume replays what was missed, a topic made anew that closes who
-/// was reading it and tells it at the resume.
+/// The binary over Kafka: topics by its own command, a check that reaches it, a log that says where it is, a command that
+/// a backend reads, an event that comes to the client, a restart after which a resume replays what was missed, a topic
+/// made anew that closes who was reading it and tells it at the resume.
 #[test]
 fn the_binary_speaks_kafka() {
     let broker = Broker::start();
@@ -417,6 +417,8 @@ fn the_binary_speaks_kafka() {
     assert!(fine && lines.contains("# kafka topic games.events: 3 partitions\n"), "{lines}{complaints}");
     let gateway = Gateway::start(&kafka);
     assert!(gateway.get("/ready").contains("kafka"), "{}", gateway.get("/ready"));
+    let elsewhere = gateway.get("/api/log/games.events");
+    assert!(elsewhere.starts_with("HTTP/1.1 404 ") && elsewhere.contains("read them there"), "{elsewhere}");
     let mut backend = KafkaBus::open(&broker.config(&["games.commands", "games.events"])).unwrap();
     let mut client = Client::open(&gateway, json!({}));
     client.send(&json!({"type": "games.command.list_rooms", "correlation_id": "c1"}));

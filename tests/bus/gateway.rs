@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
 const RINGGATE: &str = env!("CARGO_BIN_EXE_ringgate");
 const SECRET: &str = "a secret of the services' tests, 32 bytes";
+const API_KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs a command of the binary against this Kafka: its exit, what it printed, what it complained of.
 pub fn ringgate(kafka: &str, args: &[&str]) -> (bool, String, String) {
@@ -21,7 +22,8 @@ pub fn ringgate(kafka: &str, args: &[&str]) -> (bool, String, String) {
 fn command(kafka: &str) -> Command {
     let (host, port) = kafka.split_once(':').unwrap();
     let mut command = Command::new(RINGGATE);
-    command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("JWT_SECRET", SECRET).env("GATEWAY_ID", "gw-test");
+    command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("GATEWAY_ID", "gw-test");
+    command.env("JWT_SECRET", SECRET).env("API_KEY", API_KEY);
     command
 }
 
@@ -54,10 +56,11 @@ impl Gateway {
         Self { child, address: between(&first, "ws://"), health: between(&second, "http://") }
     }
 
-    /// The body of an answer of the health port.
+    /// An answer of the health port.
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.health).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let head = format!("Host: x\r\nAuthorization: apikey {API_KEY}\r\nConnection: close");
+        write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -112,9 +115,11 @@ impl Client {
         self.socket.send(Message::text(message.to_string())).unwrap();
     }
 
-    /// The next message.
+    /// The next message, within a minute or so: the gateway's pings alone do not keep it waiting.
     pub fn read(&mut self) -> Result<Value, tungstenite::Error> {
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < Duration::from_secs(60), "the gateway says nothing");
             match self.socket.read()? {
                 Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
                 Message::Close(Some(close)) => return Ok(json!({"type": "close", "code": u16::from(close.code)})),
