@@ -1,11 +1,12 @@
 //! A Kafka and a Redis of a test's own, the gateways on them, and what must be true when they have ended.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -98,21 +99,32 @@ impl Cluster {
         let mut online: Vec<String> = rooms.iter().flat_map(|(_, users)| users.iter()).map(|u| (*u).into()).collect();
         online.sort();
         online.dedup();
-        node::until_within(within, &format!("presence tells of {online:?}"), || {
-            let sockets: Vec<_> = online.iter().map(|user| self.members(&format!("user:{user}:sockets"))).collect();
-            let mut all: Vec<_> =
-                gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
-            let mut theirs = sockets.concat();
-            (all.sort(), theirs.sort());
-            self.members("presence:online") == online
-                && sockets.iter().all(|sockets| sockets.len() == 1)
-                && all == theirs
-                && rooms.iter().all(|(room, users)| {
-                    let there = self.members(&format!("room:{room}:users"));
-                    there == *users && self.members(&format!("room:{room}:sockets")).len() == users.len()
-                })
-        });
+        let began = Instant::now();
+        while let Err(otherwise) = self.looks_like(gateways, rooms, &online) {
+            assert!(began.elapsed() < within, "not within {within:?}: {otherwise}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
         listed::check(&mut self.control, WINDOW);
+    }
+
+    /// What is otherwise.
+    fn looks_like(&mut self, gateways: &[&str], rooms: &[(&str, &[&str])], online: &[String]) -> Result<(), String> {
+        let there = self.members("presence:online");
+        same("online", &there, online)?;
+        let mut theirs = Vec::new();
+        for user in online {
+            let sockets = self.members(&format!("user:{user}:sockets"));
+            same(user, &[sockets.len()], &[1])?;
+            theirs.extend(sockets);
+        }
+        let mut all: Vec<_> = gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
+        (all.sort(), theirs.sort());
+        same("the gateways' sockets", &all, &theirs)?;
+        for (room, users) in rooms {
+            same(room, &self.members(&format!("room:{room}:users")), *users)?;
+            same(room, &[self.members(&format!("room:{room}:sockets")).len()], &[users.len()])?;
+        }
+        Ok(())
     }
 
     /// Drains the gateways; fails if anything but what lives on for a window is left, and if that is left after it, or if
@@ -216,6 +228,10 @@ pub fn again(cluster: &Cluster, directory: &Directory, at: usize, id: &str) -> G
     directory.set(at, Some(&gateway));
     until("it is ready", || gateway.page("/ready").contains("kafka"));
     gateway
+}
+
+fn same<A: PartialEq<B> + Debug, B: Debug>(what: &str, is: &[A], expected: &[B]) -> Result<(), String> {
+    if is == expected { Ok(()) } else { Err(format!("{what} is {is:?}, expected {expected:?}")) }
 }
 
 const ROOM_KEY: &str = "a room token key of the tests, of 32 bytes or more";
