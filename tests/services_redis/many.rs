@@ -112,6 +112,10 @@ fn a_frozen_gateway_finds_its_sessions_taken() {
     for n in [1, 3] {
         assert!(a.replies.iter().any(|reply| matches!(reply, PresenceReply::Stop { to, .. } if *to == conn(n))));
     }
+    let of_a = |change: &&crate::message::PresenceChange| change.life.nonce == a.nonce;
+    let lives: Vec<_> = b.changes.iter().filter(of_a).map(|change| change.life.incarnation).collect();
+    let own: Vec<_> = a.changes.iter().map(|change| change.life.incarnation).collect();
+    assert!(lives.iter().chain(&own).all(|life| *life == own[0]), "ids are made of it: {lives:?}, {own:?}");
     let told = b.told();
     for n in [1, 3] {
         assert!(told.contains(&(a.name(n), PresenceKind::Disconnected(CloseReason::ConnectionLost))), "{told:?}");

@@ -48,7 +48,10 @@ impl Backend {
     /// A backend of this name.
     pub fn start(kafka: &str, name: &str) -> Self {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("message.timeout.ms", "0");
+        // At least once, in order: an idempotent producer may be turned away for good by a broker that was killed, and
+        // what is said again has its id.
+        config.set("bootstrap.servers", kafka).set("acks", "all").set("message.timeout.ms", "0");
+        config.set("max.in.flight.requests.per.connection", "1").set("retries", "2147483647");
         config.set("linger.ms", "1").set("partitioner", "murmur2_random").set("socket.timeout.ms", "3000");
         config.set("topic.metadata.refresh.interval.ms", "500").set("reconnect.backoff.max.ms", "500");
         let producer = config.create_with_context(Accepted::default()).unwrap();

@@ -1,11 +1,12 @@
 //! A Kafka and a Redis of a test's own, the gateways on them, and what must be true when they have ended.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::broker::Broker;
 use crate::listed;
 use crate::node::{self, Gateway, command, until};
 use crate::server::Server;
+use crate::worker::Worker;
 
 /// How long a session outlives its connection here.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -54,6 +56,14 @@ impl Cluster {
         Gateway::spawn(std::mem::replace(self.on_servers(&mut serve), Command::new("true")))
     }
 
+    /// A worker; it stands by, or is the active one.
+    pub fn worker(&self, id: &str) -> Worker {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        command.env_clear().env("GATEWAY_ID", id).stderr(Stdio::null());
+        command.env("RINGGATE_DELIVERY_RESUME_WINDOW_S", WINDOW.as_secs().to_string());
+        Worker::spawn(self.on_servers(&mut command))
+    }
+
     /// The environment of whatever runs on these servers.
     pub fn on_servers<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let (host, port) = self.broker.address().split_once(':').unwrap();
@@ -89,22 +99,33 @@ impl Cluster {
         let mut online: Vec<String> = rooms.iter().flat_map(|(_, users)| users.iter()).map(|u| (*u).into()).collect();
         online.sort();
         online.dedup();
-        node::until_within(within, &format!("presence tells of {online:?}"), || {
-            let sockets: Vec<_> = online.iter().map(|user| self.members(&format!("user:{user}:sockets"))).collect();
-            let mut all: Vec<_> =
-                gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
-            let mut theirs = sockets.concat();
-            all.sort();
-            theirs.sort();
-            self.members("presence:online") == online
-                && sockets.iter().all(|sockets| sockets.len() == 1)
-                && all == theirs
-                && rooms.iter().all(|(room, users)| {
-                    let there = self.members(&format!("room:{room}:users"));
-                    there == *users && self.members(&format!("room:{room}:sockets")).len() == users.len()
-                })
-        });
+        let began = Instant::now();
+        while let Err(otherwise) = self.looks_like(gateways, rooms, &online) {
+            assert!(began.elapsed() < within, "not within {within:?}: {otherwise}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
         listed::check(&mut self.control, WINDOW);
+    }
+
+    /// What is otherwise.
+    fn looks_like(&mut self, gateways: &[&str], rooms: &[(&str, &[&str])], online: &[String]) -> Result<(), String> {
+        let there = self.members("presence:online");
+        same("online", &there, online)?;
+        let mut theirs = Vec::new();
+        for user in online {
+            let sockets = self.members(&format!("user:{user}:sockets"));
+            same(user, &[sockets.len()], &[1])?;
+            theirs.extend(sockets);
+        }
+        let mut all: Vec<_> = gateways.iter().flat_map(|id| self.members(&format!("gateway:{id}:sockets"))).collect();
+        all.sort();
+        theirs.sort();
+        same("the gateways' sockets", &all, &theirs)?;
+        for (room, users) in rooms {
+            same(room, &self.members(&format!("room:{room}:users")), *users)?;
+            same(room, &[self.members(&format!("room:{room}:sockets")).len()], &[users.len()])?;
+        }
+        Ok(())
     }
 
     /// Drains the gateways; fails if anything but what lives on for a window is left, and if that is left after it, or if
@@ -120,8 +141,8 @@ impl Cluster {
             let for_a_while = [":info", ":hub", ":kicked"].iter().any(|end| key.ends_with(end));
             !for_a_while && !key.starts_with("session:") && !key.starts_with("room:code:")
         };
-        let left: Vec<_> = listed::keys(&mut self.control).into_iter().filter(lasting).collect();
-        assert_eq!(left, [] as [String; 0], "only what lives on for a window is left");
+        // The lease of a worker that was killed ends by itself.
+        until("only what lives on for a window is left", || !listed::keys(&mut self.control).iter().any(lasting));
         listed::skip(&mut self.control, WINDOW * 2);
         assert_eq!(listed::keys(&mut self.control), [] as [String; 0]);
         self.everybody_came_and_went();
@@ -208,6 +229,10 @@ pub fn again(cluster: &Cluster, directory: &Directory, at: usize, id: &str) -> G
     directory.set(at, Some(&gateway));
     until("it is ready", || gateway.page("/ready").contains("kafka"));
     gateway
+}
+
+fn same<A: PartialEq<B> + Debug, B: Debug>(what: &str, is: &[A], expected: &[B]) -> Result<(), String> {
+    if is == expected { Ok(()) } else { Err(format!("{what} is {is:?}, expected {expected:?}")) }
 }
 
 const ROOM_KEY: &str = "a room token key of the tests, of 32 bytes or more";

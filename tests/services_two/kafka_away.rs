@@ -66,9 +66,9 @@ fn kafka_hangs_and_stops_and_dies() {
     cluster.ends(gateways.into());
 }
 
-/// Every player's command is refused twice from now on.
+/// Some commands are refused from now on, and what waited was refused before.
 fn refused(directory: &Directory) {
-    directory.refusals.reaches(directory.refusals.read() + 2 * USERS.len() as u64);
+    directory.refusals.reaches(directory.refusals.read() + USERS.len() as u64);
 }
 
 /// Newcomers authenticate and leave, Kafka or not.

@@ -16,6 +16,9 @@ mod broker;
 mod client;
 /// The servers and the gateways on them.
 mod cluster;
+#[path = "../integration/hub.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod hub;
 #[path = "../integration/json.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]
 mod json;
@@ -39,3 +42,9 @@ mod odd_events;
 mod redis_away;
 /// Sessions taken over from gateways that live, hang or are gone.
 mod taken;
+
+/// The reference services, run by workers, for players on different gateways.
+mod services;
+#[path = "../services_worker/worker.rs"]
+#[expect(dead_code, reason = "most of it is for other targets")]
+mod worker;

@@ -40,6 +40,7 @@ impl Player {
         let address = directory.at(place).expect("a gateway listens at first");
         let mut json = Json::connect(address, "", None).unwrap();
         json.authenticate(&json!({"token": token(user, &[])}));
+        json.stream().set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             user: user.to_owned(),
             room: room.to_owned(),
@@ -184,7 +185,10 @@ fn open(address: SocketAddr, fields: &Value) -> Option<Json> {
     loop {
         let message = json.attempt().ok()?;
         match message["type"].as_str() {
-            Some("system.authenticated") => return Some(json),
+            Some("system.authenticated") => {
+                json.stream().set_read_timeout(Some(PATIENCE)).ok()?;
+                return Some(json);
+            }
             Some("system.error") => {
                 assert_eq!(message["code"], "unavailable", "{message}");
                 return None;
@@ -196,5 +200,7 @@ fn open(address: SocketAddr, fields: &Value) -> Option<Json> {
 
 /// A session has a connection again within this time, whatever happens to gateways.
 const RESUME_DEADLINE: Duration = Duration::from_secs(40);
+/// Longer than an outage, in which nothing may come.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Commands of one connection may come 20 times a second.
 const COMMAND_INTERVAL: Duration = Duration::from_millis(100);

@@ -18,8 +18,13 @@ impl Worker {
     pub fn start(kafka: &str) -> Self {
         let (host, port) = kafka.split_once(':').unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
-        command.args(["worker", "--health-port", "0", "--log-level", "warn"]);
         command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("GATEWAY_ID", "test");
+        Self::spawn(&mut command)
+    }
+
+    /// The same with the environment of this command.
+    pub fn spawn(command: &mut Command) -> Self {
+        command.args(["worker", "--health-port", "0", "--log-level", "warn"]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.map(Result::unwrap).find(|line| line.contains("health http://")).expect("the worker starts");

@@ -427,7 +427,7 @@ impl RedisPresence {
     /// Gives a call to the link; `false` if it does not take it.
     fn ask(&mut self, operation: &str, args: Vec<Box<[u8]>>, asked: Asked) -> bool {
         let tag = self.next_tag;
-        let window = self.gateway.resume_window.as_millis().to_string();
+        let window = format!("{} {}", self.gateway.resume_window.as_millis(), self.gateway.incarnation);
         let head = [operation, &self.gateway.gateway_id, &self.standing.incarnation().to_string(), &window];
         let args = head.iter().map(|arg| record::text(arg)).chain(args).collect();
         if !self.link.give(Call { tag, args }) {

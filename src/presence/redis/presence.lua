@@ -1,11 +1,14 @@
 -- Every change of presence in Redis is one call of this script, so it is atomic; each operation may be repeated.
 -- It touches keys that it does not declare, in many hash slots: Redis Cluster is refused at the start.
 --
--- ARGV: operation, gateway, incarnation, resume window in ms, then what the operation says. Whoever has lost the lease
+-- ARGV: operation, gateway, the lease's incarnation, resume window in ms and the process's incarnation, then what the
+-- operation says. Connections come and go under the process's, whatever leases it has had. Whoever has lost the lease
 -- changes nothing ("FENCED"). A session's owner is a connection; whoever changes it counts `version` up, and what is
 -- written under an older version is refused ("LOST").
 
-local op, me, life, window = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local op, me, life = ARGV[1], ARGV[2], ARGV[3]
+local window, process = ARGV[4]:match('^(%d+) (%d+)$')
+window = tonumber(window)
 local call = redis.call
 local LEASE_MS = 15000
 local TAKEOVER_MS = 1000
@@ -119,7 +122,7 @@ local function put_socket(conn, session, user, username, connected_at, rooms)
   local key = 'socket:' .. conn
   local before = call('HGET', key, 'rooms')
   call('HSET', key, 'user_id', user, 'username', username, 'connected_at', connected_at, 'gateway_id', me,
-    'session_id', session, 'incarnation', life, 'rooms', rooms)
+    'session_id', session, 'incarnation', process, 'rooms', rooms)
   call('SADD', 'user:' .. user .. ':sockets', conn)
   call('SADD', 'presence:online', user)
   call('SADD', 'gateway:' .. me .. ':sockets', conn)
