@@ -18,7 +18,8 @@ impl Worker {
     pub fn start(kafka: &str) -> Self {
         let (host, port) = kafka.split_once(':').unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
-        command.args(["worker", "--health-port", "0", "--log-level", "warn"]);
+        let level = std::env::var("RINGGATE_LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned());
+        command.args(["worker", "--health-port", "0", "--log-level", &level]);
         command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("GATEWAY_ID", "test");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -30,7 +30,7 @@ pub struct StateStore {
     producer: ThreadedProducer<Fate>,
     place: String,
     /// What was read at the start and nobody has asked for yet, by service; gone with the first write.
-    fresh: Option<HashMap<String, Vec<(String, Vec<u8>)>>>,
+    fresh: Option<ByService>,
     /// Services that were asked for: what was read of them is theirs.
     asked: HashSet<String>,
     history: Option<Box<dyn Store>>,
@@ -59,7 +59,7 @@ impl StateStore {
     }
 
     /// What is committed, of one service or all, sorted by key.
-    fn read(&self, service: Option<&str>) -> Result<HashMap<String, Vec<(String, Vec<u8>)>>, StoreError> {
+    fn read(&self, service: Option<&str>) -> Result<ByService, StoreError> {
         let consumer: BaseConsumer = self.tried(self.config.consumer().create())?;
         let mut list = TopicPartitionList::new();
         self.tried(list.add_partition_offset(STATE_TOPIC, 0, Offset::Beginning))?;
@@ -86,7 +86,7 @@ impl StateStore {
                 return Err(self.refuse(format!("it cannot be read: {reason}"), true));
             }
         }
-        let mut found: HashMap<String, Vec<(String, Vec<u8>)>> = HashMap::new();
+        let mut found = ByService::new();
         for (key, value) in newest {
             match key.split_once('/') {
                 Some((of, key)) => found.entry(of.to_owned()).or_default().push((key.to_owned(), value)),
@@ -182,6 +182,9 @@ impl std::fmt::Debug for StateStore {
         f.debug_struct("StateStore").field("place", &self.place).finish_non_exhaustive()
     }
 }
+
+/// Records by key, of each service.
+type ByService = HashMap<String, Vec<(String, Vec<u8>)>>;
 
 /// Why the last record that was not accepted was not.
 #[derive(Default)]
