@@ -4,7 +4,8 @@
 //! a lease of Kafka's ([`WorkerLease`]); that nobody else writes is the law of the records' store ([`StateStore`]). A
 //! worker that was frozen and believes that it is active still makes no difference: its next batch is refused, and what it
 //! gave to the event topics before are the events of the batch that the active one does again: the same, in the same
-//! order, under the same ids, so that gateways drop whichever copies come second. With Redis every worker also has a lease
+//! order, under the same ids, so that gateways drop whichever copies come second. (Copies are known for the history time:
+//! a worker that sleeps for longer than that, with events that had not left its machine, would repeat those.) With Redis every worker also has a lease
 //! among the gateways, so that those that are gone are reaped when none is left.
 //!
 //! Order at the end: services first, so that they have said what they had; then the lease, so that another takes over at
@@ -212,7 +213,7 @@ impl Places {
         self.show(std::iter::empty());
     }
 
-    fn seen(&self) -> Vec<(Arc<str>, u64)> {
+    fn seen(&self) -> Vec<PartitionPlace> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

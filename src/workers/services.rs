@@ -6,6 +6,8 @@
 //!   that a full bus slows the services down and fills no memory;
 //! - a worker that is started anew goes on from its records: it does the batch under way again, in the same order and at
 //!   the same times, so that the same events are made under the same ids, and appends those that are not on the bus yet;
+//! - every partition of the command topics is read, those that are added from their beginning; a plan names the partitions
+//!   that it has records of, so that it means the same when there are more;
 //! - records tell of an input only when its events are accepted, and the bus is told that it is done only then; a command
 //!   that comes again within the window is not done again.
 
@@ -30,7 +32,7 @@ use crate::protocol::envelope::{Json, parse_command, put_event};
 use crate::services::rooms::Outcome;
 use crate::services::{NEVER, Outbox, ServiceEvent};
 use crate::time::{Monotonic, WallMillis};
-use batch::{Batch, Places, Plan, WORKER, Wait, each_record, id_of, ids_since, own_record, read_range};
+use batch::{Batch, Places, Plan, WORKER, Wait, each_record, id_of, ids_since, own_record, prefetch, read_range};
 use dispatch::{Input, PRESENCE, Services};
 use lanes::Lanes;
 
@@ -458,10 +460,13 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
     /// Learns the commands of the window from the bus, to do none of them again.
     fn remember(&mut self, window: Duration, wait: Wait<'_>) -> Result<(), String> {
         let since = WallMillis(self.until.0.saturating_sub(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)));
-        for lane in self.lanes.iter().filter(|lane| lane.topic != PRESENCE && lane.next > 0) {
-            let from = self.bus.since(&lane.name, since);
+        let lanes = self.lanes.iter().filter(|lane| lane.topic != PRESENCE && lane.next > 0);
+        let from: Vec<_> = lanes.map(|lane| (&lane.name, self.bus.since(&lane.name, since), lane.next)).collect();
+        let early = |(_, from, next): &&(_, u64, u64)| from < next;
+        prefetch(&mut self.bus, from.iter().filter(early).map(|(name, from, _)| (*name, *from)));
+        for (name, from, next) in from {
             let seen = &mut self.services.seen;
-            each_record(&mut self.bus, &lane.name, (from, lane.next), wait, |record| {
+            each_record(&mut self.bus, name, (from, next), wait, |record| {
                 if let Some(id) = id_of(&record) {
                     seen.first(record.timestamp, id);
                 }
@@ -485,12 +490,12 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         let Some(to) = plan.ends(&self.lanes) else {
             return Err("the services were about to do what these topics do not have; see their partitions".to_owned());
         };
+        let ahead = self.lanes.iter().zip(&to).filter(|(lane, to)| lane.next < **to);
+        prefetch(&mut self.bus, ahead.map(|(lane, _)| (&lane.name, lane.next)));
         let mut known = HashSet::new();
-        for topic in SERVICE_EVENT_TOPICS {
-            // The clock may have been corrected since the plan was made.
-            let since = WallMillis(plan.until.0.saturating_sub(CLOCK_SLACK_MS));
-            ids_since(&mut self.bus, topic, since, wait, &mut known)?;
-        }
+        // The clock may have been corrected since the plan was made.
+        let since = WallMillis(plan.until.0.saturating_sub(CLOCK_SLACK_MS));
+        ids_since(&mut self.bus, &SERVICE_EVENT_TOPICS, since, wait, &mut known)?;
         let mut records = Vec::new();
         for (lane, to) in self.lanes.iter().zip(&to) {
             records.push(read_range(&mut self.bus, &lane.name, lane.next, *to, wait)?);

@@ -8,6 +8,7 @@ mod game;
 #[path = "../bus/gateway.rs"]
 #[expect(dead_code, reason = "shared with the tests of the bus")]
 mod gateway;
+mod half;
 mod store;
 mod takeover;
 mod worker;

@@ -24,7 +24,8 @@ impl Worker {
 
     /// The same with the environment of this command.
     pub fn spawn(command: &mut Command) -> Self {
-        command.args(["worker", "--health-port", "0", "--log-level", "warn"]);
+        let level = std::env::var("RINGGATE_LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned());
+        command.args(["worker", "--health-port", "0", "--log-level", &level]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.map(Result::unwrap).find(|line| line.contains("health http://")).expect("the worker starts");

@@ -1,13 +1,14 @@
 //! A batch: what a worker does between two transactions of the store; and how it is written down before it is begun.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::dispatch::{CHAT, GAMES, PRESENCE, ROOMS};
 use super::lanes::{Lane, Lanes, Pages};
 use crate::id::EventId;
-use crate::ports::{Bus, Record, Write, partition_name};
+use crate::ports::{Bus, Durability, Record, Write, partition_name};
 use crate::protocol::envelope::members::{member, text};
 use crate::services::rooms::Outcome;
 use crate::time::WallMillis;
@@ -156,21 +157,35 @@ pub fn each_record(
     Ok(())
 }
 
-/// The ids of all records of a topic since then.
+/// Has a remote bus fetch these partitions from these offsets on, all at once: one after the other each would wait for the
+/// round of those before it.
+pub fn prefetch<'a>(bus: &mut impl Bus, from: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+    if bus.durability() == Durability::Kafka {
+        for (name, from) in from {
+            // Nothing is asked for yet.
+            let _ = bus.read(name, from, 0, &mut Vec::new());
+        }
+    }
+}
+
+/// The ids of all records of these topics since then.
 ///
 /// # Errors
 /// See [`each_record`].
 pub fn ids_since(
     bus: &mut impl Bus,
-    topic: &str,
+    topics: &[&str],
     since: WallMillis,
     wait: Wait<'_>,
     ids: &mut HashSet<EventId>,
 ) -> Result<(), String> {
-    for partition in 0..bus.partitions(topic) {
-        let name = partition_name(topic, partition);
-        let from = bus.since(&name, since);
-        each_record(bus, &name, (from, u64::MAX), wait, |record| ids.extend(id_of(&record)))?;
+    let partitions = topics.iter().flat_map(|topic| (0..bus.partitions(topic)).map(|n| partition_name(topic, n)));
+    let names: Vec<Arc<str>> = partitions.collect();
+    let from: Vec<(Arc<str>, u64)> =
+        names.into_iter().map(|name| (Arc::clone(&name), bus.since(&name, since))).collect();
+    prefetch(bus, from.iter().map(|(name, from)| (name, *from)));
+    for (name, from) in &from {
+        each_record(bus, name, (*from, u64::MAX), wait, |record| ids.extend(id_of(&record)))?;
     }
     Ok(())
 }

@@ -326,7 +326,7 @@ impl Parts {
         let bus_port = ports.pop().expect("the bus is the last node");
         let presence_port = ports.pop().expect("presence is the last but one");
         let verifier = Verifier::from_secret(SECRET).expect("a good secret");
-        let rooms_epoch = log.epoch("rooms.events");
+        let rooms_epoch = Arc::new(log.epoch("rooms.events").into());
         let settings = Settings { nonce: 1 + life, rooms_epoch, ..world::settings(plan, verifier) };
         let shared = Latest::new(settings);
         let mut shards = world::shards(network, ports, plan, &shared, 77 + life, seed);
