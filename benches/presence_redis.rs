@@ -36,6 +36,7 @@ fn main() {
         nonce: 1,
         incarnation: 1,
         resume_window: WINDOW,
+        history_time: WINDOW,
         detached_max: 1 << 18,
         seed: 1,
         wall: syscall::wall,

@@ -591,7 +591,7 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
             more |= self.pump(at, wall);
         }
         let Some(publishers) = &self.publishers else { return if more { now } else { Monotonic::NEVER } };
-        self.stats.relay_publishers.set(publishers.len() as u64);
+        self.stats.relay_publishers.set(publishers.count() as u64);
         if more { now } else { publishers.next() }
     }
 

@@ -31,13 +31,13 @@ pub struct Rebuilt {
     pub notices: VecDeque<(WallMillis, Publishing)>,
 }
 
-/// Gives every event of these topics that is not older than `since`, in the order of their partitions, until `give`
-/// wants no more. Where a remote bus has nothing here yet, `wait` waits until there may be more; it says whether to go on.
+/// Gives every event of these topics that is not older than `since`, each partition's in order, until `give` wants no
+/// more. Where a remote bus has nothing here yet, `wait` waits until there may be more; it says whether to go on.
 /// From then on an event that repeats one of the last `history` is left out.
 /// No kick is given to a home: it acted once, when it was live. What nobody can use was buried when it was live. Of the
 /// relay topic, those deltas are given that homes would still keep (`since` and `history` say what the time is).
-pub fn rebuild(
-    bus: &mut impl Bus,
+pub fn rebuild<B: Bus>(
+    bus: &mut B,
     rules: &impl EventRules,
     topics: &[&str],
     since: WallMillis,
@@ -47,26 +47,22 @@ pub fn rebuild(
 ) -> Rebuilt {
     let mut rebuilt = Rebuilt { duplicates: Duplicates::new(history), ..Rebuilt::default() };
     let (mut json, mut page) = (Json::default(), Vec::new());
-    let counts: Vec<_> = topics.iter().map(|topic| (*topic, bus.partitions(topic))).collect();
-    for (topic, partition) in counts.iter().flat_map(|(topic, count)| (0..*count).map(move |n| (*topic, n))) {
-        let name = partition_name(topic, partition);
-        let mut source = EventSource { topic: topic.into(), partition, epoch: bus.epoch(&name), offset: 0 };
-        let (mut next, (_, mut end)) = (bus.since(&name, since), bus.range(&name));
-        while next < end {
-            let from = next;
-            next = bus.read(&name, from, limits::BUS_READ_RECORDS, &mut page);
-            if source.epoch != bus.epoch(&name) {
-                (source.epoch, end) = (bus.epoch(&name), bus.range(&name).1);
-            }
-            if page.is_empty() && next < end && !wait() {
-                break;
-            }
+    // All questions before the first record: behind a fetch that waits for records each would take half a second.
+    let mut parts: Vec<Part> = topics
+        .iter()
+        .flat_map(|topic| (0..bus.partitions(topic)).map(move |number| (*topic, number)))
+        .map(|(topic, number)| Part::find(bus, topic, number, since))
+        .collect();
+    loop {
+        let mut came = false;
+        for part in &mut parts {
+            came |= part.read(bus, &mut page);
             for record in page.drain(..) {
-                source.offset = record.offset;
-                let event = if topic == relay::TOPIC {
-                    relayed(&record, &source, since, history, &mut rebuilt.notices)
+                part.source.offset = record.offset;
+                let event = if *part.source.topic == *relay::TOPIC {
+                    relayed(&record, &part.source, since, history, &mut rebuilt.notices)
                 } else {
-                    parse_event(&record.value, &source, rules, &mut json).ok().flatten()
+                    parse_event(&record.value, &part.source, rules, &mut json).ok().flatten()
                 };
                 let Some(event) = event else { continue };
                 if rebuilt.duplicates.is_repeat(record.timestamp, &event) {
@@ -74,7 +70,7 @@ pub fn rebuild(
                 }
                 if event.effect == Some(Effect::Kick) {
                     if let Scope::User(user) = event.scope {
-                        rebuilt.kicks.push(Kick { user, topic: Arc::clone(&name), place: event.place });
+                        rebuilt.kicks.push(Kick { user, topic: Arc::clone(&part.name), place: event.place });
                     }
                     continue;
                 }
@@ -84,9 +80,47 @@ pub fn rebuild(
                 }
             }
         }
-        rebuilt.next.push((name, next));
+        if parts.iter().all(Part::is_read) || (!came && !wait()) {
+            break;
+        }
     }
+    rebuilt.next = parts.into_iter().map(|part| (part.name, part.next)).collect();
     rebuilt
+}
+
+/// A partition under way.
+struct Part {
+    name: Arc<str>,
+    source: EventSource,
+    next: u64,
+    end: u64,
+}
+
+impl Part {
+    fn find(bus: &impl Bus, topic: &str, partition: u32, since: WallMillis) -> Self {
+        let name = partition_name(topic, partition);
+        let source = EventSource { topic: topic.into(), partition, epoch: bus.epoch(&name), offset: 0 };
+        let (next, (_, end)) = (bus.since(&name, since), bus.range(&name));
+        Self { name, source, next, end }
+    }
+
+    fn is_read(&self) -> bool {
+        self.next >= self.end
+    }
+
+    /// Fills the page with what is here; whether that is anything.
+    fn read(&mut self, bus: &mut impl Bus, page: &mut Vec<Record>) -> bool {
+        if self.is_read() {
+            return false;
+        }
+        let (name, from) = (&*self.name, self.next);
+        self.next = bus.read(name, from, limits::BUS_READ_RECORDS, page);
+        let epoch = bus.epoch(name);
+        if self.source.epoch != epoch {
+            (self.source.epoch, self.end) = (epoch, bus.range(name).1);
+        }
+        self.next != from
+    }
 }
 
 /// What a record of the relay topic is for a home; a publisher is noted.

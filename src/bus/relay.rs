@@ -107,7 +107,7 @@ impl Publishers {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
@@ -215,7 +215,7 @@ mod tests {
         note(&mut publishers, 400, attached(1));
         note(&mut publishers, 401, said(1, PublisherState::Gone));
         assert!(!publishers.has(WallMillis(401_000), "arena"));
-        assert_eq!((publishers.len(), publishers.rooms.len()), (0, 0));
+        assert_eq!((publishers.count(), publishers.rooms.len()), (0, 0));
     }
 
     /// What a former connection says when it ends does not concern the one that took its session over.
@@ -259,10 +259,10 @@ mod tests {
         for n in 0..=limits::RELAY_PUBLISHERS {
             publishers.note(WallMillis(0), WallMillis(0), one(n));
         }
-        assert_eq!(publishers.len(), limits::RELAY_PUBLISHERS);
+        assert_eq!(publishers.count(), limits::RELAY_PUBLISHERS);
         assert!(!publishers.has(WallMillis(0), &format!("r{}", limits::RELAY_PUBLISHERS)));
         publishers.note(WallMillis(400_000), WallMillis(400_000), one(7));
-        assert_eq!((publishers.len(), publishers.open_rooms(WallMillis(400_000)).count()), (1, 1));
+        assert_eq!((publishers.count(), publishers.open_rooms(WallMillis(400_000)).count()), (1, 1));
     }
 
     /// A start takes notices for as old as they are, and none for younger than now.

@@ -2,6 +2,7 @@
 //! socket, one reads standard input; the main thread alone writes and prints, one line per frame. Neither thread runs
 //! ahead of it without bound: a server or a pipe that is faster waits.
 
+mod echo;
 mod hub;
 mod json;
 
@@ -19,6 +20,7 @@ use tungstenite::http::HeaderValue;
 use tungstenite::protocol::Role;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
+use self::echo::EchoConsole;
 use self::hub::HubConsole;
 use self::json::JsonConsole;
 use crate::frame::FrameKind;
@@ -35,7 +37,8 @@ pub fn command() -> Command {
     Command::new("connect")
         .about("Talks to a server readably, in the dialect of the URL's path; reads commands from standard input")
         .arg(Arg::new("url").value_name("URL").default_value("ws://127.0.0.1:9998").help(
-            "Server; without a path binary frames, /ws JSON, /ws/rooms makes a room in the hub, /ws/rooms/CODE enters one",
+            "Server; without a path binary frames, /ws JSON, /ws/rooms makes a room in the hub, /ws/rooms/CODE enters one, \
+             /echo (dev mode) says what you say",
         ))
         .arg(value("token", "JWT").help("Token to authenticate with; in the hub that of a player"))
         .arg(value("name", "NAME").help("Enter the hub as a new player of this name"))
@@ -51,8 +54,8 @@ pub fn command() -> Command {
         .arg(value("linger-ms", "MS").default_value("500").help("Quiet time after the end of input before leaving"))
 }
 
-/// Runs the command; the exit code is 0 after a normal close or the end of input, 1 if the server closed otherwise, 2
-/// if there is no connection.
+/// Runs the command; the exit code is 0 after a normal close or the end of input, 1 if the server closed otherwise or gave
+/// no session, 2 if there is no connection.
 #[must_use]
 pub fn run(matches: &ArgMatches) -> ExitCode {
     match talk(matches) {
@@ -80,6 +83,7 @@ struct Console {
     correlation: u64,
     /// The room to join after the welcome.
     room: Option<String>,
+    refused: bool,
     /// The answer that input waits for, by correlation, 0 = the welcome; so a piped script needs no pauses.
     awaited: Option<u64>,
 }
@@ -115,6 +119,10 @@ fn talk(matches: &ArgMatches) -> Result<bool, String> {
             let (reader, socket) = hub::enter(url, text("name"), text("token"))?;
             (reader, Box::new(HubConsole::new(socket)))
         }
+        Dialect::Echo => {
+            let (reader, socket) = connect(url, None)?;
+            (reader, Box::new(EchoConsole(socket)))
+        }
     };
     let (sender, happenings) = mpsc::sync_channel(HAPPENINGS_AHEAD);
     let (permits, permitted) = mpsc::channel();
@@ -134,6 +142,8 @@ enum Dialect {
     Json,
     /// B, at `/ws/rooms` and below.
     Hub,
+    /// None, at `/echo`.
+    Echo,
 }
 
 impl Dialect {
@@ -141,6 +151,7 @@ impl Dialect {
         let path = url.strip_prefix("ws://").and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
         match path.split('?').next().unwrap_or_default().trim_end_matches('/') {
             "ws" => Self::Json,
+            "echo" => Self::Echo,
             path if path == "ws/rooms" || path.starts_with("ws/rooms/") => Self::Hub,
             _ => Self::Frames,
         }
@@ -160,6 +171,10 @@ impl Dialect {
             Self::Hub => {
                 let others = ["publisher", "room", "resume", "delta-window"];
                 (given(&others), "the hub has none; give --name, or --token with the path /ws/rooms/CODE")
+            }
+            Self::Echo => {
+                let others = ["token", "name", "resume", "room", "delta-window", "publisher"];
+                (given(&others), "/echo knows nobody; leave the option or the path out")
             }
         };
         if options.is_empty() { Ok(()) } else { Err(format!("{options}: {remedy}")) }
@@ -265,6 +280,8 @@ trait Speaker {
     fn describe(&self, message: &[u8]) -> String;
     /// Whether input waits for an answer; so a piped script needs no pauses.
     fn waits(&self) -> bool;
+    /// Whether it asked for a session and got none.
+    fn is_refused(&self) -> bool;
     /// Says goodbye.
     fn leave(&mut self);
 }
@@ -295,7 +312,7 @@ fn converse(
                         Ok(true) => {}
                         Ok(false) => {
                             speaker.leave();
-                            return Ok(true);
+                            return Ok(!speaker.is_refused());
                         }
                         Err(remedy) => print(&remedy, true),
                     }
@@ -320,7 +337,7 @@ fn converse(
             Ok(Happening::EndOfInput) => input.push_back(None),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 speaker.leave();
-                return Ok(true);
+                return Ok(!speaker.is_refused());
             }
         }
     }
@@ -328,7 +345,7 @@ fn converse(
 
 impl Console {
     fn new(socket: WebSocket<TcpStream>, publisher: bool, room: Option<String>) -> Self {
-        Self { socket, publisher, relay: StreamHandle::NONE, correlation: 0, room, awaited: Some(0) }
+        Self { socket, publisher, relay: StreamHandle::NONE, correlation: 0, room, refused: false, awaited: Some(0) }
     }
 
     fn join(&mut self, room: &str) -> Result<(), String> {
@@ -369,7 +386,7 @@ impl Speaker for Console {
                 return Ok(());
             }
             Some(FromServer::Welcome { .. }) => {
-                self.awaited = None;
+                (self.awaited, self.refused) = (None, false);
                 return self.room.take().map_or(Ok(()), |room| self.join(&room));
             }
             Some(FromServer::Joined { correlation, json }) => {
@@ -383,6 +400,8 @@ impl Speaker for Console {
             _ => return Ok(()),
         };
         if self.awaited == Some(answered) {
+            // The welcome is the one answer without a number.
+            self.refused |= answered == 0;
             self.awaited = None;
         }
         Ok(())
@@ -426,6 +445,10 @@ impl Speaker for Console {
 
     fn waits(&self) -> bool {
         self.awaited.is_some()
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refused
     }
 
     fn leave(&mut self) {

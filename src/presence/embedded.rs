@@ -468,7 +468,6 @@ impl Presence for EmbeddedPresence {
 mod tests {
     use super::super::tests::{self as suite, Subject, WINDOW, presence_suite};
     use super::*;
-    use crate::id::{ConnKey, NodeId};
     use crate::store::{SqliteStore, StoreSettings};
 
     /// As its peer drives it, with the changes told at once.
@@ -544,23 +543,5 @@ mod tests {
         use super::*;
 
         presence_suite!(Stored);
-    }
-
-    /// Whoever shows that it is another user stops nobody and gets nothing; the user, and whoever shows nothing, do.
-    #[test]
-    fn another_users_token_stops_nobody() {
-        let conn = |slot| ConnAddr { shard: NodeId(0), conn: ConnKey { slot, generation: 1 } };
-        let token = TokenHash([1; 16]);
-        for (user, stops) in [(Some("mallory"), false), (Some("u"), true), (None, true)] {
-            let mut presence = <EmbeddedPresence as Subject>::new(10);
-            let record = suite::record(1, "u");
-            let open = PresenceRequest::Open { from: conn(1), record: Box::new(record), token };
-            Subject::handle(&mut presence, Monotonic::ZERO, open);
-            let resume = PresenceRequest::Resume { from: conn(2), user: user.map(Into::into), token };
-            let replies = Subject::handle(&mut presence, Monotonic::ZERO, resume);
-            let stopped = matches!(replies[..], [PresenceReply::Stop { to, .. }] if to == conn(1));
-            let foreign = matches!(replies[..], [PresenceReply::Foreign { to }] if to == conn(2));
-            assert_eq!((stopped, foreign), (stops, !stops), "{user:?}: {replies:?}");
-        }
     }
 }

@@ -234,6 +234,11 @@ impl Sessions {
         self.by_user.find(self.hasher.hash_one(user), |slot| *self.kept(*slot).user == *user).copied()
     }
 
+    /// Another record of the same user; behind [`Sessions::by_user`] all of them.
+    pub(super) fn next_of_user(&self, slot: Slot) -> Option<Slot> {
+        self.kept(slot).user_next.some()
+    }
+
     /// The record that was detached first, and when it expires.
     pub(super) fn oldest_detached(&self) -> Option<(Slot, Monotonic)> {
         let slot = self.oldest.some()?;

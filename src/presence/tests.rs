@@ -57,6 +57,9 @@ macro_rules! presence_suite {
             the_newest_waiter_wins,
             /// A waiter that gives up leaves the session with its owner.
             a_waiter_may_give_up,
+            /// Whoever shows that it is another user stops nobody and gets nothing, and takes no turn of who waits; the user,
+            /// and whoever shows nothing, do.
+            another_users_token_stops_nobody,
             /// A kick ends every session of the user, attached, detached or under takeover, and no one else's.
             a_kick_ends_all_sessions_of_the_user,
             /// Detached sessions are bounded: the longest detached goes first.
@@ -110,6 +113,7 @@ enum Said {
     Opened(u32),
     Resumed(u32, SessionRecord),
     Expired(u32),
+    Foreign(u32),
     Stop(u32, SessionId),
 }
 
@@ -119,11 +123,11 @@ fn said(reply: PresenceReply) -> Said {
         PresenceReply::Opened { .. } => Said::Opened(to),
         PresenceReply::Resumed { record, .. } => Said::Resumed(to, *record),
         PresenceReply::Expired { .. } => Said::Expired(to),
+        PresenceReply::Foreign { .. } => Said::Foreign(to),
         other @ (PresenceReply::Members { .. }
         | PresenceReply::Enrolled { .. }
         | PresenceReply::Hub { .. }
         | PresenceReply::Unavailable { .. }
-        | PresenceReply::Foreign { .. }
         | PresenceReply::HubState { .. }) => unreachable!("nobody asks for that here: {other:?}"),
         PresenceReply::Stop { session, .. } => Said::Stop(to, session),
     }
@@ -255,6 +259,20 @@ pub fn a_waiter_may_give_up<S: Subject>() {
     assert_eq!(rig.poll(at(9)), (vec![], Monotonic::NEVER));
     assert_eq!(rig.detached(at(10), 1, CloseReason::Replaced), []);
     assert_eq!(rig.resume(at(11), 4), [resumed(4, CloseReason::Replaced)]);
+}
+
+pub fn another_users_token_stops_nobody<S: Subject>() {
+    for (user, is_foreign) in [(Some("mallory"), true), (Some("u"), false), (None, false)] {
+        let mut rig = Rig::<S>::opened();
+        let show = |rig: &mut Rig<S>, from, told| {
+            let (shown, token) = (user.map(Into::into), TokenHash([1; 16]));
+            let replies = rig.does(at(1), PresenceRequest::Resume { from: conn(from), user: shown, token });
+            assert_eq!(replies, [if is_foreign { Said::Foreign(from) } else { told }], "{user:?}");
+        };
+        show(&mut rig, 2, Said::Stop(1, SESSION));
+        rig.resume(at(1), 3);
+        show(&mut rig, 4, Said::Stop(3, SESSION));
+    }
 }
 
 pub fn a_kick_ends_all_sessions_of_the_user<S: Subject>() {

@@ -66,6 +66,7 @@ pub fn gateway_settings(config: &Config, gateway_id: &str, life: GatewayLife, se
         nonce: life.nonce,
         incarnation: life.incarnation,
         resume_window: config.delivery.resume_window,
+        history_time: super::history_time(config),
         detached_max: limits::DETACHED_SESSIONS,
         seed,
         wall: syscall::wall,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::authenticate::{Pending, Session};
 use super::lobby::Asking;
+use super::stash::Stash;
 use super::{Cx, Output, Settings};
 use crate::class::Class;
 use crate::close::CloseReason;
@@ -53,35 +54,6 @@ pub struct Connection {
     pub(super) last_input: Monotonic,
     /// The earliest timer the shard holds for this connection.
     pub timer: Monotonic,
-}
-
-/// Input that waits; a word while there is none.
-#[derive(Default)]
-#[expect(clippy::box_collection, reason = "an idle connection has none, and a Vec would cost it three words")]
-pub(super) struct Stash(Option<Box<Vec<u8>>>);
-
-impl Stash {
-    pub fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |bytes| bytes.len())
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn take(&mut self) -> Vec<u8> {
-        self.0.take().map_or_else(Vec::new, |bytes| *bytes)
-    }
-
-    pub fn put(&mut self, bytes: Vec<u8>) {
-        self.0 = (!bytes.is_empty()).then(|| Box::new(bytes));
-    }
-
-    pub fn extend(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.0.get_or_insert_default().extend_from_slice(bytes);
-        }
-    }
 }
 
 /// Where the connection is in its life.
@@ -184,14 +156,24 @@ impl Connection {
         }
     }
 
-    /// The client sent FIN. Without a close frame before it, the connection is lost; the session may come back.
+    /// The client sent FIN. What it sent before is read first, as long as that may take; then, without a close frame among
+    /// it, the connection is lost, and the session may come back.
     pub fn end_of_stream(&mut self, cx: &mut Cx<'_>) {
+        let upgraded = !matches!(self.phase, Phase::Handshake | Phase::Asking(_));
         if !self.is_closing() {
+            if upgraded && self.has_unread() {
+                return self.stash.end();
+            }
             self.lost(cx);
         }
         if let Phase::Closing(closing) = &mut self.phase {
             closing.end_of_stream = true;
         }
+    }
+
+    /// Whether a message is held, or input waits behind it or behind a HELLO.
+    fn has_unread(&self) -> bool {
+        !self.stash.is_empty() || self.pause.as_ref().is_some_and(|pause| pause.held.is_some())
     }
 
     /// The socket broke, or the client went without a word: nothing more can be sent.
@@ -252,7 +234,8 @@ impl Connection {
     }
 
     fn end(&mut self, until: Monotonic, reason: CloseReason, last_words: Option<Box<[u8]>>) {
-        let end_of_stream = matches!(&self.phase, Phase::Closing(closing) if closing.end_of_stream);
+        let known = matches!(&self.phase, Phase::Closing(closing) if closing.end_of_stream);
+        let end_of_stream = known || self.stash.is_all();
         self.phase = Phase::Closing(Box::new(Closing { until, reason, last_words, end_of_stream }));
     }
 
@@ -353,6 +336,9 @@ impl Connection {
                 self.stash.put(stash);
             }
         }
+        if self.stash.is_all() && !self.has_unread() && !self.is_closing() {
+            self.lost(cx);
+        }
     }
 
     /// Whether [`Connection::resume`] may have something to do.
@@ -401,7 +387,7 @@ impl Connection {
     pub fn wants_reads(&self) -> bool {
         match &self.phase {
             Phase::Closing(closing) => !closing.end_of_stream,
-            _ => !self.must_wait(),
+            _ => !self.must_wait() && !self.stash.is_all(),
         }
     }
 
@@ -706,7 +692,7 @@ impl Connection {
     /// Gives up the session: seats, scopes, ownership of the record.
     fn detach(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
         *cx.stash_reserve += beyond_bound(self.stash.len(), cx.settings);
-        self.stash = Stash::default();
+        self.stash.take();
         self.pause = None;
         self.cursors = Packed::default();
         let session = match &mut self.phase {

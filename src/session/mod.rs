@@ -21,6 +21,7 @@ mod lookups;
 mod page;
 mod relay;
 mod settings;
+mod stash;
 
 use std::sync::Arc;
 

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 
+use serde_json::json;
+
 use crate::node::{Gateway, on_each_driver, token};
 
 fn console(gateway: &Gateway, path: &str, args: &[&str]) -> Child {
@@ -62,9 +64,28 @@ fn a_script_speaks_json() {
         let output = converse(gateway, "/ws", &["--token", "nonsense"], "");
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(said.contains("system.error code=\"auth_failed\""), "{said}");
+        assert_eq!(output.status.code(), Some(1), "{said}");
         let output = converse(gateway, "/ws", &["--token", &bob, "--publisher"], "");
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8(output.stderr).unwrap().contains("leave the path /ws out"));
+    });
+}
+
+/// Who is given no session and leaves exits with code 1, in binary frames, too; one that a second token brings is a
+/// session. `/echo` needs none and says what it is told.
+#[test]
+fn exit_codes_tell_who_was_let_in() {
+    on_each_driver(&["--dev"], |gateway| {
+        let refused = converse(gateway, "", &["--token", "nonsense"], "");
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let second = json!({"type": "system.authenticate", "token": token("bob", &[])}).to_string();
+        let let_in = converse(gateway, "/ws", &["--token", "nonsense"], &second);
+        assert_eq!(let_in.status.code(), Some(0), "{let_in:?}");
+        let echo = converse(gateway, "/echo", &[], "hello\nworld\n");
+        assert_eq!((echo.status.code(), &*echo.stdout), (Some(0), &b"hello\nworld\n"[..]), "{echo:?}");
+        let known = converse(gateway, "/echo", &["--room", "arena"], "");
+        assert_eq!(known.status.code(), Some(2));
+        assert!(String::from_utf8(known.stderr).unwrap().contains("/echo knows nobody"));
     });
 }
 

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, EVENT};
 use crate::json::Json;
-use crate::node::{Gateway, on_each_driver, until};
+use crate::node::{Gateway, on_each_driver, token, until};
+use crate::raw::{Raw, masked};
 
 /// A room of the rooms service: its host, and its id.
 fn hosted(gateway: &Gateway, user: &str, name: &str, password: Option<&str>) -> (Json, String) {
@@ -42,6 +43,33 @@ fn ask(client: &mut Json, command: &str, room: &str) -> Value {
         answer["type"] == format!("rooms.event.{command}")
     });
     answer
+}
+
+/// Whole messages that wait behind an authentication are carried out, though the client ends its side at once; then the
+/// connection ends.
+#[test]
+fn what_came_before_the_end_is_read() {
+    on_each_driver(&[], |gateway| {
+        let rooms: Vec<String> = (0..10).map(|n| format!("Last words {n}")).collect();
+        for (n, name) in rooms.iter().enumerate() {
+            let mut raw = Raw::upgraded(gateway, "/ws");
+            let authenticate = json!({"type": "system.authenticate", "token": token(&format!("user-{n}"), &[])});
+            let create = json!({"type": "games.command.create_room", "game_type": "bigger_dice", "room_name": name});
+            let said: Vec<u8> = [authenticate, create]
+                .iter()
+                .flat_map(|message| masked(0x81, message.to_string().as_bytes()))
+                .collect();
+            raw.write(&said);
+            raw.shut();
+            assert!(raw.ended());
+        }
+        until("the rooms are there", || {
+            let mut watcher = Json::player(gateway, "watcher");
+            watcher.send(&json!({"type": "games.command.list_rooms"}));
+            let listed = watcher.expect("games.event.rooms_listed").to_string();
+            rooms.iter().all(|name| listed.contains(name))
+        });
+    });
 }
 
 /// A room with a password is created, refused with another one, joined; chat reaches both; the members are both users

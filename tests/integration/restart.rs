@@ -308,8 +308,9 @@ fn what_ended_stays_ended() {
     bob.send(|out| ringgate::protocol::frames::client::leave(out, 4, "arena"));
     assert_eq!(bob.error(), ("not_in_room", 4));
     let kept = bob.resume.clone();
-    drop(bob);
+    // Still connected, so that the record's window begins when the process was last alive.
     end(gateway, Signal::KILL);
+    drop(bob);
     dir.change_sessions("\"alive\":1", "\"alive\":", "\"alive\":");
     let gateway = dir.start(&flags);
     let mut bob = Client::open(&gateway);

@@ -109,6 +109,7 @@ pub fn gateway_on(server: &Server, id: &str, nonce: u64, detached_max: usize) ->
         nonce,
         incarnation: 1000 + nonce,
         resume_window: WINDOW,
+        history_time: WINDOW,
         detached_max,
         seed: 7,
         wall: ringgate::shard::driver::syscall::wall,

@@ -101,6 +101,37 @@ fn a_hub_is_everybodys() {
     nothing_is_left(cluster, vec![a, b]);
 }
 
+/// Who is kicked, with a session or without, has no place any more on any gateway: its token opens nothing. The place is free
+/// for one who joins, and the rooms service is told whose it was.
+#[test]
+fn a_kicked_player_has_no_place() {
+    let mut cluster = Cluster::start();
+    let (mut a, mut b) = (cluster.gateway("a"), cluster.gateway("b"));
+    let (room, code) = create(&mut cluster, &mut a, 1, 2).unwrap();
+    join(&mut cluster, &mut b, code, "bob").unwrap();
+    cluster.ask(&mut a, attach(1, 1, &room, "bob"));
+    cluster.ask(&mut a, enter(1, &room, true));
+    cluster.pass(WINDOW * 2, &mut [&mut a, &mut b]);
+    for (kicked, next) in [("bob", "eve"), ("p1", "cid")] {
+        assert_eq!(join(&mut cluster, &mut b, code, next), Err(ErrorCode::RoomFull));
+        let kick = || PresenceRequest::Kick { user: kicked.into(), event: None };
+        cluster.ask(&mut b, kick());
+        cluster.ask(&mut a, kick());
+        for gateway in [&mut a, &mut b] {
+            let replies = cluster.ask(gateway, attach(2, 2, &room, kicked));
+            assert!(matches!(replies[..], [PresenceReply::Expired { .. }]), "{kicked}: {replies:?}");
+        }
+        a.hub_changes.clear();
+        join(&mut cluster, &mut a, code, next).unwrap();
+        let [HubChange::Enrolled { in_place_of, .. }] = &a.hub_changes[..] else { panic!("{:?}", a.hub_changes) };
+        assert_eq!(in_place_of.as_deref(), Some(kicked));
+    }
+    let players = find(&mut cluster, &mut b, code).unwrap().players;
+    assert_eq!(players.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["eve", "cid"]);
+    assert_eq!(join(&mut cluster, &mut b, code, "dan"), Err(ErrorCode::RoomFull));
+    nothing_is_left(cluster, vec![a, b]);
+}
+
 /// Codes that are taken are passed over; when all are, nothing is made.
 #[test]
 fn codes_name_one_hub() {

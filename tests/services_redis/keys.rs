@@ -8,9 +8,11 @@ use crate::message::PresenceRequest;
 use crate::suite::WINDOW;
 
 /// PROTOCOLS "Redis keys", as far as gateways write them: name and type.
-const LIST: [(&str, &str); 9] = [
+const LIST: [(&str, &str); 11] = [
     ("socket:{id}", "hash"),
     ("user:{id}:sockets", "set"),
+    ("user:{id}:hub", "string"),
+    ("user:{id}:kicked", "string"),
     ("presence:online", "set"),
     ("room:{id}:info", "hash"),
     ("room:{id}:users", "set"),
@@ -32,6 +34,8 @@ pub fn check(cluster: &mut Cluster) {
         let bounds = match *name {
             "session:{id}" => 1..=WINDOW.as_millis() as i64,
             "gateway:{id}" => 1..=15_000,
+            "user:{id}:hub" => 1..=WINDOW.as_millis() as i64 * 3 / 2,
+            "user:{id}:kicked" => 1..=WINDOW.as_millis() as i64 * 2,
             "room:code:{code}" => 1..=WINDOW.as_millis() as i64 * 5 / 4,
             "room:{id}:info" => -1..=WINDOW.as_millis() as i64 * 5 / 4,
             _ => -1..=-1,
@@ -57,11 +61,16 @@ pub fn nothing_is_left(mut cluster: Cluster, mut gateways: Vec<Gateway>) {
     for gateway in all {
         gateway.until(now, "finished", |gateway| crate::ports::Presence::finish(&mut gateway.presence, now));
     }
-    let lasting =
-        |key: &String| !key.starts_with("session:") && !key.ends_with(":info") && !key.starts_with("room:code:");
-    let left: Vec<_> = cluster.keys().into_iter().filter(lasting).collect();
+    let passing = |key: &&String| {
+        let ends = [":info", ":hub", ":kicked"];
+        key.starts_with("session:") || key.starts_with("room:code:") || ends.iter().any(|end| key.ends_with(end))
+    };
+    let left: Vec<_> = cluster.keys().into_iter().filter(|key| !passing(&key)).collect();
     assert_eq!(left, [] as [String; 0], "only what lives on for a window is left");
     cluster.skip(WINDOW * 5 / 4);
+    let hubs = |key: &String| !key.starts_with("user:");
+    assert!(!cluster.keys().iter().any(hubs), "ways to hubs and kicks are known for longer");
+    cluster.skip(WINDOW * 3 / 4);
     assert_eq!(cluster.keys(), [] as [String; 0]);
 }
 

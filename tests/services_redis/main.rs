@@ -16,6 +16,7 @@ mod hubs;
 #[expect(dead_code, reason = "most of it is for other targets")]
 mod json;
 mod keys;
+mod kicks;
 mod many;
 #[path = "../integration/node.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]

@@ -155,6 +155,8 @@ impl KafkaConfig {
             // Bounds of what is fetched ahead, for each partition.
             .set("queued.min.messages", limits::KAFKA_AHEAD_RECORDS.to_string())
             .set("queued.max.messages.kbytes", (limits::KAFKA_AHEAD_BYTES >> 10).to_string())
+            // Questions, and partitions that are new, wait behind a fetch that waits for records.
+            .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.error.backoff.ms", "100");
         config

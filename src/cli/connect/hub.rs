@@ -140,6 +140,11 @@ impl Speaker for HubConsole {
         self.awaited.is_some()
     }
 
+    fn is_refused(&self) -> bool {
+        // A refusal closes the connection.
+        false
+    }
+
     fn leave(&mut self) {
         leave(&mut self.socket);
     }

@@ -17,6 +17,7 @@ pub struct JsonConsole {
     count: u64,
     /// The room to join after the welcome.
     room: Option<String>,
+    refused: bool,
     awaited: Option<Awaited>,
 }
 
@@ -32,7 +33,7 @@ enum Awaited {
 impl JsonConsole {
     /// A console that will authenticate and then join the room of this name.
     pub fn new(socket: WebSocket<TcpStream>, room: Option<String>) -> Self {
-        Self { socket, json: Json::default(), count: 0, room, awaited: Some(Awaited::Session) }
+        Self { socket, json: Json::default(), count: 0, room, refused: false, awaited: Some(Awaited::Session) }
     }
 
     /// Sends `system.authenticate`.
@@ -95,7 +96,8 @@ impl Speaker for JsonConsole {
                 }
             }
             // Another token may be typed.
-            Some(Awaited::Session) if event_type == "\"system.error\"" => self.awaited = None,
+            Some(Awaited::Session) if event_type == "\"system.error\"" => (self.awaited, self.refused) = (None, true),
+            None if self.refused && event_type == "\"system.authenticated\"" => self.refused = false,
             Some(Awaited::Answer(id)) if member(text, "correlation_id") == Some(id) => self.awaited = None,
             _ => {}
         }
@@ -119,6 +121,10 @@ impl Speaker for JsonConsole {
 
     fn waits(&self) -> bool {
         self.awaited.is_some()
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refused
     }
 
     fn leave(&mut self) {

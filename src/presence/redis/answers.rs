@@ -8,8 +8,9 @@ use redis::Value;
 
 use super::lease::refuse;
 use super::link::Fault;
-use super::record::{self, string};
+use super::record::{self, Mark, string};
 use super::{Ended, RedisPresence};
+use crate::close::CloseReason;
 use crate::id::{ConnAddr, SessionId, TokenHash};
 use crate::message::{PresenceReply, PresenceRequest, SessionRecord};
 use crate::time::Monotonic;
@@ -30,6 +31,7 @@ pub(super) enum Asked {
     },
     Claimed {
         from: ConnAddr,
+        user: Option<Arc<str>>,
         token: TokenHash,
         session: Option<SessionId>,
     },
@@ -88,6 +90,7 @@ impl RedisPresence {
         replies: &mut Vec<PresenceReply>,
     ) {
         let Some(asked) = self.asked.remove(&tag) else { return };
+        self.forget_kicks(tag);
         self.writes -= usize::from(asked.is_write());
         let was_claim = asked.is_claim();
         self.claims -= usize::from(was_claim);
@@ -124,15 +127,25 @@ impl RedisPresence {
         match asked {
             Asked::Registered { at } => self.registered(now, at, answer, replies),
             Asked::Renewed { at } => self.renewed(now, at),
-            Asked::Opened { from, session } => self.opened(from, session, replies),
-            Asked::Claimed { from, token, session } => {
+            Asked::Opened { from, session } => {
+                if let Some(own) = self.own.get_mut(&session) {
+                    own.kicked = mark(answer);
+                }
+                self.opened(from, session, replies);
+            }
+            Asked::Claimed { from, token, session, .. } => {
                 self.claimed(now, (from, token), word, answer, replies);
                 self.unhold(now, session, replies);
             }
             Asked::Attached { from, record, token, known, .. } => {
                 let session = record.session;
                 if word == "OPENED" {
-                    self.insert(*record, token, from, 1);
+                    let (mark, user) = (mark(answer), Arc::clone(&record.user));
+                    let is_kicked = self.was_kicked(&user, &mark);
+                    let slot = self.insert(*record, token, from, (1, mark));
+                    if is_kicked {
+                        self.end(slot, CloseReason::Kicked, replies);
+                    }
                     self.opened(from, session, replies);
                 } else {
                     self.claimed(now, (from, token), word, answer, replies);
@@ -143,7 +156,7 @@ impl RedisPresence {
             Asked::Seized { from, token, session } => {
                 match (word, answer.get(1).and_then(record::read)) {
                     ("GIVEN", Some(kept)) => self.given(from, kept, true, replies),
-                    ("NO", _) => self.claim(from, token, replies),
+                    ("NO", _) => self.claim(from, None, token, replies),
                     _ => replies.push(PresenceReply::Expired { to: from }),
                 }
                 self.unhold(now, Some(session), replies);
@@ -175,6 +188,7 @@ impl RedisPresence {
         match (word, answer.get(1).and_then(record::read)) {
             ("GIVEN", Some(kept)) => self.given(who.0, kept, false, replies),
             ("WAIT", _) => self.waits(now, who, answer, replies),
+            ("FOREIGN", _) => replies.push(PresenceReply::Foreign { to: who.0 }),
             _ => {
                 if let Some(slot) = self.table.by_token(who.1) {
                     let session = self.table.session(slot);
@@ -197,9 +211,9 @@ impl RedisPresence {
                 self.forget(slot);
                 PresenceRequest::Open { from, record, token }
             }
-            Asked::Claimed { from, token, session } => {
+            Asked::Claimed { from, user, token, session } => {
                 self.unhold(now, session, replies);
-                PresenceRequest::Resume { from, user: None, token }
+                PresenceRequest::Resume { from, user, token }
             }
             Asked::Seized { from, token, session } => {
                 self.unhold(now, Some(session), replies);
@@ -222,7 +236,7 @@ impl RedisPresence {
         match asked {
             Asked::Opened { from, session } => {
                 if let Some(slot) = self.table.by_session(session) {
-                    self.end(slot, crate::close::CloseReason::TryAgainLater, replies);
+                    self.end(slot, CloseReason::TryAgainLater, replies);
                 }
                 replies.push(PresenceReply::Unavailable { to: from });
             }
@@ -253,4 +267,9 @@ impl RedisPresence {
             | Asked::Ended(_) => {}
         }
     }
+}
+
+/// The last kick of the user of a session that was just opened.
+fn mark(answer: &[Value]) -> Mark {
+    Mark(answer.get(1).and_then(string).unwrap_or_default().into())
 }

@@ -84,6 +84,8 @@ impl RedisPresence {
         self.lease.extend(at + limits::GATEWAY_LEASE);
         self.standing = Standing::Held { incarnation, asked_at: at };
         tracing::info!(gateway_id = self.gateway.gateway_id, incarnation, lapsed, "presence has its lease in redis");
+        // Kicks first, so that nothing is adopted that they end.
+        self.write_ended();
         self.write_all();
         self.reap_own();
         for request in std::mem::take(&mut self.early) {

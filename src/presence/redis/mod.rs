@@ -9,13 +9,14 @@
 //! Laws: a session has one owner, a connection, named in its record; each new owner counts the record's version up, and
 //! what is said under an older version is refused. A gateway writes while it has its lease, and not after; whoever finds
 //! a lease gone reaps what that gateway left, under the lease as a lock, and says `disconnected` before keys go. Calls
-//! are carried out in the order in which they were made. Nothing waits without bound: who asks while Redis is away is
-//! told so.
+//! are carried out in the order in which they were made. Who gets a session or a place is told by the script's answer,
+//! so behind its commit. Nothing waits without bound: who asks while Redis is away is told so.
 //!
 //! Redis Cluster is refused: one script touches keys of many slots.
 
 mod answers;
 mod hubs;
+mod kicks;
 mod lease;
 mod link;
 mod reaper;
@@ -31,15 +32,18 @@ use foldhash::quality::FixedState;
 
 use self::answers::Asked;
 use self::hubs::Messages;
+use self::kicks::Kicked;
 use self::lease::Standing;
 use self::link::{Call, Event, Link};
 use self::reaper::Reaper;
+use self::record::Mark;
 use self::takeover::{Held, Waiter};
 use super::sessions::{Sessions, Slot};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnectionId, Scope, SessionId, TokenHash};
 use crate::message::{
-    GatewayLife, HubChange, HubMessage, PresenceChange, PresenceKind, PresenceReply, PresenceRequest, SessionRecord,
+    GatewayLife, HubChange, HubMessage, Kick, PresenceChange, PresenceKind, PresenceReply, PresenceRequest,
+    SessionRecord,
 };
 use crate::ports::{Lease, Presence};
 use crate::router::Wake;
@@ -58,6 +62,8 @@ pub struct GatewaySettings {
     pub incarnation: u64,
     /// How long a session outlives its connection.
     pub resume_window: Duration,
+    /// How old kicks may be that [`Presence::carry_out`] is given; no shorter than the window.
+    pub history_time: Duration,
     /// Sessions without a connection that are kept for this gateway; beyond it the longest detached expire early.
     pub detached_max: usize,
     /// Of all hashes.
@@ -89,6 +95,8 @@ pub struct RedisPresence {
     writes: usize,
     /// Questions for sessions among them.
     claims: usize,
+    /// Kicks since those were asked.
+    kicked: VecDeque<Kicked>,
     /// Notices that may be about their answers.
     unheard: Vec<Box<str>>,
     waiters: HashMap<SessionId, Waiter, FixedState>,
@@ -115,6 +123,7 @@ pub struct RedisPresence {
 #[derive(Debug)]
 struct Own {
     version: u64,
+    kicked: Mark,
     /// When its connection got it, milliseconds since the epoch.
     connected_at: u64,
     /// When it ends, if it has no connection.
@@ -130,8 +139,17 @@ struct Own {
 /// See [`RedisPresence::ended`].
 #[derive(Clone, Debug)]
 enum Ended {
-    Session { session: SessionId, version: u64, owner: Option<ConnAddr> },
+    Session {
+        session: SessionId,
+        version: u64,
+        owner: Option<ConnAddr>,
+    },
     Connections(Vec<ConnectionId>),
+    /// All sessions of the user from before that event, and its place in a hub.
+    User {
+        user: Arc<str>,
+        event: Option<(Arc<str>, u64)>,
+    },
 }
 
 impl RedisPresence {
@@ -156,6 +174,7 @@ impl RedisPresence {
             next_tag: 1,
             writes: 0,
             claims: 0,
+            kicked: VecDeque::new(),
             unheard: Vec::new(),
             waiters: HashMap::with_hasher(hasher.clone()),
             deadlines: BTreeSet::new(),
@@ -225,8 +244,7 @@ impl RedisPresence {
     fn act_on(&mut self, now: Monotonic, request: PresenceRequest, replies: &mut Vec<PresenceReply>) {
         match request {
             PresenceRequest::Open { from, record, token } => self.open(from, *record, token, replies),
-            // Whose it is stands in the answer: the connection compares.
-            PresenceRequest::Resume { from, token, user: _ } => self.claim(from, token, replies),
+            PresenceRequest::Resume { from, user, token } => self.claim(from, user, token, replies),
             PresenceRequest::Attach { from, room, record, token } => {
                 self.attach(from, &room, *record, token, replies);
             }
@@ -263,7 +281,7 @@ impl RedisPresence {
             PresenceRequest::Detached { from, session, last_close } => {
                 self.detached_by(now, from, session, last_close, replies);
             }
-            PresenceRequest::Kick { user, event: _ } => self.kick(&user, replies),
+            PresenceRequest::Kick { user, event } => self.kick(user, event, replies),
             PresenceRequest::Members { from, room, after } => self.members(from, &room, after, replies),
             PresenceRequest::CreateHub(hub) => self.create_hub(&hub, replies),
             PresenceRequest::JoinHub(join) => self.join_hub(&join, replies),
@@ -273,11 +291,18 @@ impl RedisPresence {
     }
 
     /// Puts a new session into the table.
-    fn insert(&mut self, record: SessionRecord, token: TokenHash, owner: ConnAddr, version: u64) -> Slot {
+    fn insert(
+        &mut self,
+        record: SessionRecord,
+        token: TokenHash,
+        owner: ConnAddr,
+        (version, kicked): (u64, Mark),
+    ) -> Slot {
         let session = record.session;
         let slot = self.table.insert(record, token, owner, 0);
         let own = Own {
             version,
+            kicked,
             connected_at: (self.gateway.wall)().0,
             until: Monotonic::NEVER,
             former: None,
@@ -318,12 +343,6 @@ impl RedisPresence {
         self.forget(slot);
     }
 
-    fn kick(&mut self, user: &str, replies: &mut Vec<PresenceReply>) {
-        while let Some(slot) = self.table.by_user(user) {
-            self.end(slot, CloseReason::Kicked, replies);
-        }
-    }
-
     fn detached_by(
         &mut self,
         now: Monotonic,
@@ -336,6 +355,8 @@ impl RedisPresence {
             return self.give_up(from, session);
         };
         if last_close == CloseReason::Kicked {
+            let (_, user, _) = self.table.who(slot);
+            self.kick_later(user, None);
             return self.end(slot, CloseReason::Kicked, replies);
         }
         self.table.close(slot, last_close);
@@ -349,7 +370,7 @@ impl RedisPresence {
         }
         self.write_soon(session);
         if let Some(waiter) = self.end_takeover(session) {
-            self.claim(waiter.from, waiter.token, replies);
+            self.claim(waiter.from, None, waiter.token, replies);
             return;
         }
         while self.table.detached() > self.gateway.detached_max {
@@ -449,6 +470,12 @@ impl Presence for RedisPresence {
         self.write();
         let refresh = self.refreshes.first().map_or(Monotonic::NEVER, |(at, _)| *at);
         self.sessions_next().min(lease).min(watch).min(refresh)
+    }
+
+    fn carry_out(&mut self, _now: Monotonic, kicks: Vec<Kick>) {
+        for Kick { user, topic, place } in kicks {
+            self.kick_later(user, Some((topic, place)));
+        }
     }
 
     fn changes(&mut self, out: &mut Vec<PresenceChange>) {

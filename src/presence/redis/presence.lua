@@ -24,19 +24,38 @@ end
 
 local function some(text) return text and text ~= '' end
 
--- Hubs end by themselves: their keys live a while longer whenever somebody comes, stays or goes.
+-- From each player of a hub a way leads to it, which lives no shorter than the hub: a kick names nothing but the user.
+local function keep_ways(room, ms, user)
+  local info = 'room:' .. room .. ':info'
+  if call('PTTL', 'user:' .. user .. ':hub') >= ms then return end
+  local left = math.floor(math.max(ms, call('PTTL', info)) + window / 4)
+  for _, field in ipairs(call('HKEYS', info)) do
+    local player = field:match('^player:(.*)$')
+    if player then call('SET', 'user:' .. player .. ':hub', room, 'PX', left) end
+  end
+end
+
+-- Hubs end by themselves: their keys live a while longer whenever a player comes, stays or goes.
 local function touch_hub(room, ms, user, seen)
   local info = 'room:' .. room .. ':info'
-  local code = call('HGET', info, 'code')
-  if not code then return end
+  local code, player = unpack(call('HMGET', info, 'code', 'player:' .. user))
+  if not code or not player then return end
   call('PEXPIRE', info, math.floor(ms), 'GT')
   call('PEXPIRE', 'room:code:' .. code, math.floor(ms), 'GT')
-  if user then
-    local player = call('HGET', info, 'player:' .. user)
-    if player then
-      call('HSET', info, 'player:' .. user, (player:gsub('^(%d+) %d+', '%1 ' .. string.format('%.0f', seen), 1)))
-    end
+  keep_ways(room, ms, user)
+  if seen then
+    call('HSET', info, 'player:' .. user, (player:gsub('^(%d+) %d+', '%1 ' .. string.format('%.0f', seen), 1)))
   end
+end
+
+-- The user, if it is a hub's player, has no place any more; the rooms service counts it until another one gets it.
+local function leave_hub(user)
+  local way = 'user:' .. user .. ':hub'
+  local room = call('GET', way)
+  if not room then return end
+  call('DEL', way)
+  local info = 'room:' .. room .. ':info'
+  if call('HDEL', info, 'player:' .. user) == 1 then call('HSET', info, 'vacated:' .. user, '') end
 end
 
 -- Rooms are written as `s/<room>` (a backend let the session in) or `o/<room>` (open), separated by spaces.
@@ -45,7 +64,7 @@ local function each_room(rooms, act)
 end
 
 local function touch_hubs(rooms, ms, user)
-  local seen = user and now_ms()
+  local seen = now_ms()
   each_room(rooms, function(room) touch_hub(room, ms, user, seen) end)
 end
 
@@ -67,7 +86,7 @@ local function enter_room(room, kind, conn, user)
   call('SADD', 'room:' .. room .. ':users', user)
   local info = 'room:' .. room .. ':info'
   call('HSETNX', info, 'admission', kind == 's' and 'service' or 'open')
-  if call('HGET', info, 'admission') == 'token' then touch_hub(room, window) else call('PERSIST', info) end
+  if call('HGET', info, 'admission') == 'token' then touch_hub(room, window, user) else call('PERSIST', info) end
 end
 
 local function drop_socket(conn, gateway)
@@ -101,7 +120,14 @@ end
 
 -- A record is `session:{session id}`; `session:{hash of the resume token}` leads to it and lives as long.
 local RECORD = {'session_id', 'token', 'version', 'user_id', 'username', 'roles', 'expires_at', 'scopes', 'acted',
-  'last_close', 'rooms'}
+  'last_close', 'rooms', 'kicked'}
+
+-- `user:{id}:kicked` names the last event that kicked the user, `kicked` of a session the last one before it was opened.
+local function is_kicked(session)
+  local user, before = unpack(call('HMGET', 'session:' .. session, 'user_id', 'kicked'))
+  local last = user and call('GET', 'user:' .. user .. ':kicked')
+  return last and last ~= (before or '')
+end
 
 local function expire(session, token, ms)
   call('PEXPIRE', 'session:' .. session, ms)
@@ -151,7 +177,8 @@ local function take(session, conn, connected_at)
   return {'GIVEN', record(session)}
 end
 
-local function claim(token, conn, connected_at)
+-- `user`, if it is not empty, is whose the session must be.
+local function claim(token, conn, connected_at, user)
   local session = call('HGET', 'session:' .. token, 'session_id')
   if not session then return {'EXPIRED'} end
   local key = 'session:' .. session
@@ -161,6 +188,11 @@ local function claim(token, conn, connected_at)
     call('DEL', 'session:' .. token)
     return {'EXPIRED'}
   end
+  if is_kicked(session) then
+    end_session(session)
+    return {'EXPIRED'}
+  end
+  if some(user) and call('HGET', key, 'user_id') ~= user then return {'FOREIGN'} end
   if not some(owner) or owner == conn or lease(gateway) ~= owner_life then return take(session, conn, connected_at) end
   local now, stopped = now_ms(), ''
   since = tonumber(since or 0)
@@ -179,8 +211,10 @@ local function open(at, conn, connected_at)
   if other then end_session(other) end
   if call('EXISTS', 'session:' .. session) == 1 then end_session(session) end
   write(at, conn, window)
+  local kicked = call('GET', 'user:' .. ARGV[at + 3] .. ':kicked') or ''
+  call('HSET', 'session:' .. session, 'kicked', kicked)
   put_socket(conn, session, ARGV[at + 3], ARGV[at + 4], connected_at, ARGV[at + 10])
-  return {'OPENED'}
+  return {'OPENED', kicked}
 end
 
 local function wake_waiter(session, token)
@@ -191,17 +225,19 @@ local function wake_waiter(session, token)
   end
 end
 
+-- A hub's players, the oldest first, and one who was kicked and whose place is still counted.
 local function players(info)
-  local found, fields = {}, call('HGETALL', info)
+  local found, vacated, fields = {}, nil, call('HGETALL', info)
   for index = 1, #fields, 2 do
     local id = fields[index]:match('^player:(.*)$')
     if id then
       local order, seen, name = fields[index + 1]:match('^(%d+) (%d+) (.*)$')
       found[#found + 1] = {id = id, order = tonumber(order), seen = tonumber(seen), name = name}
     end
+    vacated = vacated or fields[index]:match('^vacated:(.*)$')
   end
   table.sort(found, function(a, b) return a.order < b.order end)
-  return found
+  return found, vacated
 end
 
 local function enrol(info, id, name)
@@ -292,7 +328,7 @@ function unfenced.reap()
       expire(session, token, window)
       touch_hubs(rooms, window + window / 4, user)
       wake_waiter(session, token)
-      found[#found + 1] = record(session)
+      if is_kicked(session) then end_session(session) else found[#found + 1] = record(session) end
     end
     drop_socket(conn, gateway)
   end
@@ -310,7 +346,8 @@ function unfenced.adopt()
     if owner == gateway and conn == '' then
       call('HSET', key, 'gateway_id', me, 'incarnation', life)
       call('HINCRBY', key, 'version', 1)
-      found[#found + 1] = record(key:match('^session:(.*)$'))
+      local session = key:match('^session:(.*)$')
+      if is_kicked(session) then end_session(session) else found[#found + 1] = record(session) end
     end
   end
   return found
@@ -331,13 +368,17 @@ end
 
 function fenced.open() return open(7, ARGV[5], ARGV[6]) end
 
-function fenced.claim() return claim(ARGV[5], ARGV[6], ARGV[7]) end
+function fenced.claim() return claim(ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
 
 function fenced.seize()
   local session, conn = ARGV[5], ARGV[6]
   local key = 'session:' .. session
   local version, waits = unpack(call('HMGET', key, 'version', 'next_connection'))
   if not version then return {'EXPIRED'} end
+  if is_kicked(session) then
+    end_session(session)
+    return {'EXPIRED'}
+  end
   if waits ~= conn then return {'NO'} end
   call('HSET', key, 'last_close', 'replaced')
   return take(session, conn, ARGV[7])
@@ -386,6 +427,18 @@ function fenced.finish()
   return {'OK'}
 end
 
+-- The user was kicked, by the event at this place of a topic if it was one; whoever hears of one late changes nothing.
+function fenced.kick()
+  local user, topic, place, ms = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+  leave_hub(user)
+  if topic == '' then return {'OK'} end
+  local key = 'user:' .. user .. ':kicked'
+  local last, before = (call('GET', key) or ''):match('^(%d+) (.*)$')
+  if before == topic and tonumber(last) >= tonumber(place) then return {'OK'} end
+  call('SET', key, place .. ' ' .. topic, 'PX', ms)
+  return {'OK'}
+end
+
 function fenced.members()
   local cursor, conns = unpack(call('SSCAN', 'room:' .. ARGV[5] .. ':sockets', ARGV[6], 'COUNT', 256))
   local found = {'OK', cursor}
@@ -406,6 +459,7 @@ function fenced.create_hub()
       call('HSET', info, 'admission', 'token', 'code', code, 'max_players', max)
       enrol(info, player, name)
       call('PEXPIRE', info, ms)
+      keep_ways(room, ms, player)
       return {'ENROLLED', room, code, ''}
     end
   end
@@ -418,7 +472,8 @@ function fenced.join_hub()
   local info = 'room:' .. (room or '') .. ':info'
   local max = room and call('HGET', info, 'max_players')
   if not max then return {'NONE'} end
-  local found, gone = players(info), nil
+  local found, vacated = players(info)
+  local gone
   if #found >= tonumber(max) then
     local now = now_ms()
     for _, other in ipairs(found) do
@@ -427,10 +482,13 @@ function fenced.join_hub()
     end
     if not gone then return {'FULL'} end
     call('HDEL', info, 'player:' .. gone.id)
+    call('DEL', 'user:' .. gone.id .. ':hub')
+  elseif vacated then
+    call('HDEL', info, 'vacated:' .. vacated)
   end
   enrol(info, player, name)
-  touch_hub(room, window / 2)
-  return {'ENROLLED', room, code, gone and gone.id or ''}
+  touch_hub(room, window / 2, player)
+  return {'ENROLLED', room, code, gone and gone.id or vacated or ''}
 end
 
 function fenced.find_hub()
@@ -461,7 +519,7 @@ function fenced.attach()
   if call('HEXISTS', 'room:' .. room .. ':info', 'player:' .. user) == 0 then return {'EXPIRED'} end
   touch_hub(room, window / 4, user, now_ms())
   if call('EXISTS', 'session:' .. token) == 1 then
-    local claimed = claim(token, conn, connected_at)
+    local claimed = claim(token, conn, connected_at, user)
     if claimed[1] ~= 'EXPIRED' then return claimed end
   end
   return open(8, conn, connected_at)

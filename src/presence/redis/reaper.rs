@@ -294,12 +294,12 @@ impl RedisPresence {
 
     /// Sessions without a connection that this gateway is to remember.
     fn adopt<'a>(&mut self, now: Monotonic, records: impl Iterator<Item = &'a Value>) {
-        for Kept { record, token, version } in records.filter_map(record::read) {
+        for Kept { record, token, version, kicked } in records.filter_map(record::read) {
             if self.table.by_session(record.session).is_some() || self.table.by_token(token).is_some() {
                 continue;
             }
             let (session, until) = (record.session, now + self.gateway.resume_window);
-            let slot = self.insert(record, token, ConnAddr::NOBODY, version);
+            let slot = self.insert(record, token, ConnAddr::NOBODY, (version, kicked));
             self.table.detach(slot, until);
             self.own.entry(session).and_modify(|own| own.until = until);
         }

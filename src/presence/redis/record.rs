@@ -1,5 +1,7 @@
 //! A session's record as fields of its hash, and back.
 
+use std::sync::Arc;
+
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
@@ -7,12 +9,27 @@ use crate::close::CloseReason;
 use crate::id::{Scope, SessionId, TokenHash};
 use crate::message::{Position, ScopeEntry, SessionRecord};
 
+/// An event that kicked a user, as place and topic; empty if there was none.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Mark(pub Box<str>);
+
+impl Mark {
+    /// Whether that event, one without a place for sure, is not behind this one.
+    pub fn is_before(&self, event: Option<&(Arc<str>, u64)>) -> bool {
+        let Some((topic, place)) = event else { return true };
+        let mark = self.0.split_once(' ');
+        mark.is_none_or(|(last, known)| *known != **topic || last.parse().is_ok_and(|last: u64| last < *place))
+    }
+}
+
 /// A record, its token and the count of its owners.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub record: SessionRecord,
     pub token: TokenHash,
     pub version: u64,
+    /// The last kick of its user before it was opened.
+    pub kicked: Mark,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -22,7 +39,7 @@ struct Place(Box<str>, u64, u64);
 struct Entry(Box<str>, bool, Vec<Place>);
 
 /// The script's `RECORD`, in its order.
-pub(super) fn fields(record: &SessionRecord, token: TokenHash, version: u64) -> [Box<[u8]>; 11] {
+pub(super) fn fields(record: &SessionRecord, token: TokenHash, version: u64, kicked: &Mark) -> [Box<[u8]>; 12] {
     let scopes: Vec<_> = record.scopes.iter().map(entry).collect();
     let acted: Vec<_> = record.acted.iter().map(place).collect();
     let last_close = record.last_close.map_or("", |reason| reason.row().label);
@@ -38,6 +55,7 @@ pub(super) fn fields(record: &SessionRecord, token: TokenHash, version: u64) -> 
         json(&acted),
         text(last_close),
         text(&rooms(record)),
+        text(&kicked.0),
     ]
 }
 
@@ -58,7 +76,8 @@ pub(super) fn read(fields: &Value) -> Option<Kept> {
         acted: acted.into_iter().map(position).collect(),
         last_close: CloseReason::ALL.iter().find(|row| Some(row.label) == at(9)).map(|row| row.reason),
     };
-    Some(Kept { record, token: parse_token(at(1)?)?, version: at(2)?.parse().ok()? })
+    let kicked = Mark(at(11).unwrap_or_default().into());
+    Some(Kept { record, token: parse_token(at(1)?)?, version: at(2)?.parse().ok()?, kicked })
 }
 
 /// A token's hash in hexadecimal: the name of the key that leads to its session.

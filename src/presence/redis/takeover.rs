@@ -2,11 +2,12 @@
 //! whoever asked waits until it has, or for [`limits::TAKEOVER_WAIT`]. Sessions are written here too.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use redis::Value;
 
 use super::answers::Asked;
-use super::record::{self, Kept, number, string, text, token_text};
+use super::record::{self, Kept, Mark, number, string, text, token_text};
 use super::{Ended, RedisPresence};
 use crate::close::CloseReason;
 use crate::id::{ConnAddr, ConnectionId, SessionId, TokenHash};
@@ -66,8 +67,8 @@ impl RedisPresence {
         }
         self.write_ended();
         let session = record.session;
-        let fields = record::fields(&record, token, FIRST);
-        let slot = self.insert(record, token, from, FIRST);
+        let fields = record::fields(&record, token, FIRST, &Mark::default());
+        let slot = self.insert(record, token, from, (FIRST, Mark::default()));
         let args = self.named(from, Some(session)).into_iter().chain(fields).collect();
         if !self.ask("open", args, Asked::Opened { from, session }) {
             self.forget(slot);
@@ -90,13 +91,20 @@ impl RedisPresence {
         }
     }
 
-    /// Asks for the session of this token.
-    pub(super) fn claim(&mut self, from: ConnAddr, token: TokenHash, replies: &mut Vec<PresenceReply>) {
+    /// Asks for the session of this token, of this user if one is named.
+    pub(super) fn claim(
+        &mut self,
+        from: ConnAddr,
+        user: Option<Arc<str>>,
+        token: TokenHash,
+        replies: &mut Vec<PresenceReply>,
+    ) {
         self.write_ended();
         let session = self.table.by_token(token).map(|slot| self.table.session(slot));
         self.write_now(session);
         let [conn, connected_at] = self.named(from, None);
-        if self.ask("claim", vec![token_text(token), conn, connected_at], Asked::Claimed { from, token, session }) {
+        let args = vec![token_text(token), conn, connected_at, text(user.as_deref().unwrap_or_default())];
+        if self.ask("claim", args, Asked::Claimed { from, user, token, session }) {
             self.hold(session);
         } else {
             replies.push(PresenceReply::Unavailable { to: from });
@@ -116,7 +124,7 @@ impl RedisPresence {
         let known = self.table.by_token(token).map(|slot| self.table.session(slot));
         self.write_now(known);
         let session = record.session;
-        let fields = record::fields(&record, token, FIRST);
+        let fields = record::fields(&record, token, FIRST, &Mark::default());
         let args = [text(room)].into_iter().chain(self.named(from, None)).chain(fields).collect();
         let asked = Asked::Attached { from, room: room.into(), record: Box::new(record), token, known };
         if self.ask("attach", args, asked) {
@@ -129,7 +137,7 @@ impl RedisPresence {
 
     /// The session is the connection's; `told`: its former connection, if it is one of this gateway, knows.
     pub(super) fn given(&mut self, from: ConnAddr, kept: Kept, told: bool, replies: &mut Vec<PresenceReply>) {
-        let Kept { record, token, version } = kept;
+        let Kept { record, token, version, kicked } = kept;
         let session = record.session;
         let mut was_here = false;
         if let Some(slot) = self.table.by_session(session) {
@@ -149,8 +157,9 @@ impl RedisPresence {
         if self.waiters.get(&session).is_some_and(|waiter| waiter.from == from) {
             self.end_takeover(session);
         }
-        let slot = self.insert(record.clone(), token, from, version);
-        if self.held.get(&session).is_some_and(|held| held.is_ended) {
+        let is_kicked = self.was_kicked(&record.user, &kicked);
+        let slot = self.insert(record.clone(), token, from, (version, kicked));
+        if is_kicked || self.held.get(&session).is_some_and(|held| held.is_ended) {
             self.end(slot, CloseReason::Kicked, replies);
             replies.push(PresenceReply::Expired { to: from });
             return;
@@ -275,7 +284,7 @@ impl RedisPresence {
             }
             ("yours", Some(waiter)) => {
                 self.end_takeover(session);
-                self.claim(waiter.from, waiter.token, replies);
+                self.claim(waiter.from, None, waiter.token, replies);
             }
             ("ended", Some(waiter)) => {
                 self.end_takeover(session);
@@ -358,6 +367,12 @@ impl RedisPresence {
                     let names = connections.iter().map(|connection| text(&connection.to_string()));
                     ("reap", [text(&self.gateway.gateway_id)].into_iter().chain(names).collect())
                 }
+                Ended::User { user, event } => {
+                    let (topic, place) = event.as_ref().map_or(("", 0), |(topic, place)| (&**topic, *place));
+                    let known_for = (self.gateway.history_time + self.gateway.resume_window).as_millis();
+                    let args = [user, topic, &place.to_string(), &known_for.to_string()];
+                    ("kick", args.map(text).into())
+                }
             };
             if !self.ask(operation, args, Asked::Ended(ended.clone())) {
                 return self.ended.push_front(ended);
@@ -372,7 +387,7 @@ impl RedisPresence {
         let Some(own) = self.own.get_mut(&session).filter(|own| own.is_unwritten) else { return };
         own.is_unwritten = false;
         let (version, until, former) = (own.version, own.until, own.former);
-        let fields = record::fields(&self.table.record(slot), self.table.token(slot), version);
+        let fields = record::fields(&self.table.record(slot), self.table.token(slot), version, &own.kicked);
         let (operation, head) = match self.table.owner(slot) {
             Some(owner) => ("put", self.named(owner, Some(session))),
             None => {

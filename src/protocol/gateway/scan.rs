@@ -210,6 +210,7 @@ pub(super) fn scan_object(text: &str, mut each: impl FnMut(&Span) -> Result<(), 
         }
         scanner.space();
     }
+    scanner.space();
     if scanner.at < scanner.bytes.len() { Err(scanner.malformed("the end")) } else { Ok(()) }
 }
 

@@ -131,6 +131,7 @@ fn malformed_messages_are_named() {
     }
     for (text, told) in [
         ("{", "malformed JSON: expected a field's name in quotes at byte 1"),
+        ("{} x", "malformed JSON: expected the end at byte 3"),
         ("{}x", "malformed JSON: expected the end at byte 2"),
         ("{}{}", "malformed JSON: expected the end at byte 2"),
         ("{\"a\"}", "malformed JSON: expected ':' at byte 4"),
@@ -147,6 +148,7 @@ fn malformed_messages_are_named() {
         ("{\"a\":\"\\ude00\"}", "malformed JSON: expected a high surrogate before a low one at byte 12"),
         ("{\"a\":1e400}", "malformed JSON: expected a number that a double can hold, in at most 64 bytes at byte 5"),
         ("{}", "type: expected a string of 1-128 bytes"),
+        (" {} \n", "type: expected a string of 1-128 bytes"),
         ("{\"type\":7}", "type: expected a string of 1-128 bytes"),
         ("{\"type\":\"\"}", "type: expected a string of 1-128 bytes"),
         ("{\"type\":\"a\",\"type\":\"b\"}", "type: given twice; give it once"),
@@ -322,12 +324,17 @@ fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String>
         .prop_map(|(members, space)| format!("{{{}{space}}}", members.join(",")))
 }
 
+/// A whole message: space may stand around it.
+fn message() -> impl Strategy<Value = String> {
+    (space(), object(value()), space()).prop_map(|(before, object, behind)| before + &object + &behind)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     /// Of valid objects the scanner finds the members that serde_json finds, with the same names and values.
     #[test]
-    fn the_scanner_reads_what_serde_json_reads(text in object(value())) {
+    fn the_scanner_reads_what_serde_json_reads(text in message()) {
         prop_assert!(scanned(&text).is_ok(), "{}", text);
         agrees(&text)?;
     }
@@ -335,7 +342,7 @@ proptest! {
     /// Of objects with random edits the scanner refuses exactly those that serde_json refuses.
     #[test]
     fn the_scanner_refuses_what_serde_json_refuses(
-        text in object(value()),
+        text in message(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..3u8, "[\\[\\]{}:,\"\\\\u0-9a-fd8E+. tn\\x00\\x1fé-]"), 1..4),
     ) {
         let mut chars: Vec<char> = text.chars().collect();
