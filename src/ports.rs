@@ -205,8 +205,9 @@ pub struct Completed {
 ///
 /// Law of pending appends: a handle's are completed in the order in which they were made; when one fails, so do all
 /// behind it, and every further append of the handle is refused until [`Bus::completed`] was called. So whoever appends
-/// the failed ones again, in order, keeps the order. Only a handle made for independent senders completes each as it
-/// ends, so that a partition that stands still holds up no other.
+/// the failed ones again, in order, keeps the order within each partition: what is behind a failure there is not in the
+/// log, or as far as nobody could tell it stands there twice. What had gone to other partitions comes twice too. Only a
+/// handle made for independent senders completes each as it ends, so that a partition that stands still holds up no other.
 pub trait Bus: Send {
     /// What an acknowledgement means here.
     fn durability(&self) -> Durability;

@@ -122,6 +122,7 @@ impl Part {
         self.next != from
     }
 }
+
 /// What a record of the relay topic is for a home; a publisher is noted.
 fn relayed(
     record: &Record,
