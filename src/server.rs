@@ -31,8 +31,8 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::page;
 use crate::ports::{Durability, Lease, LogView};
-use crate::protocol::relay;
 use crate::presence::Listener;
+use crate::protocol::relay;
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
@@ -84,10 +84,8 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let (peer_ports, calls) = peer_ports(&mut ports, &settings);
     let seed = entropy.next_u64();
     let epoch = entropy.next_u64() >> 11;
-    // Where the bus numbers what is relayed, homes number nothing, and a session may resume on another gateway.
-    let own_numbering = if log.is_shared() { relay::HANDLE_EPOCH } else { epoch };
     let shard_configs = ports.into_iter().zip(&stats).map(|(port, stats)| ShardConfig {
-        homes: home_config(&config, port.id(), shards, own_numbering, seed),
+        homes: home_config(&config, port.id(), shards, own_numbering(durability, epoch), seed),
         port,
         settings: settings.clone(),
         stats: Arc::clone(stats),
@@ -330,6 +328,11 @@ fn settings(
             token_grace: limits::TOKEN_GRACE,
         },
     }
+}
+
+/// Where the bus numbers what is relayed, homes number nothing, and a session may resume on another gateway.
+fn own_numbering(durability: Durability, epoch: u64) -> u64 {
+    if durability == Durability::Kafka { relay::HANDLE_EPOCH } else { epoch }
 }
 
 fn home_config(config: &Config, shard: NodeId, shards: u16, epoch: u64, seed: u64) -> HomeConfig {

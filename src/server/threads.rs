@@ -278,26 +278,21 @@ impl Peers {
         let (kicked, kicks) = bounded(1);
         let life = PresenceLife { port: presence, sessions, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
-        let (bus_log, shared) = (log.share(), log.is_shared());
-        let bus_thread = spawn("bus", &stop, move |stop| {
-            let topics: Vec<&str> = EVENT_TOPICS.into_iter().chain(shared.then_some(relay::TOPIC)).collect();
-            let mut reader = bus_log.commands(&topics, Arc::new(ThreadWaker::new(thread::current())));
-            drop(bus_log);
-            let mut publishers = Publishers::new(window);
-            let homes = Homes { ways: events, reserved, publishers: &mut publishers };
-            let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &topics, homes, (since, history));
-            // Presence ends with the process, if at all.
-            let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
-            let nodes = Nodes { shards, presence: NodeId(shards) };
-            let peer = BusPeer::new(bus, reader, rules, nodes, &topics).after(rebuilt).naming(nonce);
-            let mut peer = peer.showing(stats).numbering(rooms_epoch);
-            if shared {
-                peer = peer.relaying(publishers);
-            }
-            if let Ok(wakes) = bus_gate.recv() {
-                peer::run(&mut peer, &wakes, clock, stop);
-            }
-        });
+        let (shared, span) = (log.is_shared(), (since, history));
+        let life = BusLife {
+            port: bus,
+            log: log.share(),
+            shards,
+            ways: events,
+            reserved,
+            span,
+            window,
+            nonce,
+            rooms_epoch,
+            kicked,
+            stats,
+        };
+        let bus_thread = spawn("bus", &stop, move |stop| life.run(rules, &bus_gate, stop));
         let (api_wakes, api_gate) = bounded::<Vec<Arc<dyn Wake>>>(1);
         let api_thread = spawn("api", &stop, move |stop| {
             if let Ok(wakes) = api_gate.recv() {
@@ -388,6 +383,51 @@ impl PresenceLife {
         if let Ok(wakes) = gate.recv() {
             peer::run(&mut peer, &wakes, clock, stop);
             finish(&mut peer);
+        }
+    }
+}
+
+/// What the bus's thread needs.
+struct BusLife {
+    port: Port,
+    log: NodeBus,
+    shards: u16,
+    /// To the shards' homes.
+    ways: Vec<Sender<Kept>>,
+    /// Rooms that are not theirs to open.
+    reserved: BTreeSet<Scope>,
+    /// Where history begins, and how long it is.
+    span: (WallMillis, Duration),
+    /// How long a session may come back.
+    window: Duration,
+    nonce: u64,
+    /// The epoch of the rooms' events as they are read.
+    rooms_epoch: Arc<AtomicU64>,
+    /// Who waits for the kicks of late.
+    kicked: Sender<Vec<Kick>>,
+    stats: Arc<BusStats>,
+}
+
+impl BusLife {
+    fn run(self, rules: Latest<Arc<Routes>>, gate: &Receiver<Vec<Arc<dyn Wake>>>, stop: &AtomicBool) {
+        let Self { port, log, shards, ways, reserved, span, window, nonce, rooms_epoch, kicked, stats } = self;
+        let shared = log.is_shared();
+        let topics: Vec<&str> = EVENT_TOPICS.into_iter().chain(shared.then_some(relay::TOPIC)).collect();
+        let mut reader = log.commands(&topics, Arc::new(ThreadWaker::new(thread::current())));
+        drop(log);
+        let mut publishers = Publishers::new(window);
+        let homes = Homes { ways, reserved, publishers: &mut publishers };
+        let mut rebuilt = rebuild_homes(&mut reader, shared, &rules, &topics, homes, span);
+        // Presence ends with the process, if at all.
+        let _ = kicked.send(std::mem::take(&mut rebuilt.kicks));
+        let nodes = Nodes { shards, presence: NodeId(shards) };
+        let peer = BusPeer::new(port, reader, rules, nodes, &topics).after(rebuilt).naming(nonce);
+        let mut peer = peer.showing(stats).numbering(rooms_epoch);
+        if shared {
+            peer = peer.relaying(publishers);
+        }
+        if let Ok(wakes) = gate.recv() {
+            peer::run(&mut peer, &wakes, clock, stop);
         }
     }
 }

@@ -5,8 +5,8 @@
 //! worker that was frozen and believes that it is active still makes no difference: its next batch is refused, and what it
 //! gave to the event topics before are the events of the batch that the active one does again: the same, in the same
 //! order, under the same ids, so that gateways drop whichever copies come second. (Copies are known for the history time:
-//! a worker that sleeps for longer than that, with events that had not left its machine, would repeat those.) With Redis every worker also has a lease
-//! among the gateways, so that those that are gone are reaped when none is left.
+//! a worker that sleeps for longer than that, with events that had not left its machine, would repeat those.) With Redis
+//! every worker also has a lease among the gateways, so that those that are gone are reaped when none is left.
 //!
 //! Order at the end: services first, so that they have said what they had; then the lease, so that another takes over at
 //! once.

@@ -122,7 +122,7 @@ impl Cluster {
         theirs.sort();
         same("the gateways' sockets", &all, &theirs)?;
         for (room, users) in rooms {
-            same(room, &self.members(&format!("room:{room}:users")), *users)?;
+            same(room, &self.members(&format!("room:{room}:users")), users)?;
             same(room, &[self.members(&format!("room:{room}:sockets")).len()], &[users.len()])?;
         }
         Ok(())
