@@ -95,9 +95,7 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
     let (to_homes, events) = bus::ways(shards);
     let view = log.view();
-    let mut secret = [0; 16];
-    secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
-    secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
+    let secret = (u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())).to_be_bytes();
     let lease = Arc::clone(&node.lease);
     let stats = Arc::clone(&state.bus);
     let names = threads::Names { incarnation: epoch, seed, secret, nonce, gateway_id, lease, stats, rooms_epoch };

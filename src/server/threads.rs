@@ -300,19 +300,8 @@ impl Peers {
             }
         });
         let heralds = log.share();
-        let services = move |stop: &AtomicBool| {
-            let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
-            let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
-            drop(log);
-            let settings = WorkerSettings { resume_window: window, seed, secret, restarted: Some(syscall::wall()) };
-            match services(reader, store, &wake, &settings) {
-                Ok(mut worker) => workers::run(&mut worker, clock, stop),
-                Err(error) => {
-                    tracing::error!("the services cannot start: {error}");
-                    std::process::exit(1);
-                }
-            }
-        };
+        let settings = WorkerSettings { resume_window: window, seed, secret, restarted: Some(syscall::wall()) };
+        let services = move |stop: &AtomicBool| run_services(log, store, &settings, stop);
         let mut threads = vec![presence_thread, bus_thread, api_thread];
         // On a shared bus they are `ringgate worker`'s, or the users' backends'.
         threads.push(match shared {
@@ -350,6 +339,20 @@ impl Peers {
             if let Err(panic) = thread.join() {
                 tracing::error!("a peer ended: {}", panic_text(&*panic));
             }
+        }
+    }
+}
+
+/// The services' thread: ends with `stop`, or the process with it where they cannot start.
+fn run_services(log: NodeBus, store: SqliteStore, settings: &WorkerSettings, stop: &AtomicBool) {
+    let wake: Arc<dyn Wake> = Arc::new(ThreadWaker::new(thread::current()));
+    let reader = log.reader(&COMMAND_TOPICS, Arc::clone(&wake));
+    drop(log);
+    match services(reader, store, &wake, settings) {
+        Ok(mut worker) => workers::run(&mut worker, clock, stop),
+        Err(error) => {
+            tracing::error!("the services cannot start: {error}");
+            std::process::exit(1);
         }
     }
 }
