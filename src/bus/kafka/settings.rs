@@ -129,8 +129,11 @@ impl KafkaConfig {
             // Implies acks=all: accepted is what all replicas in sync have.
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", timeout)
-            // What is behind a record that is refused for good must not be accepted before it is appended again.
+            // What is behind a record that is refused for good must not be accepted before it is appended again: the client
+            // then gives up, but a broker takes any number as a producer's first in a partition, so that a batch behind the
+            // refused one must not be under way either. Batches grow meanwhile.
             .set("enable.gapless.guarantee", patient.to_string())
+            .set("max.in.flight.requests.per.connection", if patient { "1" } else { "5" })
             .set("request.timeout.ms", millis(limits::KAFKA_REQUEST_TIMEOUT))
             .set("partitioner", "murmur2_random")
             // Batches form by themselves while requests are on their way.
