@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use foldhash::quality::FixedState;
 use serde::Serialize;
@@ -25,7 +26,7 @@ use super::relay::Publishers;
 use crate::id::{ConnAddr, ConnectionId, NodeId, Scope, SessionId};
 use crate::limits;
 use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, PublisherState, Publishing, Request};
-use crate::ports::{Accepted, Bus, Completed, Record, Ticket, partition_name};
+use crate::ports::{Accepted, Bus, Completed, Durability, Record, Ticket, partition_name};
 use crate::protocol::envelope::{EventRule, EventRules, EventSource, Json, parse_event};
 use crate::protocol::relay::{self, Relayed};
 use crate::router::peer::Peer;
@@ -419,6 +420,16 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         true
     }
 
+    /// Whether a topic of this process's log has records and gives none, which is a failure of its disk: nobody says when
+    /// it can be read again.
+    fn is_stuck(&self) -> bool {
+        let is_stuck = |reading: &Reading| {
+            let (first, next) = self.bus.range(&reading.name);
+            reading.held.is_none() && reading.page.is_empty() && reading.next.max(first) < next
+        };
+        self.bus.durability() == Durability::Disk && self.topics.iter().any(is_stuck)
+    }
+
     /// Reads a record into `held`, or past it if it is not for clients; `false` if there is none.
     fn look_at_next(&mut self, at: usize, wall: WallMillis) -> bool {
         let reversed = mutant!(self, ReversedEvents);
@@ -604,9 +615,15 @@ impl<B: Bus, R: EventRules> Peer for BusPeer<B, R> {
         for at in 0..self.topics.len() {
             more |= self.pump(at, wall);
         }
-        let Some(publishers) = &self.publishers else { return if more { now } else { Monotonic::NEVER } };
-        self.stats.relay_publishers.set(publishers.count() as u64);
-        if more { now } else { publishers.next() }
+        let next = self.publishers.as_ref().map_or(Monotonic::NEVER, |publishers| {
+            self.stats.relay_publishers.set(publishers.count() as u64);
+            publishers.next()
+        });
+        match more {
+            true => now,
+            false if self.is_stuck() => next.min(now + READ_RETRY),
+            false => next,
+        }
     }
 
     fn port(&mut self) -> &mut Port {
@@ -628,6 +645,8 @@ struct Dead<'a> {
     data_base64: String,
 }
 
+/// How long a log that cannot be read is left alone.
+const READ_RETRY: Duration = Duration::from_secs(1);
 /// Where the first partition's numbering is looked at.
 const ROOMS_EVENTS: &str = "rooms.events";
 

@@ -415,11 +415,39 @@ fn answers_wait_for_the_bus() {
     assert!(peer.takes_input());
 }
 
-/// A bus that accepts when the test says so.
+/// A log that cannot be read is tried again by itself, and its events reach their homes when it can be, each once.
+#[test]
+fn a_log_that_cannot_be_read_is_tried_again() {
+    let mut ports = mesh::build(4, Bounds::default());
+    let bus = Later::default();
+    let mut peer = BusPeer::new(ports.pop().unwrap(), bus, Latest::new(Table), NODES, &["games.events"]);
+    let mut events = |peer: &mut BusPeer<Later, Table>| {
+        let next = peer.turn(Monotonic::ZERO, WallMillis(1));
+        peer.port().wake_list().for_each(drop);
+        let taken = (0..2).flat_map(|shard| std::iter::from_fn(|| ports[shard].take_request()).collect::<Vec<_>>());
+        (next, taken.count())
+    };
+    assert_eq!(events(&mut peer), (Monotonic::NEVER, 0), "there is nothing");
+    peer.bus.events = 3;
+    peer.bus.is_broken = true;
+    for _ in 0..2 {
+        let (next, count) = events(&mut peer);
+        assert!(next > Monotonic::ZERO && next < Monotonic::NEVER, "not in a loop, and not never: {next:?}");
+        assert_eq!(count, 0);
+    }
+    peer.bus.is_broken = false;
+    assert_eq!(events(&mut peer), (Monotonic::NEVER, 3));
+    assert_eq!(events(&mut peer), (Monotonic::NEVER, 0));
+}
+
+/// A bus that accepts when the test says so, and cannot be read when it says so.
 #[derive(Default)]
 struct Later {
     given: u64,
     ended: Vec<Completed>,
+    /// How many events there are.
+    events: u64,
+    is_broken: bool,
 }
 
 impl Bus for Later {
@@ -441,15 +469,24 @@ impl Bus for Later {
     }
 
     fn range(&self, _topic: &str) -> (u64, u64) {
-        (0, 0)
+        (0, self.events)
     }
 
     fn since(&self, _topic: &str, _since: WallMillis) -> u64 {
         0
     }
 
-    fn read(&mut self, _topic: &str, offset: u64, _max: usize, _out: &mut Vec<Record>) -> u64 {
-        offset
+    fn read(&mut self, _topic: &str, offset: u64, _max: usize, out: &mut Vec<Record>) -> u64 {
+        if self.is_broken {
+            return offset;
+        }
+        out.extend((offset..self.events).map(|offset| Record {
+            offset,
+            timestamp: WallMillis(1),
+            key: b"r".as_slice().into(),
+            value: br#"{"event_type":"battle.event.timeline","target":{"room_id":"r"},"payload":{}}"#.as_slice().into(),
+        }));
+        self.events.max(offset)
     }
 
     fn done(&mut self, _topic: &str, _offset: u64) {}

@@ -30,6 +30,8 @@ pub struct Lane {
     end: u64,
     /// What was accepted before is read.
     time: WallMillis,
+    /// It had records that it did not give.
+    stuck: bool,
 }
 
 impl Lane {
@@ -100,7 +102,17 @@ impl Lanes {
             for partition in u32::try_from(known).unwrap_or(u32::MAX)..bus.partitions(topic).min(PARTITIONS_MAX) {
                 let name = partition_name(topic, partition);
                 let (epoch, time) = (bus.epoch(&name), WallMillis(0));
-                self.lanes.push(Lane { name, topic, partition, epoch, next: 0, same: false, end: 0, time });
+                self.lanes.push(Lane {
+                    name,
+                    topic,
+                    partition,
+                    epoch,
+                    next: 0,
+                    same: false,
+                    end: 0,
+                    time,
+                    stuck: false,
+                });
             }
         }
         let grown = self.lanes.len() > before;
@@ -126,13 +138,16 @@ impl Lanes {
             }
             let (lane, page) = (&mut self.lanes[at], &mut pages.1[at]);
             let most = left.min(limits::SERVICE_BATCH_RECORDS);
+            // Our own gives all that it has; what comes from now on may be missing in the page.
+            let (start, own) = if is_own(bus) { bus.range(&lane.name) } else { (0, 0) };
             let to = bus.read(&lane.name, lane.next, most, page);
             if to != lane.next && bus.epoch(&lane.name) != lane.epoch {
                 return Err(Arc::clone(&lane.name));
             }
             left -= page.len().min(left);
+            lane.stuck = page.len() < most && to.max(start) < own;
             // Those of a remote bus come when they come.
-            let is_behind = page.len() == most || to < lane.end;
+            let is_behind = page.len() == most || to < lane.end.max(own);
             lane.time = match page.last() {
                 Some(last) if is_behind => last.timestamp,
                 None if is_behind => lane.time,
@@ -156,12 +171,8 @@ impl Lanes {
     }
 
     /// A lane of this process's own bus that has records and gives none, which is a failure of its disk.
-    pub fn unreadable(&self, bus: &impl Bus) -> Option<&Lane> {
-        let is_stuck = |lane: &&Lane| {
-            let (start, end) = bus.range(&lane.name);
-            lane.next.max(start) < end
-        };
-        self.lanes.iter().filter(|_| bus.durability() != Durability::Kafka).find(is_stuck)
+    pub fn unreadable(&self) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| lane.stuck)
     }
 
     /// Where each goes on.
@@ -201,6 +212,11 @@ impl Lanes {
         }
         order
     }
+}
+
+/// Whether the bus is this process's own, which gives at once what it has.
+fn is_own(bus: &impl Bus) -> bool {
+    bus.durability() != Durability::Kafka
 }
 
 /// Bits of a ticket that are its offset: a partition of a million commands a second fills them in nine years.
