@@ -36,6 +36,8 @@ mod server;
 mod kafka_away;
 /// Gateways killed under load, twenty times.
 mod killed;
+/// A partition that has no leader.
+mod leaderless;
 /// Repeated, useless and scattered events.
 mod odd_events;
 /// Redis stopped, flushed, hanging, under load.
