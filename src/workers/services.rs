@@ -441,7 +441,7 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         if self.lost.is_some() {
             return Monotonic::NEVER;
         }
-        let stuck = self.lanes.unreadable(&self.bus).map(|lane| (Arc::clone(&lane.name), lane.next));
+        let stuck = self.lanes.unreadable().map(|lane| (Arc::clone(&lane.name), lane.next));
         if let Some((topic, next)) = &stuck
             && !self.read_logged
         {
