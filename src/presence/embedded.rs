@@ -103,6 +103,12 @@ impl EmbeddedPresence {
         Ok(self)
     }
 
+    /// When the process whose sessions it took back was last alive, if it keeps any.
+    #[must_use]
+    pub fn former_alive(&self) -> Option<WallMillis> {
+        self.keeper.as_ref().map(Keeper::former_alive)
+    }
+
     /// Hubs, and the bytes of the messages that are kept of them.
     #[must_use]
     pub fn hubs(&self) -> (usize, usize) {

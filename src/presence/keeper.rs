@@ -28,6 +28,8 @@ pub(super) struct Keeper {
     log: u64,
     /// The same moment on both clocks.
     began: (Monotonic, WallMillis),
+    /// When the former process was last alive.
+    former_alive: WallMillis,
     batch: Vec<Write>,
     /// When the row of life is due.
     alive_due: Monotonic,
@@ -100,6 +102,7 @@ impl Keeper {
             life,
             log,
             began,
+            former_alive: WallMillis(former.alive),
             batch,
             alive_due: now,
             alive_interval,
@@ -109,6 +112,11 @@ impl Keeper {
             retry: None,
         };
         Ok((keeper, found))
+    }
+
+    /// When the former process was last alive; now if there was none.
+    pub(super) fn former_alive(&self) -> WallMillis {
+        self.former_alive
     }
 
     /// The kicks of a topic are carried out up to this place.

@@ -8,7 +8,7 @@ pub mod write;
 use std::borrow::Cow;
 
 use super::envelope::Json;
-use super::envelope::members::{member, text};
+use super::envelope::members::{given_twice, member, text};
 use super::gateway::{self, Fields, Malformed};
 use crate::limits;
 
@@ -68,6 +68,8 @@ pub enum Unfit {
     Long,
     /// `bad_request`: no operation of the gateway's.
     Op,
+    /// `bad_request`: a field that the gateway reads is there more than once.
+    Twice(&'static str),
 }
 
 impl Unfit {
@@ -80,6 +82,7 @@ impl Unfit {
             Self::Empty => "payload.message: expected 1-2000 characters",
             Self::Long => "payload.message: too long; send at most 2000 characters",
             Self::Op => "payload.op: expected ping, members or history",
+            Self::Twice(text) => text,
         }
     }
 }
@@ -99,7 +102,7 @@ pub fn parse<'a>(bytes: &'a [u8], fields: &'a mut Fields) -> Result<Message<'a>,
         ("chat", Some(payload)) => sayable(payload).map(|()| Wish::Command("rooms.command.chat", payload)),
         ("vote", Some(payload)) => Ok(Wish::Command("rooms.command.vote", payload)),
         ("action", Some(payload)) => Ok(Wish::Command("rooms.command.action", payload)),
-        ("system", Some(payload)) => op(payload).map(Wish::System).ok_or(Unfit::Op),
+        ("system", Some(payload)) => op(payload).map(Wish::System),
         _ => Err(Unfit::Type),
     };
     Ok(Message { wish, correlation_id: command.correlation_id, body: command.body })
@@ -120,6 +123,9 @@ pub struct Entry {
 /// The field that is wrong, empty for the whole; and what is expected.
 pub fn entry(body: &[u8], json: &mut Json) -> Result<Entry, (&'static str, &'static str)> {
     let object = json.check_object(body).ok_or(("", "the body must be a JSON object"))?;
+    if let Some(name) = given_twice(object, &["display_name", "max_players"]) {
+        return Err((name, "given twice; give it once"));
+    }
     let name = member(object, "display_name").filter(|value| value.starts_with('"')).and_then(text);
     let kept: String = name.as_deref().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
     let display_name = kept.trim().to_owned();
@@ -138,6 +144,9 @@ pub fn entry(body: &[u8], json: &mut Json) -> Result<Entry, (&'static str, &'sta
 
 /// Whether a chat message has 1 to [`limits::CHAT_CHARS`] characters that others may see.
 fn sayable(payload: &str) -> Result<(), Unfit> {
+    if given_twice(payload, &["message"]).is_some() {
+        return Err(Unfit::Twice("payload.message: given twice; give it once"));
+    }
     let message = member(payload, "message").filter(|value| value.starts_with('"')).and_then(text);
     let seen = message.as_deref().unwrap_or_default().chars().filter(|c| !c.is_control());
     match seen.take(limits::CHAT_CHARS + 1).count() {
@@ -147,13 +156,16 @@ fn sayable(payload: &str) -> Result<(), Unfit> {
     }
 }
 
-fn op(payload: &str) -> Option<Op> {
-    Some(match &*member(payload, "op").and_then(text)? {
-        "ping" => Op::Ping,
-        "members" => Op::Members,
-        "history" => Op::History,
-        _ => return None,
-    })
+fn op(payload: &str) -> Result<Op, Unfit> {
+    if given_twice(payload, &["op"]).is_some() {
+        return Err(Unfit::Twice("payload.op: given twice; give it once"));
+    }
+    match member(payload, "op").and_then(text).as_deref() {
+        Some("ping") => Ok(Op::Ping),
+        Some("members") => Ok(Op::Members),
+        Some("history") => Ok(Op::History),
+        _ => Err(Unfit::Op),
+    }
 }
 
 const _: () =
@@ -190,6 +202,15 @@ mod tests {
             (r#"{"type":"vote","payload":[1]}"#, Err(Unfit::Payload.text())),
             (r#"{"type":"chat","payload":{"message":7}}"#, Err(Unfit::Empty.text())),
             (r#"{"type":"chat","payload":{"message":"\u0007"}}"#, Err(Unfit::Empty.text())),
+            (
+                r#"{"type":"chat","payload":{"message":"a","m\u0065ssage":"b"}}"#,
+                Err("payload.message: given twice; give it once"),
+            ),
+            (
+                r#"{"type":"system","payload":{"op":"ping","op":"members"}}"#,
+                Err("payload.op: given twice; give it once"),
+            ),
+            (r#"{"type":"chat","type":"vote","payload":{}}"#, Err("type: given twice; give it once")),
             (r#"{"type":"dance","payload":{}}"#, Err(Unfit::Type.text())),
             (r#"{"type":"system.authenticate","token":"t"}"#, Err(Unfit::Type.text())),
             (r#"{"type":"chat","#, Err("malformed JSON: expected a field's name in quotes at byte 15")),
@@ -222,6 +243,8 @@ mod tests {
             ("{", ""),
             ("{}", "display_name"),
             (r#"{"display_name":7}"#, "display_name"),
+            (r#"{"display_name":"A","display_name":"B"}"#, "display_name"),
+            (r#"{"display_name":"A","max_players":2,"max_pl\u0061yers":3}"#, "max_players"),
             (r#"{"display_name":" "}"#, "display_name"),
             (&long, "display_name"),
             (r#"{"display_name":"A","max_players":0}"#, "max_players"),

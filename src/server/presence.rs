@@ -9,6 +9,7 @@ use crate::ports::{Durability, Lease, Presence};
 use crate::presence::{EmbeddedPresence, GatewaySettings, RedisPresence, RedisSettings};
 use crate::router::Wake;
 use crate::shard::driver::syscall;
+use crate::time::WallMillis;
 
 /// Presence as it is configured, on its way to its thread.
 pub enum NodePresence {
@@ -48,6 +49,15 @@ impl NodePresence {
             }
         }
         Ok(Some(Self::Redis(Box::new(redis), Box::new(gateway), lease)))
+    }
+
+    /// When the process whose sessions it took back was last alive, if it keeps any.
+    #[must_use]
+    pub fn former_alive(&self) -> Option<WallMillis> {
+        match self {
+            Self::Embedded(presence) => presence.former_alive(),
+            Self::Redis(..) => None,
+        }
     }
 
     /// Starts it on the calling thread, which `wake` unparks.

@@ -36,7 +36,7 @@ use crate::shard::{NodeState, Shard, ShardConfig};
 use crate::stats::BusStats;
 use crate::store::{SqliteStore, StoreSettings};
 use crate::time::{Monotonic, WallMillis};
-use crate::workers::{self, COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings};
+use crate::workers::{self, COMMAND_TOPICS, PasswordPool, Restarted, ServiceWorker, WorkerSettings};
 
 /// The shard threads.
 pub struct Shards {
@@ -275,6 +275,8 @@ impl Peers {
                 NodePresence::Embedded(Box::new(open_presence(config, seed, gateway_life, log)?))
             }
         };
+        let at = syscall::wall();
+        let alive = sessions.former_alive().unwrap_or(at).min(at);
         let (kicked, kicks) = bounded(1);
         let life = PresenceLife { port: presence, sessions, log: log.share(), gateway_id, seed, since, kicks };
         let presence_thread = spawn("presence", &stop, move |stop| life.run(&presence_gate, stop));
@@ -300,7 +302,7 @@ impl Peers {
             }
         });
         let heralds = log.share();
-        let settings = WorkerSettings { resume_window: window, seed, secret, restarted: Some(syscall::wall()) };
+        let settings = WorkerSettings { resume_window: window, seed, secret, restarted: Some(Restarted { at, alive }) };
         let services = move |stop: &AtomicBool| run_services(log, store, &settings, stop);
         let mut threads = vec![presence_thread, bus_thread, api_thread];
         // On a shared bus they are `ringgate worker`'s, or the users' backends'.

@@ -193,7 +193,7 @@ impl Hubs {
     /// What presence says.
     pub fn sighted(&mut self, now: WallMillis, sighting: &Sighting<'_>, out: &mut Outbox) {
         out.begin(sighting.id, now);
-        let held = Some(after(now, self.resume_window));
+        let held = after(now, self.resume_window);
         let rooms = match sighting.kind {
             SightingKind::Joined { room } | SightingKind::Left { room } => vec![room.into()],
             SightingKind::Connected | SightingKind::Disconnected { .. } => self.whereabouts.of(sighting.session),
@@ -207,10 +207,10 @@ impl Hubs {
             let Some(player) = seated else { continue };
             match sighting.kind {
                 SightingKind::Connected | SightingKind::Joined { .. } => {
-                    player.seen(sighting.session, None);
+                    player.seen(sighting.session);
                 }
                 SightingKind::Disconnected { kicked: false } => {
-                    player.seen(sighting.session, held);
+                    player.missed(sighting.session, held);
                 }
                 SightingKind::Disconnected { kicked: true } | SightingKind::Left { .. } => {
                     player.rise(sighting.session);
@@ -225,9 +225,10 @@ impl Hubs {
         }
     }
 
-    /// The gateways were started anew and have no connection: every seat is held for a resume window.
-    pub fn doubt_all(&mut self, now: WallMillis) {
-        let until = after(now, self.resume_window);
+    /// The gateways were started anew and have no connection: every seat is held for a resume window from when they were
+    /// last alive, as the sessions are.
+    pub fn doubt_all(&mut self, alive: WallMillis) {
+        let until = after(alive, self.resume_window);
         let mut doubted = Vec::new();
         for (room, hub) in &mut self.hubs {
             if hub.present.iter_mut().fold(false, |any, player| player.doubt(until) | any) {

@@ -48,10 +48,15 @@ impl Player {
         former
     }
 
-    /// Presence saw the session: `None` = it is here, else how long its seat is held. `false` if it has none.
-    pub(super) fn seen(&mut self, session: SessionId, until: Option<WallMillis>) -> bool {
-        let seat = self.seats.iter_mut().find(|seat| seat.session == session);
-        seat.map(|seat| seat.until = until).is_some()
+    /// Presence saw the session: it is here.
+    pub(super) fn seen(&mut self, session: SessionId) {
+        self.seats.iter_mut().filter(|seat| seat.session == session).for_each(|seat| seat.until = None);
+    }
+
+    /// Presence saw the session go: its seat is held until then, or as long as it is already.
+    pub(super) fn missed(&mut self, session: SessionId, until: WallMillis) {
+        let seats = self.seats.iter_mut().filter(|seat| seat.session == session);
+        seats.for_each(|seat| seat.until = Some(seat.until.map_or(until, |held| held.min(until))));
     }
 
     /// Gives a session's seat up.

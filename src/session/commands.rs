@@ -10,7 +10,7 @@ use crate::auth::{Bucket, RoomKey};
 use crate::id::{EventId, Scope};
 use crate::limits;
 use crate::message::{Append, ErrorCode, Request};
-use crate::protocol::envelope::members::{member, text};
+use crate::protocol::envelope::members::{is_no_text, member, text};
 use crate::protocol::envelope::{ClientCommand, command_id, put_command, put_string};
 use crate::protocol::routes::{CommandRoute, Destination, Require, RowId};
 use crate::time::{Monotonic, Rate};
@@ -58,7 +58,10 @@ impl Connection {
         if !session.allows(cx.now, row, route.rate) {
             return Err((ErrorCode::RateLimited, format!("{}: at most {}", route.pattern, route.rate)));
         }
-        let password = if SEALED.contains(&event_type) { sealed_password(&cx.settings.room_key, body) } else { None };
+        let password = match SEALED.contains(&event_type) {
+            true => sealed_password(&cx.settings.room_key, body)?,
+            false => None,
+        };
         let event_id = match correlation_id {
             // An id is a hash that anybody can make: of a password's bytes it would let them be guessed.
             Some(correlation) if password.is_some() => {
@@ -162,14 +165,19 @@ impl Session {
     }
 }
 
-/// What stands for the `password` of a command. An empty one is none; one that is too long stays so, to be refused.
-fn sealed_password(key: &RoomKey, body: &[u8]) -> Option<String> {
-    let password = std::str::from_utf8(body).ok().and_then(|body| member(body, "password")).and_then(text)?;
-    match password.len() {
+/// What stands for the `password` of a command. An empty one is none; one that is too long stays so, to be refused. What
+/// is no text goes nowhere: it may have a password in it.
+fn sealed_password(key: &RoomKey, body: &[u8]) -> Result<Option<String>, (ErrorCode, String)> {
+    let body = std::str::from_utf8(body).unwrap_or_default();
+    if is_no_text(body, "password") {
+        return Err((ErrorCode::BadRequest, "password: expected a string, or null for none".to_owned()));
+    }
+    let password = member(body, "password").and_then(text).unwrap_or_default();
+    Ok(match password.len() {
         0 => None,
         1..=limits::PASSWORD_BYTES => Some(key.seal(password.as_bytes())),
         _ => Some("*".repeat(limits::PASSWORD_BYTES + 1)),
-    }
+    })
 }
 
 const JOIN_ROOM: &str = "games.command.join_room";

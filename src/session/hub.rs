@@ -229,7 +229,7 @@ impl Connection {
                 let code = match unfit {
                     Unfit::Type => ErrorCode::UnknownType,
                     Unfit::Long => ErrorCode::TooLong,
-                    Unfit::Payload | Unfit::Empty | Unfit::Op => ErrorCode::BadRequest,
+                    Unfit::Payload | Unfit::Empty | Unfit::Op | Unfit::Twice(_) => ErrorCode::BadRequest,
                 };
                 self.text_error(cx, code, unfit.text(), id);
                 Flow::Next

@@ -7,7 +7,7 @@ mod services;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use passwords::{PasswordPool, Passwords};
-pub use services::{COMMAND_TOPICS, Lost, SERVICE_EVENT_TOPICS, ServiceWorker, Tally, WorkerSettings};
+pub use services::{COMMAND_TOPICS, Lost, Restarted, SERVICE_EVENT_TOPICS, ServiceWorker, Tally, WorkerSettings};
 
 use crate::ports::{Bus, Store};
 use crate::router::peer::park;

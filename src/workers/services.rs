@@ -33,6 +33,7 @@ use crate::services::rooms::Outcome;
 use crate::services::{NEVER, Outbox, ServiceEvent};
 use crate::time::{Monotonic, WallMillis};
 use batch::{Batch, Places, Plan, WORKER, Wait, each_record, id_of, ids_since, own_record, prefetch, read_range};
+pub use dispatch::Restarted;
 use dispatch::{Input, PRESENCE, Services};
 use lanes::Lanes;
 
@@ -110,9 +111,9 @@ pub struct WorkerSettings {
     pub seed: u64,
     /// Seeds the dice of a store that has no secret yet; random.
     pub secret: [u8; 16],
-    /// Set if the gateways whose presence this worker reads were started anew with it, and when: their former
-    /// connections are gone, though nobody has said so.
-    pub restarted: Option<WallMillis>,
+    /// Set if the gateways whose presence this worker reads were started anew with it: their former connections are gone,
+    /// though nobody has said so.
+    pub restarted: Option<Restarted>,
 }
 
 impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
@@ -184,8 +185,8 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         worker.tell_done();
         worker.remember(settings.resume_window, wait)?;
         worker.recover(plan.filter(|_| same), wait)?;
-        if let Some(at) = settings.restarted {
-            worker.services.restarted(at);
+        if let Some(restarted) = settings.restarted {
+            worker.services.restarted(restarted);
         }
         Ok(worker)
     }

@@ -1,6 +1,8 @@
-//! `tests/examples/chess_backend.py` runs a game over the server API alone; the players are dialect D clients.
+//! `tests/examples/chess_backend.py` runs a game over the server API alone; the players are dialect D clients, and those of the
+//! README's page.
 
-use std::process::{Child, Command};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 
 use ringgate::id::StreamHandle;
 use ringgate::protocol::frames::types;
@@ -8,7 +10,7 @@ use simd_json::prelude::*;
 
 use crate::client::Client;
 use crate::http::parse;
-use crate::node::{API_KEY, Gateway, until};
+use crate::node::{API_KEY, Gateway, command, until};
 
 /// `chess.command.play`.
 const PLAY: u16 = 300;
@@ -108,4 +110,65 @@ fn a_game_in_python() {
     white.send(r#"{"do":"move","from":"e9","to":"e4"}"#);
     assert_eq!(white.hears(), heard("system.error", "sit, or move from one square to another"));
     until("all was said", || gateway.get("/api/presence/board").json().get_u64("total") == Some(3));
+}
+
+/// The README's page "Add a game", word for word: its first two lines started as they are, its JavaScript run block by block by
+/// Node with the page's own client, each window's console for itself; the second window sees the first one's move.
+#[test]
+fn the_readmes_game_is_played() {
+    let page =
+        include_str!("../../README.md").split("\n## Add a game\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let blocks = |language: &str| {
+        let fence = format!("\n```{language}\n");
+        let all = page.split(&*fence).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned());
+        all.collect::<Vec<_>>()
+    };
+    let shell = blocks("sh").pop().unwrap();
+    assert!(shell.contains("--dev --config tests/examples/chess.toml") && TYPES.ends_with("tests/examples/chess.toml"));
+    assert!(shell.contains("python3 tests/examples/chess_backend.py http://127.0.0.1:9997"), "{shell}");
+    let mut command = command(&["--dev", "--config", TYPES]);
+    command.env_remove("JWT_SECRET");
+    let mut gateway = Gateway::spawn(command);
+    let _backend = Backend::start(&gateway);
+    let player = gateway.line_with("open in a browser:").split_once("#token=").unwrap().1.to_owned();
+    let client = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/src/page/ringgate.js");
+    let here = |code: &str| {
+        let code = code.replace("/ringgate.js", client).replace("<the printed token of a player>", &player);
+        code.replace("127.0.0.1:9998", &gateway.address.to_string())
+    };
+    let [first, second] = <[String; 2]>::try_from(blocks("js")).unwrap().map(|code| here(&code));
+    let play = page.split('`').find(|text| text.contains(r#"do: "move""#)).unwrap();
+    let script = format!(
+        r#"
+        import {{ createRequire }} from "node:module";
+        globalThis.WebSocket ??= createRequire(process.cwd() + "/x.js")("ws");
+        const load = globalThis.fetch;
+        globalThis.fetch = (path) => load(new URL(path, "http://{}"));
+        const named = (name) => ({{ log: (type) => globalThis.console.log(name, type) }});
+        await (async (console) => {{ {first}
+            await (async (console) => {{ {second} }})(named("second"));
+            {play}
+        }})(named("first"));
+        "#,
+        gateway.address
+    );
+    let equipped = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/node.sh")).output().unwrap();
+    assert!(equipped.status.success(), "{equipped:?}");
+    let mut node = Command::new("timeout")
+        .args(["60", "node", "--input-type=module", "--eval", &script])
+        .env("NODE_PATH", String::from_utf8(equipped.stdout).unwrap().trim())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(node.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let _node = Backend(node);
+    let mut heard = Vec::new();
+    let moved = ["first", "second"].map(|window| format!("{window} games.event.chess.moved"));
+    for line in lines {
+        heard.push(line);
+        if moved.iter().all(|line| heard.contains(line)) {
+            return;
+        }
+    }
+    panic!("no window may miss the move: {heard:?}");
 }

@@ -14,12 +14,16 @@ use crate::node::{DEADLINE, Gateway};
 
 /// A call of the rooms API with these header lines: status, head and body.
 pub fn call_with(gateway: &Gateway, request: &str, fields: &str, body: &str) -> (u16, String, Value) {
+    exchange(gateway, request, fields, body.as_bytes())
+}
+
+fn exchange(gateway: &Gateway, request: &str, fields: &str, body: &[u8]) -> (u16, String, Value) {
     let mut stream = TcpStream::connect(gateway.address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let head = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     // A refused body may not be taken to its end.
-    let _ = stream.write_all(body.as_bytes());
+    let _ = stream.write_all(body);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
@@ -29,8 +33,13 @@ pub fn call_with(gateway: &Gateway, request: &str, fields: &str, body: &str) -> 
 
 /// A POST with a JSON body.
 pub fn call(gateway: &Gateway, path: &str, body: &str) -> (u16, Value) {
+    call_bytes(gateway, path, body.as_bytes())
+}
+
+/// The same with what may be no text.
+pub fn call_bytes(gateway: &Gateway, path: &str, body: &[u8]) -> (u16, Value) {
     let fields = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-    let (status, _, body) = call_with(gateway, &format!("POST {path}"), &fields, body);
+    let (status, _, body) = exchange(gateway, &format!("POST {path}"), &fields, body);
     (status, body)
 }
 
@@ -222,10 +231,17 @@ impl Player {
 
     /// Reads on to an error: code and correlation id.
     pub fn error(&mut self) -> (String, Value) {
+        let (code, _, correlation_id) = self.fault();
+        (code, correlation_id)
+    }
+
+    /// The same with its text: code, text, correlation id.
+    pub fn fault(&mut self) -> (String, String, Value) {
         loop {
             let message = self.read();
             if message["type"] == "error" {
-                return (message["payload"]["code"].as_str().unwrap().to_owned(), message["correlation_id"].clone());
+                let text = |name: &str| message["payload"][name].as_str().unwrap().to_owned();
+                return (text("code"), text("message"), message["correlation_id"].clone());
             }
         }
     }

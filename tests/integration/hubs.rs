@@ -10,7 +10,7 @@ use tungstenite::Message;
 use crate::disk::DataDir;
 use crate::hub::{Player, Ticket, call, create, create_for, join, open};
 use crate::node::{DEADLINE, on_each_driver, until, until_within};
-use crate::raw::reset;
+use crate::raw::{Raw, masked, reset};
 
 /// The example of the seed: who connects with a valid token is in the hub, what one says reaches all in the envelope that
 /// is promised, the sender included, and who was there before is told who comes and goes.
@@ -289,6 +289,60 @@ fn refusals_have_their_codes() {
         again.send_message(Message::binary(vec![0; 24]));
         assert_eq!(again.closed().0, 1003);
         gateway.closes("unsupported_data")
+    });
+}
+
+/// What is no message, and what has a field twice, of another kind or beyond its bounds, is answered `bad_request` with
+/// the field or the place; the connection and the others go on. A WebSocket message that is no text at all closes with its
+/// code.
+#[test]
+fn malformed_messages_are_answered() {
+    let payload = |payload: &str| format!(r#"{{"type":"chat","payload":{payload}}}"#);
+    let nested = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    let cases: Vec<(String, &str)> = vec![
+        ("nonsense".into(), "not a JSON object"),
+        ("{\"type\":\"chat\",".into(), "malformed JSON"),
+        (r#"{"payload":{}}"#.into(), "type"),
+        (r#"{"type":7,"payload":{}}"#.into(), "type"),
+        (r#"{"type":"chat","type":"vote","payload":{}}"#.into(), "type: given twice"),
+        (r#"{"type":"chat","payload":{"message":"a"},"payload":{}}"#.into(), "payload: given twice"),
+        (payload(r#"{"message":"a","message":"b"}"#), "payload.message: given twice"),
+        (payload(r#"{"message":["a"]}"#), "payload.message"),
+        (payload(r#"{"message":7}"#), "payload.message"),
+        (payload("[]"), "payload"),
+        (payload(&format!(r#"{{"message":{nested}}}"#)), "malformed JSON"),
+        (payload(&format!(r#"{{"message":"a","n":{}}}"#, "9".repeat(400))), "malformed JSON"),
+        (payload(r#"{"message":"a","n":1e999}"#), "malformed JSON"),
+        (payload(r#"{"message":"\ud800"}"#), "malformed JSON"),
+        (format!(r#"{{"type":"chat","correlation_id":"{}","payload":{{}}}}"#, "c".repeat(65)), "correlation_id"),
+        (r#"{"type":"system","payload":{"op":"ping","op":"members"}}"#.into(), "payload.op: given twice"),
+        (r#"{"type":"system","payload":{"op":["ping"]}}"#.into(), "payload.op"),
+    ];
+    on_each_driver(&[], |gateway| {
+        let mut bob = Player::host(gateway, "Bob");
+        let ticket = join(gateway, &bob.ticket.code, "Ann");
+        // Two within ten seconds are a connection's share.
+        for pair in cases.chunks(2) {
+            let mut ann = Player::connect(gateway, &ticket);
+            for (text, part) in pair {
+                ann.send_text(text);
+                let (code, told, _) = ann.fault();
+                let shown: String = text.chars().take(80).collect();
+                assert_eq!(code, "bad_request", "{shown}: {told}");
+                assert!(told.contains(part), "{shown}: {told}");
+            }
+            ann.answer("ping");
+        }
+        bob.answer("ping");
+        let invalid = b"{\"type\":\"chat\",\"payload\":{\"message\":\"\xC0\xAF\"}}";
+        let big = payload(&format!(r#"{{"message":"{}"}}"#, "x".repeat(64 << 10)));
+        for (bytes, code) in [(masked(0x81, invalid), 1007), (masked(0x81, big.as_bytes()), 1009)] {
+            let mut raw = Raw::upgraded(gateway, &ticket.path());
+            raw.write(&bytes);
+            assert_eq!(raw.closed(), code);
+        }
+        bob.answer("ping");
+        cases.len()
     });
 }
 

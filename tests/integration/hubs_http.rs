@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::hub::{call, call_with, create, create_for, join, open};
+use crate::hub::{call, call_bytes, call_with, create, create_for, join, open};
 use crate::node::{DEADLINE, on_each_driver};
 
 const NAME: &str = r#"{"display_name":"Ann"}"#;
@@ -39,6 +39,8 @@ fn refusals_are_exact() {
         let room = create(gateway, "Ann");
         let join = format!("/api/rooms/{}/join", room.code);
         let long = json!({"display_name": "x".repeat(65)}).to_string();
+        let huge = format!("{{\"display_name\":\"A\",\"max_players\":{}}}", "9".repeat(400));
+        let nested = format!("{{\"display_name\":{}{}}}", "[".repeat(2000), "]".repeat(2000));
         for (path, body, status, expected) in [
             ("/api/rooms", "", 400, ("bad_request", None)),
             ("/api/rooms", "{\"display_name\":", 400, ("bad_request", None)),
@@ -47,12 +49,18 @@ fn refusals_are_exact() {
             ("/api/rooms", &long, 400, ("bad_request", Some("display_name"))),
             ("/api/rooms", r#"{"display_name":"A","max_players":0}"#, 400, ("bad_request", Some("max_players"))),
             (&join, "{\"display_name\":7}", 400, ("bad_request", Some("display_name"))),
+            (&join, r#"{"display_name":"A","display_name":"B"}"#, 400, ("bad_request", Some("display_name"))),
+            ("/api/rooms", r#"{"display_name":"A","max_players":1e9}"#, 400, ("bad_request", Some("max_players"))),
+            ("/api/rooms", &huge, 400, ("bad_request", None)),
+            ("/api/rooms", &nested, 400, ("bad_request", Some("display_name"))),
             ("/api/rooms/ABCDEF/join", NAME, 404, ("room_not_found", None)),
             ("/api/rooms/nowhere/join", NAME, 404, ("room_not_found", None)),
         ] {
             let (got, answer) = call(gateway, path, body);
             assert_eq!((got, code(&answer)), (status, expected), "{path} {body}");
         }
+        let (got, answer) = call_bytes(gateway, "/api/rooms", b"{\"display_name\":\"\xC0\xAF\"}");
+        assert_eq!((got, code(&answer)), (400, ("bad_request", None)), "invalid UTF-8");
         let fields = |length: &str| format!("Content-Length: {length}\r\n");
         for (request, fields, body, status) in [
             ("POST /api/rooms", fields("4097"), "", 413),

@@ -38,6 +38,8 @@ mod gateway_faults;
 mod gateway_lookups;
 /// Dialect A in rooms: relayed commands, places, deltas, credit, beside members of dialect D.
 mod gateway_rooms;
+/// Dialect A: what the reference services refuse.
+mod gateway_services;
 /// Dialect A, its way in: authentication, refresh, expiry, resume.
 mod gateway_session;
 /// Clients that break the rules, beside one that keeps them.
@@ -66,5 +68,7 @@ mod resume;
 mod rooms;
 /// Without io_uring: a fallback that says why, or a refusal that says what to do.
 mod seccomp;
+/// The reference documents' own messages, literally.
+mod seeds;
 /// The clocks of a connection.
 mod timeouts;

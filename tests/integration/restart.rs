@@ -21,7 +21,7 @@ const ENDS: [(Signal, &str); 2] = [(Signal::KILL, "uring"), (Signal::TERM, "mono
 
 impl DataDir {
     /// Session records with this text.
-    fn sessions_with(&self, text: &str) -> u64 {
+    pub fn sessions_with(&self, text: &str) -> u64 {
         let db = rusqlite::Connection::open(self.0.join("sessions.sqlite")).unwrap();
         db.busy_timeout(crate::node::DEADLINE).unwrap();
         let query = "SELECT COUNT(*) FROM records WHERE service = 'presence.session' AND instr(value, ?) > 0";
@@ -318,6 +318,25 @@ fn what_ended_stays_ended() {
     bob.hello(&Hello { token: Some(&token), resume: Some(&kept), ..Hello::default() });
     assert_eq!((bob.recovered, bob.reason.as_deref()), (false, Some("expired")));
     until("their rows are gone", || dir.sessions_with("") == 1);
+}
+
+/// A seat lasts as long as its session: where both were over before the gateway started again, so is the room.
+#[test]
+fn seats_end_with_their_sessions() {
+    let dir = DataDir::new();
+    let gateway = dir.start(&[]);
+    let mut ann = Json::player(&gateway, "ann");
+    ann.send(&json!({"type": "games.command.create_room", "game_type": "bigger_dice", "room_name": "Den"}));
+    let room = ann.expect("games.event.room_created")["room_id"].clone();
+    is_in(&mut ann, &room);
+    let rooms =
+        |like: &str| dir.rows(&format!("records WHERE service = 'rooms' AND CAST(value AS TEXT) LIKE '%{like}%'"));
+    until("she surely has her seat", || rooms("\"until\":null") == 1);
+    end(gateway, Signal::KILL);
+    drop(ann);
+    dir.change_sessions("\"alive\":1", "\"alive\":", "\"alive\":");
+    let _gateway = dir.start(&[]);
+    until("room and seat are gone", || rooms("") == 0);
 }
 
 /// A crowd comes back at once, twice: first half of it, whose gateway is killed again, then all; nobody is missing.

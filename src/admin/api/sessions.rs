@@ -18,7 +18,7 @@ use crate::id::{ConnAddr, ConnectionId, is_room_id};
 use crate::limits;
 use crate::message::{ApiAnswer, ApiAsk, ConnectionInfo, Elsewhere, Whom};
 use crate::protocol::envelope::Json;
-use crate::protocol::envelope::members::{member, text};
+use crate::protocol::envelope::members::{given_twice, member, text};
 
 impl Api {
     /// Closes a user's connections, or one; 4403 ends the sessions too.
@@ -80,6 +80,9 @@ impl Api {
     fn order(&self, body: &[u8]) -> Result<(Order, u16, Arc<str>), Fault> {
         let mut json = Json::default();
         let object = json.check_object(body).ok_or_else(|| Fault::bad_request("body", "send a JSON object"))?;
+        if let Some(name) = given_twice(object, &["user_id", "connection_id", "code", "reason"]) {
+            return Err(Fault::bad_request(name, "given twice; give it once"));
+        }
         let field =
             |name: &str| member(object, name).filter(|value| *value != "null").map(|value| (value, text(value)));
         let whom = match (field("user_id"), field("connection_id")) {

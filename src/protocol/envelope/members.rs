@@ -86,6 +86,19 @@ pub fn text(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Whether an object has such a member and it is neither null nor a [`text`].
+#[must_use]
+pub fn is_no_text(object: &str, name: &str) -> bool {
+    member(object, name).is_some_and(|value| value != "null" && text(value).is_none())
+}
+
+/// The first of these names that an object has more than once; parsers differ in which of them they take.
+#[must_use]
+pub fn given_twice(object: &str, wanted: &[&'static str]) -> Option<&'static str> {
+    let count = |name: &str| members(object).filter(|(key, _)| names(key, name)).count();
+    wanted.iter().copied().find(|name| count(name) > 1)
+}
+
 /// The inside of the string that the text begins with, and what follows its closing quote.
 fn string(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('"')?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::event::{EventRule, EventRules, EventSource, parse_event};
-use super::members::{Json, member, text};
+use super::members::{Json, given_twice, member, text};
 use super::{EnvelopeError, put_base64, put_field, put_name, put_others};
 use crate::id::{ConnectionId, EventId, Scope, SessionId, is_room_id};
 use crate::limits;
@@ -36,9 +36,12 @@ pub fn publish_event(
     fresh: EventId,
     json: &mut Json,
 ) -> Result<Published, EnvelopeError> {
+    let envelope = json.check_object(bytes).ok_or(EnvelopeError::NotJson)?;
+    if let Some(name) = given_twice(envelope, &NAMES) {
+        return Err(EnvelopeError::invalid(name, "given twice", "one value"));
+    }
     let source = EventSource { topic: Arc::from(""), partition: 0, epoch: 0, offset: 0 };
     let event = parse_event(bytes, &source, &AnyConnection(rules), json)?;
-    let envelope = json.check_object(bytes).ok_or(EnvelopeError::NotJson)?;
     let event_type =
         member(envelope, "event_type").and_then(text).ok_or_else(|| EnvelopeError::missing("event_type"))?;
     let remedy = "another type: this one is the gateways' own";
@@ -68,6 +71,9 @@ pub fn publish_event(
     };
     Ok(Published { event_id, event_type: event_type.as_ref().into(), key, value })
 }
+
+/// Fields of an envelope that mean something.
+const NAMES: [&str; 6] = ["event_id", "idempotency_key", "event_type", "timestamp", "target", "payload"];
 
 /// Rules by which every connection may have a session: which has one is known where it is, when the event comes there.
 struct AnyConnection<'a, R>(&'a R);

@@ -77,7 +77,7 @@ impl Rooms {
         let under_way = || self.pending.values().filter(|pending| creating(pending).is_some());
         let taken = under_way().any(|pending| creating(pending).as_deref() == Some(room_name));
         if taken || self.by_name.contains_key(room_name) {
-            let text = format!("there is a room named {room_name:?}; choose another name");
+            let text = format!("there is a room named {room_name:?}; choose another room_name");
             return Err(Refused(ErrorCode::RoomExists, text));
         }
         let own = under_way().filter(|pending| *pending.user == *user).count();
@@ -250,7 +250,10 @@ fn capacity(game_type: &str, max_players: Option<&str>) -> Result<u32, Refused> 
 }
 
 fn no_room() -> Refused {
-    Refused(ErrorCode::RoomNotFound, "there is no such room; list_rooms shows those that there are".into())
+    Refused(
+        ErrorCode::RoomNotFound,
+        "no room has this room_name or room_id; list_rooms shows those that there are".into(),
+    )
 }
 
 fn not_in_room() -> Refused {

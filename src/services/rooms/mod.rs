@@ -298,7 +298,7 @@ impl Rooms {
     /// What presence says.
     pub fn sighted(&mut self, now: WallMillis, sighting: &Sighting<'_>, out: &mut Outbox) {
         out.begin(sighting.id, now);
-        let held = Some(after(now, self.resume_window));
+        let held = after(now, self.resume_window);
         let rooms = match sighting.kind {
             SightingKind::Joined { room } | SightingKind::Left { room } => vec![room.into()],
             SightingKind::Connected | SightingKind::Disconnected { .. } => self.whereabouts.of(sighting.session),
@@ -309,7 +309,7 @@ impl Rooms {
             let user = player.user.clone();
             match sighting.kind {
                 SightingKind::Connected | SightingKind::Joined { .. } => {
-                    player.seen(sighting.session, None);
+                    player.seen(sighting.session);
                 }
                 SightingKind::Disconnected { kicked: true } => {
                     player.rise(sighting.session);
@@ -317,7 +317,7 @@ impl Rooms {
                 }
                 // A leave that crossed a new join is followed by its `joined`.
                 SightingKind::Disconnected { .. } | SightingKind::Left { .. } => {
-                    player.seen(sighting.session, held);
+                    player.missed(sighting.session, held);
                 }
             }
             if self.rooms[&id].player(&user).is_some_and(Player::is_gone) {
@@ -327,9 +327,10 @@ impl Rooms {
         }
     }
 
-    /// The gateways were started anew and have no connection: every seat is held for a resume window.
-    pub fn doubt_all(&mut self, now: WallMillis) {
-        let until = after(now, self.resume_window);
+    /// The gateways were started anew and have no connection: every seat is held for a resume window from when they were
+    /// last alive, as the sessions are.
+    pub fn doubt_all(&mut self, alive: WallMillis) {
+        let until = after(alive, self.resume_window);
         let mut doubted = Vec::new();
         for room in self.rooms.values_mut() {
             let any = room.players.iter_mut().fold(false, |any, player| player.doubt(until) | any);

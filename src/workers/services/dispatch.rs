@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::id::SessionId;
+use crate::id::{SessionId, is_room_id};
 use crate::limits;
 use crate::message::ErrorCode;
 use crate::ports::Write;
-use crate::protocol::envelope::members::{member, text};
+use crate::protocol::envelope::members::{is_no_text, member, text};
 use crate::protocol::envelope::{EnvelopeError, Json, ServiceCommand, own_fields, parse_command};
 use crate::services::battle::{self, Battles, Start};
 use crate::services::hub::{self, Hubs};
@@ -21,11 +21,20 @@ pub struct Services {
     pub hubs: Hubs,
     pub battles: Battles,
     pub seen: SeenCommands,
-    /// What presence said before that, of connections there are no more, holds for a resume window.
-    pub restarted: WallMillis,
+    /// What presence said before that is of connections that are no more.
+    pub restarted: Restarted,
     /// The broken policy to run instead.
     #[cfg(feature = "mutants")]
     pub mutant: crate::mutant::Mutant,
+}
+
+/// A start of the gateways whose presence is read, with nobody connected.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Restarted {
+    /// When they started.
+    pub at: WallMillis,
+    /// When the former ones were last alive, and their connections with them; at most `at`.
+    pub alive: WallMillis,
 }
 
 /// A record of a command topic.
@@ -44,7 +53,7 @@ impl Services {
             hubs: Hubs::new(resume_window),
             battles: Battles::new(seed),
             seen: SeenCommands::new(resume_window, limits::SEEN_COMMANDS, seed),
-            restarted: WallMillis(0),
+            restarted: Restarted::default(),
             #[cfg(feature = "mutants")]
             mutant: crate::mutant::Mutant::None,
         }
@@ -142,6 +151,12 @@ impl Services {
         out: &mut Outbox,
     ) {
         let field = |name| member(command.payload, name).and_then(text);
+        if let Some(name) = verb.texts().iter().find(|name| is_no_text(command.payload, name)) {
+            let room = field("room_id").filter(|room| is_room_id(room));
+            let text = format!("{name} is neither a string nor a number; send a string");
+            out.events.extend(caller.sender.error(input.at, room.as_deref(), ErrorCode::BadRequest, &text));
+            return;
+        }
         let (room_id, room_name, password) = (field("room_id"), field("room_name"), field("password"));
         let (game_type, max_players) = (field("game_type"), field("max_players"));
         let (room_id, password) = (room_id.as_deref(), password.as_deref());
@@ -241,9 +256,9 @@ impl Services {
         let name = record.username.as_deref().unwrap_or_default();
         let sighting = Sighting { id: record.event_id, session, user, name, kind };
         self.see(now, &sighting, out);
-        if now < self.restarted && matches!(kind, SightingKind::Connected | SightingKind::Joined { .. }) {
+        if now < self.restarted.at && matches!(kind, SightingKind::Connected | SightingKind::Joined { .. }) {
             let gone = Sighting { kind: SightingKind::Disconnected { kicked: false }, ..sighting };
-            self.see(self.restarted, &gone, out);
+            self.see(self.restarted.alive, &gone, out);
         }
     }
 
@@ -253,10 +268,10 @@ impl Services {
     }
 
     /// The gateways were started anew: nobody whom presence said to be there is.
-    pub fn restarted(&mut self, at: WallMillis) {
-        self.restarted = at;
-        self.rooms.doubt_all(at);
-        self.hubs.doubt_all(at);
+    pub fn restarted(&mut self, restarted: Restarted) {
+        self.restarted = restarted;
+        self.rooms.doubt_all(restarted.alive);
+        self.hubs.doubt_all(restarted.alive);
     }
 
     /// A password was hashed.
@@ -301,6 +316,20 @@ impl Verb {
             (ROOMS, "rooms.command.enrolled") => Self::HubEnrolled,
             _ => return None,
         })
+    }
+
+    /// Its fields that are texts if they are there: one that is something else is not taken for one that is missing.
+    fn texts(self) -> &'static [&'static str] {
+        match self {
+            Self::CreateRoom => &["game_type", "room_name", "password", "max_players"],
+            Self::JoinRoom => &["room_id", "room_name", "password"],
+            Self::LeaveRoom | Self::Roll => &["room_id"],
+            Self::ListRooms => &["game_type"],
+            Self::Private => &["recipient_id", "content"],
+            Self::Lobby => &["lobby_id", "content"],
+            Self::HubChat => &["message"],
+            Self::Battle | Self::HubVote | Self::HubAction | Self::HubOpened | Self::HubEnrolled => &[],
+        }
     }
 }
 

@@ -112,6 +112,36 @@ fn nothing_is_skipped_that_cannot_be_read() {
     assert!((1..=256).contains(&shared.0.lock().unwrap().read_most));
 }
 
+/// A log that cannot be read for a while stops the services and loses nothing: they look again by themselves, no deadline
+/// comes before the commands that nobody could read, and these are done when they can be.
+#[test]
+fn services_wait_for_a_log_that_cannot_be_read() {
+    let commands = || vec![start(1, "a", 3, 1000), start(2, "b", 1, 5), start(3, "c", 1, 6)];
+    let whole = games(commands());
+    spin(&mut worker(&whole), 9000);
+    let shared = games(commands());
+    let mut worker = worker(&shared);
+    shared.0.lock().unwrap().unreadable = Some((GAMES, 1));
+    for wall in [0, 500, 8000] {
+        let mut next = NOW;
+        while next == NOW {
+            next = worker.turn(NOW, WallMillis(wall));
+        }
+        assert!(next <= NOW + STORE_RETRY, "nobody else wakes it");
+    }
+    let early = events(&shared);
+    assert!(early.len() < events(&whole).len() && !early.iter().any(|event| event.contains(r#""n":2"#)), "{early:?}");
+    shared.0.lock().unwrap().unreadable = None;
+    spin(&mut worker, 9000);
+    // Each room's in its order; the rooms were carried out at other times.
+    let sorted = |shared: &Shared| {
+        let mut events = events(shared);
+        events.sort_by_key(|event| ["a", "b", "c"].map(|room| event.contains(&format!(r#""room_id":"{room}""#))));
+        events
+    };
+    assert_eq!(sorted(&shared), sorted(&whole));
+}
+
 /// Where the log was brought back from an older copy, its new commands are carried out, not taken for old ones.
 #[test]
 fn commands_behind_a_log_that_was_cut_are_done() {
@@ -236,6 +266,46 @@ fn a_password_guards_its_room() {
     assert!(stored.chain(disk.texts("games.events")).all(|text| !text.contains("sesame")));
 }
 
+/// A field that is no text is refused by its name and not taken for one that is missing: a room whose password is a list
+/// is not open to all.
+#[test]
+fn fields_of_another_kind_are_refused() {
+    let shared = Shared::default();
+    let mut worker = worker(&shared);
+    let cases = [
+        (
+            GAMES,
+            "games.command.create_room",
+            r#"{"game_type":"x","room_name":"a","password":["open sesame"]}"#,
+            "password",
+        ),
+        (GAMES, "games.command.create_room", r#"{"game_type":"x","room_name":{},"password":"p"}"#, "room_name"),
+        (GAMES, "games.command.create_room", r#"{"game_type":true,"room_name":"a"}"#, "game_type"),
+        (GAMES, "games.command.create_room", r#"{"game_type":"x","room_name":"a","max_players":[2]}"#, "max_players"),
+        (GAMES, "games.command.join_room", r#"{"room_name":["a"]}"#, "room_name"),
+        (GAMES, "games.command.join_room", r#"{"room_name":"a","password":false}"#, "password"),
+        (GAMES, "games.command.leave_room", r#"{"room_id":{}}"#, "room_id"),
+        (GAMES, "games.command.bigger_dice.roll", r#"{"room_id":[]}"#, "room_id"),
+        (GAMES, "games.command.list_rooms", r#"{"game_type":["x"]}"#, "game_type"),
+        ("chat.commands", "chat.command.send_message", r#"{"recipient_id":["u2"],"content":"x"}"#, "recipient_id"),
+        ("chat.commands", "chat.command.send_message", r#"{"recipient_id":"u2","content":{"x":1}}"#, "content"),
+        ("chat.commands", "chat.command.send_lobby_message", r#"{"lobby_id":"a","content":[]}"#, "content"),
+        ("rooms.commands", "rooms.command.chat", r#"{"room_id":"a","message":true}"#, "message"),
+    ];
+    for (at, (topic, event_type, payload, field)) in cases.iter().enumerate() {
+        let id = 1 + at as u32;
+        shared.0.lock().unwrap().put(topic, 5, command(id, event_type, 1, 1, payload));
+        spin(&mut worker, 5);
+        let all = events(&shared);
+        assert_eq!(all.len(), at + 1, "{event_type} {payload}: {all:?}");
+        let told = format!(r#""code":"bad_request","message":"{field} is neither a string nor a number"#);
+        assert!(all[at].contains(&told) && all[at].contains(&format!(r#""correlation_id":"c{id}""#)), "{}", all[at]);
+    }
+    shared.0.lock().unwrap().put(GAMES, 5, create(50, 1, "a", "null"));
+    spin(&mut worker, 5);
+    assert!(events(&shared)[cases.len()].contains("room_created"), "the name is free");
+}
+
 fn sighting(id: u32, kind: &str, user: u8, room: Option<&str>) -> Vec<u8> {
     let room = room.map(|room| format!(r#","room_id":"{room}""#)).unwrap_or_default();
     let payload = format!(r#"{{"type":"{kind}","reason":"connection_lost"{room}}}"#);
@@ -324,7 +394,7 @@ fn a_file_brings_the_rooms_back() {
     put(roll(3, 1));
     spin(&mut first, 10);
     drop(first);
-    let mut second = open(Some(WallMillis(20)));
+    let mut second = open(Some(Restarted { at: WallMillis(20), alive: WallMillis(20) }));
     put(roll(4, 2));
     put(join(5, 3, "a", "\"open sesame\""));
     spin(&mut second, 10);
@@ -339,6 +409,34 @@ fn a_file_brings_the_rooms_back() {
         // SQLite has removed those that it needs no more.
         let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
     }
+}
+
+/// Who is cut off by a crash keeps the seat for a window from when the gateway was last alive, however late it starts
+/// again, as the session does; who is back in time keeps it for good.
+#[test]
+fn a_seat_ends_with_its_session_over_a_restart() {
+    let room = room_of(1);
+    let shared = games(vec![create(1, 1, "a", "null"), join(2, 2, "a", "null")]);
+    let mut first = worker(&shared);
+    spin(&mut first, 0);
+    let see = |at, record| shared.0.lock().unwrap().put("gateway.presence", at, record);
+    (1..=2).for_each(|user| see(1, sighting(10 + u32::from(user), "joined", user, Some(&room))));
+    spin(&mut first, 1);
+    drop(first);
+    let restarted = Some(Restarted { at: WallMillis(200_000), alive: WallMillis(1_000) });
+    let settings = WorkerSettings { resume_window: rig::WINDOW, seed: 1, secret: [7; 16], restarted };
+    let mut second = ServiceWorker::open(shared.clone(), shared.clone(), rig::Hasher::default(), &settings).unwrap();
+    (1..=2).for_each(|user| see(200_010, sighting(20 + u32::from(user), "disconnected", user, None)));
+    spin(&mut second, 200_010);
+    see(250_000, sighting(31, "connected", 1, None));
+    spin(&mut second, 250_000);
+    let left = || events(&shared).into_iter().filter(|event| event.contains("player_left")).collect::<Vec<_>>();
+    spin(&mut second, 300_999);
+    assert_eq!(left(), [""; 0]);
+    spin(&mut second, 301_000);
+    assert!(left().len() == 1 && left()[0].contains(r#""user_id":"u2""#), "{:?}", left());
+    spin(&mut second, 900_000);
+    assert_eq!(left().len(), 1);
 }
 
 /// A hub hears its players only, tells who comes and goes, keeps what is said, and is entered by token alone.

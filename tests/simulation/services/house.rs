@@ -21,7 +21,7 @@ use ringgate::shard::Shard;
 use ringgate::shard::driver::Driver;
 use ringgate::shard::driver::simulated::{Network, SimulatedDriver};
 use ringgate::time::{Monotonic, WallMillis};
-use ringgate::workers::{COMMAND_TOPICS, Passwords, ServiceWorker, WorkerSettings};
+use ringgate::workers::{COMMAND_TOPICS, Passwords, Restarted, ServiceWorker, WorkerSettings};
 
 use super::books::Books;
 use crate::world::{self, Plan};
@@ -189,7 +189,7 @@ impl House {
             resume_window: Duration::from_secs(300),
             seed: self.seed,
             secret: [7; 16],
-            restarted: with_gateway.then(|| self.wall()),
+            restarted: with_gateway.then(|| Restarted { at: self.wall(), alive: self.wall() }),
         };
         let frail = |inner| Frail { inner, records: self.records.clone(), fuse: fuse.clone() };
         let store = frail(self.log.handle());
