@@ -102,9 +102,11 @@ EOF
             exit 1
         }
     fi
-    # In the background it is a process to itself, whose id is Java's.
-    exec_java kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null &
-    echo $! >"$folder/pid"
+    # In the background it is a process to itself, whose id is Java's. One that runs is left as it is.
+    if ! kill -0 "$(cat "$folder/pid" 2>/dev/null)" 2>/dev/null; then
+        exec_java kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null &
+        echo $! >"$folder/pid"
+    fi
     port=$(sed 's/.*://' "$folder/address")
     tries=0
     until answers "$port"; do
