@@ -102,11 +102,9 @@ EOF
             exit 1
         }
     fi
-    # In the background it is a process to itself, whose id is Java's. One that runs is left as it is.
-    if ! kill -0 "$(cat "$folder/pid" 2>/dev/null)" 2>/dev/null; then
-        exec_java kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null &
-        echo $! >"$folder/pid"
-    fi
+    # In the background it is a process to itself, whose id is Java's.
+    exec_java kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null &
+    echo $! >"$folder/pid"
     port=$(sed 's/.*://' "$folder/address")
     tries=0
     until answers "$port"; do
@@ -120,6 +118,15 @@ EOF
     done
     cat "$folder/address"
 }
+
+# One that runs there is left as it is.
+running() {
+    kill -0 "$(cat "$folder/pid" 2>/dev/null)" 2>/dev/null && answers "$(sed 's/.*://' "$folder/address")"
+}
+if [ "$action" = start ] && running; then
+    cat "$folder/address"
+    exit
+fi
 
 stop() {
     pid=$(cat "$folder/pid" 2>/dev/null) || return 0
