@@ -199,6 +199,15 @@ start() {
     cat "$folder/address"
 }
 
+# One that runs there is left as it is.
+running() {
+    kill -0 "$(cat "$folder/pid" 2>/dev/null)" 2>/dev/null && answers "$(sed 's/.*://' "$folder/address")"
+}
+if [ "$action" = start ] && running; then
+    cat "$folder/address"
+    exit
+fi
+
 stop() {
     pid=$(cat "$folder/pid" 2>/dev/null) || return 0
     rm -f "$folder/pid"

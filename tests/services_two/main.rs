@@ -32,6 +32,8 @@ mod player;
 #[path = "../services_redis/server.rs"]
 mod server;
 
+/// The demo page in a real browser, on two gateways.
+mod browsers;
 /// Kafka hanging, stopped, killed, under load.
 mod kafka_away;
 /// Gateways killed under load, twenty times.
