@@ -219,6 +219,9 @@ pub const BUS_PENDING: usize = 4096;
 pub const RELAY_UNANSWERED: usize = 64;
 /// Bytes of them.
 pub const RELAY_UNANSWERED_BYTES: usize = 1 << 20;
+/// The time within which a publisher's frames that are on their way were sent; another one waits until all are answered.
+/// Long beside the 5 ms, of which it costs one wait each, and short beside what a frame may wait for Kafka.
+pub const RELAY_SPAN: Duration = Duration::from_millis(250);
 /// Publishers in rooms of all gateways that a gateway knows of, some 150 B each; commands to others are `unavailable`.
 pub const RELAY_PUBLISHERS: usize = 65_536;
 /// How soon it is said again that a publisher is in a room when the bus has not taken it.

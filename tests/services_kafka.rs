@@ -5,6 +5,7 @@ mod bus {
     mod backends;
     pub mod broker;
     pub mod gateway;
+    mod secure;
     pub mod suite;
 }
 
@@ -360,6 +361,55 @@ fn a_restart_under_load_loses_nothing() {
     seen.sort_unstable();
     let missing: Vec<_> = accepted.iter().filter(|n| seen.binary_search(n).is_err()).collect();
     assert!(missing.is_empty(), "accepted and lost: {missing:?}");
+}
+
+/// A partition whose only broker is gone has no leader and stands alone: what a patient handle says to it waits, and is
+/// there in order, once, when the leader is back; the other partition is written and read meanwhile, also by who opens the
+/// bus only then.
+#[test]
+fn a_partition_without_leader_stands_alone() {
+    let broker = Broker::start();
+    let second = broker.beside();
+    broker.create_on("t", &[1, 2]);
+    let bus = KafkaBus::open(&broker.config(&["t"])).unwrap();
+    let (mut waits, mut other) = (bus.handle(), bus.handle());
+    let ends = |bus: &KafkaBus| [0, 1].map(|partition| bus.range(&partition_name("t", partition)).1);
+    let mut keys = [const { None }; 2];
+    for n in 0.. {
+        let (key, before) = (format!("room-{n}"), ends(&other));
+        put_as(&mut other, &keyed("t", &key, 0)).unwrap();
+        let partition = usize::from(ends(&other)[1] > before[1]);
+        keys[partition].get_or_insert(key);
+        if keys.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    let keys = keys.map(Option::unwrap);
+    let [with, without] = ends(&other);
+    second.stop();
+    until("the partition has no leader", || !broker.has_leader("t", 1));
+    for n in 1..=50 {
+        assert!(matches!(waits.append(WallMillis(1), &keyed("t", &keys[1], n)), Ok(Accepted::Pending(_))));
+        put_as(&mut other, &keyed("t", &keys[0], n)).unwrap();
+    }
+    let mut late = KafkaBus::open(&broker.config(&["t"])).unwrap();
+    put_as(&mut late, &keyed("t", &keys[0], 51)).unwrap();
+    let values = |records: Vec<ringgate::ports::Record>| {
+        records.iter().map(|record| u32::from_le_bytes((*record.value).try_into().unwrap())).collect::<Vec<_>>()
+    };
+    assert!(values(take(&mut late, "t", with, 51).0).into_iter().eq(1..=51));
+    let mut told = Vec::new();
+    waits.completed(&mut told);
+    assert_eq!(told, [], "nothing of it is accepted or refused");
+    second.again();
+    until("what waited is accepted", || {
+        waits.completed(&mut told);
+        told.len() == 50
+    });
+    assert!(told.iter().all(|end| end.outcome.is_ok()));
+    let name = partition_name("t", 1);
+    assert!(values(take(&mut late, &name, without, 50).0).into_iter().eq(1..=50));
+    assert_eq!(ends(&late), [with + 51, without + 50], "nothing came twice");
 }
 
 /// A start says what is wrong: nobody there, topics missing; topics are made on request, once; a look finds what deserves

@@ -246,7 +246,7 @@ fn connect(config: &KafkaConfig, line: &Line) -> Result<Cluster, String> {
             (answer, _) => {
                 let words = answer.err().unwrap_or_else(|| "it has no cluster id".to_owned());
                 let reason = line.last_error().unwrap_or(words);
-                return Err(topics::unreachable_words(brokers, config.connect_timeout, &reason));
+                return Err(topics::unreachable_words(config, config.connect_timeout, &reason));
             }
         }
     }

@@ -191,8 +191,8 @@ export interface SendOptions {
   timeoutMs?: number;
 }
 
-/** `code` is the server's (`forbidden`, `rate_limited`, …) or the client's: `timeout` and `session_gone`, where the
- * command may have been done or not. */
+/** `code` is the server's (`forbidden`, `rate_limited`, …) or the client's: `unauthorized`, where the server did
+ * not accept the token, `timeout` and `session_gone`; in these the command may have been done or not. */
 export class CommandError extends Error {
   code: string;
   correlationId: string;

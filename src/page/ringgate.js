@@ -258,6 +258,7 @@ export class Ringgate {
     this.#clear("retry");
     this.#unlisten();
     if (socket) this.#closing(row, code, text, null);
+    if (code === UNAUTHORIZED) this.#giveUp("unauthorized", "the server did not accept the token", () => true);
     this.#set("closed");
   }
 

@@ -46,10 +46,11 @@ pub fn ready(config: &Config, keys: &Keys, api_keys: &[String], address: SocketA
              {program} load fanout --url ws://{address} --token {player} --publisher-token {publisher} --connections 100 --duration 5\n"
         );
     }
-    if let (true, [key]) = (config.admin.api_keys.is_empty() && config.kafka.host.is_none(), api_keys) {
+    if let (true, [key]) = (config.admin.api_keys.is_empty(), api_keys) {
+        // With Kafka the log is there.
+        let path = if config.kafka.host.is_none() { "log/games.commands?from=0" } else { "connections" };
         text += &format!(
-            "server API, key {key}:\n  \
-             curl -N -H 'Authorization: apikey {key}' 'http://{admin}/api/log/games.commands?from=0'\n"
+            "server API, key {key}:\n  curl -N -H 'Authorization: apikey {key}' 'http://{admin}/api/{path}'\n"
         );
     }
     // A closed stdout leaves nobody to tell; the log has stderr.

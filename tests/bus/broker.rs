@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -21,12 +22,36 @@ pub struct Broker {
 impl Broker {
     /// One without topics.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more listeners, by TLS, by SASL, by both; see [`Broker::listener`].
+    pub fn secure() -> Self {
+        Self::start_with(&["--secure"])
+    }
+
+    /// The second one of this one's cluster.
+    pub fn beside(&self) -> Self {
+        Self::start_with(&["--beside", self.folder.to_str().unwrap()])
+    }
+
+    fn start_with(options: &[&str]) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("ringgate-kafka-{}-{n}", std::process::id()));
-        let address = script("start", &folder);
+        let address = script("start", &folder, options);
         let admin = ClientConfig::new().set("bootstrap.servers", &address).create().unwrap();
         Self { folder, address, admin }
+    }
+
+    /// A file of a secure one.
+    pub fn file(&self, name: &str) -> String {
+        self.folder.join(name).to_str().unwrap().to_owned()
+    }
+
+    /// `HOST:PORT` of the listener `tls`, `sasl-tls` or `sasl`.
+    pub fn listener(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap().trim().to_owned()
     }
 
     /// `HOST:PORT`.
@@ -51,6 +76,21 @@ impl Broker {
         let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(name, value));
         let made = wait(self.admin.create_topics([&spec], &AdminOptions::new())).unwrap();
         made.into_iter().for_each(|outcome| _ = outcome.unwrap());
+    }
+
+    /// Makes a topic with a partition on each of these brokers, 1 and 2.
+    pub fn create_on(&self, topic: &str, brokers: &[i32]) {
+        let places: Vec<&[i32]> = brokers.iter().map(std::slice::from_ref).collect();
+        let count = i32::try_from(brokers.len()).unwrap();
+        let spec = NewTopic::new(topic, count, TopicReplication::Variable(&places));
+        let made = wait(self.admin.create_topics([&spec], &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|outcome| _ = outcome.unwrap());
+    }
+
+    /// Whether the topic's partition has a leader.
+    pub fn has_leader(&self, topic: &str, partition: usize) -> bool {
+        let found = self.admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5));
+        found.is_ok_and(|found| found.topics()[0].partitions()[partition].leader() >= 0)
     }
 
     /// Gives a topic partitions, so many in all.
@@ -84,17 +124,17 @@ impl Broker {
 
     /// Ends it as an operator does.
     pub fn stop(&self) {
-        script("stop", &self.folder);
+        script("stop", &self.folder, &[]);
     }
 
     /// Ends it at once; what it had accepted stays.
     pub fn kill(&self) {
-        script("kill", &self.folder);
+        script("kill", &self.folder, &[]);
     }
 
     /// Starts it again, with its data, where it was.
     pub fn again(&self) {
-        assert_eq!(script("start", &self.folder), self.address);
+        assert_eq!(script("start", &self.folder, &[]), self.address);
     }
 
     fn signal(&self, signal: Signal) {
@@ -110,8 +150,8 @@ impl Drop for Broker {
     }
 }
 
-fn script(action: &str, folder: &PathBuf) -> String {
-    let output = Command::new("tests/services/kafka.sh").arg(action).arg(folder).output().unwrap();
+fn script(action: &str, folder: &PathBuf, options: &[&str]) -> String {
+    let output = Command::new("tests/services/kafka.sh").arg(action).arg(folder).args(options).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -22,6 +22,9 @@ WORLD_DELTA, BATTLE_TIMELINE, BATTLE_END, EVENT, SKIPPED = 32, 33, 34, 35, 36
 RELIABLE = {PLAYER_COMMAND, BATTLE_TIMELINE, BATTLE_END, EVENT}
 # Close codes after which the session can be resumed; 1006 = the connection was lost without a close frame.
 RESUMABLE = {1001, 1006, 1011, 1012, 1013, 4408, 4410}
+JOIN_NUMBER = 1  # the correlation of our JOIN
+NO_SUCH_ROOM = 6  # an ERROR's kind; whoever opens the room is perhaps just starting, so it is asked for again
+JOINS = 50
 
 HEADER = struct.Struct("<BBHIQQ")
 
@@ -45,6 +48,7 @@ class Session:
         self.relay = 0  # the handle publishers publish on and players send commands on
         self.reconnects = 0
         self.recovered = 0  # reconnects without a gap
+        self.joins = 0  # tries to enter the room, since the last connect
         self._open()
 
     def send(self, type, payload=b"", kind=0, stream=0, number=0):
@@ -78,6 +82,9 @@ class Session:
             elif frame.type == POSITION:
                 stream = json.loads(frame.payload)
                 self._introduce(frame.stream, stream["stream"], stream["epoch"], frame.number)
+            elif self.joins < JOINS and (frame.type, frame.kind, frame.number) == (ERROR, NO_SUCH_ROOM, JOIN_NUMBER):
+                time.sleep(0.2)
+                self._join()
             else:
                 if frame.type in RELIABLE or frame.type == ADVANCE:
                     self._advance(frame)
@@ -116,7 +123,12 @@ class Session:
             # whose state depends on every event asks for a snapshot here.
             self.positions.clear()
         if self.room not in welcome.get("rooms", []):
-            self.send(JOIN, json.dumps({"room": self.room}).encode(), number=1)
+            self.joins = 0
+            self._join()
+
+    def _join(self):
+        self.joins += 1
+        self.send(JOIN, json.dumps({"room": self.room}).encode(), number=JOIN_NUMBER)
 
     def _introduce(self, handle, name, epoch, head):
         self.names[handle] = name

@@ -141,6 +141,19 @@ test(
 );
 
 test(
+  "a token that is refused ends the wait for answers",
+  withClient({}, async (t) => {
+    const answer = t.client.send("games.command.list_rooms", {}, { ack: true });
+    const refused = assert.rejects(answer, { code: "unauthorized" });
+    t.client.connect();
+    const { connection } = await t.gateway.authenticating();
+    connection.close(4401, "unauthorized");
+    await refused;
+    assert.equal(t.client.pending, 0);
+  }),
+);
+
+test(
   "without ack, send says whether there was a connection to send on",
   withClient({}, async (t) => {
     assert.equal(t.client.send({ type: "games.command.list_rooms" }), false);

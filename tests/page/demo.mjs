@@ -5,12 +5,8 @@
 //
 //   NODE_PATH=/somewhere/node_modules node tests/page/demo.mjs http://127.0.0.1:9998/ pictures
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
-import { createRequire } from "node:module";
 import { connect, createServer } from "node:net";
-import { join } from "node:path";
-
-const { chromium } = createRequire(import.meta.url)("playwright-core");
+import { DESKTOP, PHONE, Windows, compare, keep, roll, saidIn, say, scores, status, whoseTurn } from "./windows.mjs";
 
 const [url, pictures = "pictures"] = process.argv.slice(2);
 const ROOM = "Friday dice";
@@ -18,23 +14,6 @@ const PASSWORD = "open sesame";
 const CUT_EVERY = 5; // rolls, so that it is each one's turn at some cut; no game of two is over in less than 17
 const ANN_CUTS_AT = 8;
 const ROLLS_MAX = 400;
-const FLAGS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-const DESKTOP = { viewport: { width: 1440, height: 900 }, colorScheme: "light" };
-const PHONE = {
-  viewport: { width: 390, height: 844 },
-  colorScheme: "dark",
-  isMobile: true,
-  hasTouch: true,
-  deviceScaleFactor: 2,
-};
 
 /** The way of one window to the gateway, which can be cut. */
 class Wire {
@@ -88,70 +67,14 @@ class Wire {
   }
 }
 
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
-const complaints = [];
-
-/** A window of its own. */
-async function open(name, options, at = url) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
-  page.on("console", (message) => message.type() === "error" && complaints.push(`${name}: ${message.text()}`));
-  page.on("pageerror", (error) => complaints.push(`${name}: ${error.message}`));
-  // The longest delays of the backoff, so that something happens while a window is away.
-  await page.addInitScript(() => (Math.random = () => 0.999));
-  await page.goto(at);
-  return page;
-}
-
-const status = (page, text) => page.locator("#status", { hasText: text }).waitFor();
+const windows = await Windows.launch(pictures);
 
 /** As a guest; from now on the window keeps what the rooms' streams tell it. */
 async function signIn(page, name) {
   await page.getByLabel("Your name").fill(name);
   await page.keyboard.press("Enter");
   await status(page, /^Connected$/);
-  await page.evaluate(() => {
-    globalThis.told = [];
-    globalThis.ringgate.on("*", (frame, { stream }) => {
-      if (stream?.includes("/room:") && frame.type !== "system.advance")
-        globalThis.told.push([stream, frame.at[1], frame.type, frame.roll ?? frame.content ?? ""]);
-    });
-  });
-}
-
-async function shot(page, name, fullPage = false) {
-  if (fullPage) await page.evaluate(() => scrollTo(0, 0));
-  await page.screenshot({ path: join(pictures, `${name}.png`), fullPage, animations: "disabled" });
-}
-const rollButton = (page) => page.locator("#roll");
-const mayRoll = async (page) => (await rollButton(page).getAttribute("aria-disabled")) === "false";
-const ended = (page) => page.locator("#turn[data-kind=won]").isVisible();
-const scores = (page) => page.locator("#players .score").allTextContents();
-const saidIn = (page) => page.locator("#lines .said").allTextContents();
-
-async function say(page, text) {
-  await page.getByLabel("Message").fill(text);
-  await page.keyboard.press("Enter");
-}
-
-/** One of the two whose turn it is. */
-async function whoseTurn(pages) {
-  for (let tries = 0; tries < 600; tries += 1) {
-    for (const page of pages) {
-      if (await ended(page)) return null;
-      if (await mayRoll(page)) return page;
-    }
-    await pages[0].waitForTimeout(25);
-  }
-  throw new Error("nobody may roll");
-}
-
-/** In a page: whether, behind the first `told`, somebody rolled and it is another one's turn, or nobody's. */
-function rolledBehind(told) {
-  const types = globalThis.told.slice(told).map(([, , type]) => type);
-  const rolled = types.indexOf("games.event.bigger_dice.rolled");
-  return rolled >= 0 && types.slice(rolled).some((type) => /\.(turn_changed|game_ended)$/.test(type));
+  await keep(page);
 }
 
 /** Cuts Bob's connection, each time in another way, while both are talking. */
@@ -162,7 +85,7 @@ async function cutBob(ann, bob, wire, cuts) {
   await say(ann, texts[0]);
   await status(bob, /^Reconnecting$/);
   await say(bob, texts[1]); // waits for his connection
-  if (cuts === 1) await shot(bob, "phone-cut");
+  if (cuts === 1) await windows.shot(bob, "phone-cut");
   return texts;
 }
 
@@ -171,7 +94,7 @@ async function cutAnn(ann, bob) {
   await status(ann, /^Reconnecting$/);
   await say(bob, "Still there?");
   await say(ann, "Sure.");
-  await shot(ann, "desktop-cut");
+  await windows.shot(ann, "desktop-cut");
   return ["Still there?", "Sure."];
 }
 
@@ -183,43 +106,20 @@ async function play(ann, bob, wire) {
     if (page === null) break;
     if (rolls % CUT_EVERY === 0 && rolls > 0) said.push(...(await cutBob(ann, bob, wire, (cuts += 1))));
     if (rolls === ANN_CUTS_AT) said.push(...(await cutAnn(ann, bob)));
-    const before = await page.evaluate(() => globalThis.told.length);
-    await rollButton(page).click();
-    await page.waitForFunction(rolledBehind, before);
+    await roll(page);
     if (rolls === 13) {
       await Promise.all([ann, bob].map((window) => status(window, /^Connected$/)));
-      await Promise.all([shot(ann, "desktop-game"), shot(bob, "phone-game", true)]);
+      await Promise.all([windows.shot(ann, "desktop-game"), windows.shot(bob, "phone-game", true)]);
     }
   }
   assert.ok(cuts >= 2, `only ${cuts} cuts`);
   return { said, rolls, cuts };
 }
 
-/** Both windows were told the same, each once and in order, from the moment that both were there. */
-async function compare(ann, bob) {
-  for (const page of [ann, bob]) await page.locator("#turn[data-kind=won]").waitFor();
-  const [of_ann, of_bob] = await Promise.all([ann, bob].map((page) => page.evaluate(() => globalThis.told)));
-  for (const stream of new Set(of_bob.map(([name]) => name))) {
-    const [a, b] = [of_ann, of_bob].map((told) => told.filter(([name]) => name === stream));
-    const places = b.map(([, place]) => place);
-    assert.deepEqual(
-      places,
-      [...new Set(places)].sort((x, y) => x - y),
-      `${stream}: doubled or out of order`,
-    );
-    assert.deepEqual(
-      a.filter(([, place]) => place >= places[0]),
-      b,
-      `${stream}: the windows differ`,
-    );
-  }
-  return of_bob.length;
-}
-
 /** A link with a token, as the server prints it; a token that is none; a second window that takes the session over. */
 async function waysIn() {
   const { token } = await (await fetch(new URL("/dev/token?name=Cy", url))).json();
-  const cy = await open("cy", DESKTOP, new URL(`#token=${encodeURIComponent(token)}`, url).href);
+  const cy = await windows.open("cy", DESKTOP, new URL(`#token=${encodeURIComponent(token)}`, url).href);
   await cy.keyboard.press("Enter"); // the form is filled in and its button has the focus
   await status(cy, /^Connected$/);
   assert.equal(new URL(cy.url()).hash, "", "the token is still in the address bar");
@@ -240,10 +140,9 @@ async function waysIn() {
 
 const wire = new Wire();
 try {
-  mkdirSync(pictures, { recursive: true });
-  const [ann, bob] = [await open("ann", DESKTOP), await open("bob", PHONE, await wire.open())];
+  const [ann, bob] = [await windows.open("ann", DESKTOP, url), await windows.open("bob", PHONE, await wire.open())];
   for (const page of [ann, bob]) await page.locator("#show .replayed").nth(4).waitFor();
-  await Promise.all([shot(ann, "desktop-signin"), shot(bob, "phone-signin")]);
+  await Promise.all([windows.shot(ann, "desktop-signin"), windows.shot(bob, "phone-signin")]);
   await signIn(ann, "Ann");
   await ann.getByLabel("Room name").fill(ROOM);
   await ann.getByLabel("Password (optional)").fill(PASSWORD);
@@ -254,7 +153,7 @@ try {
 
   await signIn(bob, "Bob");
   await bob.getByRole("button", { name: `Join ${ROOM}` }).waitFor();
-  await shot(bob, "phone-lobby", true);
+  await windows.shot(bob, "phone-lobby", true);
   for (const password of ["wrong", PASSWORD]) {
     await bob.getByRole("button", { name: `Join ${ROOM}` }).click();
     await bob.getByLabel(`“${ROOM}” asks for one`).fill(password);
@@ -263,7 +162,7 @@ try {
   }
   await bob.getByRole("heading", { name: ROOM }).waitFor();
   await bob.getByText("First!").waitFor(); // from the room's history
-  await shot(bob, "phone-table");
+  await windows.shot(bob, "phone-table");
   await ann.locator("#players").getByText("Bob").waitFor();
 
   const { said, rolls, cuts } = await play(ann, bob, wire);
@@ -278,7 +177,7 @@ try {
   assert.deepEqual([resumed, of_bob.gaps, of_bob.lost], [cuts, 0, 0]);
   assert.deepEqual([of_ann.resumed, of_ann.gaps, of_ann.lost], [1, 0, 0]);
   await ann.getByRole("button", { name: "Play again" }).waitFor(); // Ann is the host
-  await Promise.all([shot(ann, "desktop-end"), shot(bob, "phone-end", true)]);
+  await Promise.all([windows.shot(ann, "desktop-end"), windows.shot(bob, "phone-end", true)]);
 
   // A reload goes on in the room, with everything that was on the page.
   const before = await Promise.all([saidIn(bob), scores(bob)]);
@@ -289,11 +188,11 @@ try {
   await ann.getByRole("button", { name: "Leave room" }).click();
   await ann.getByRole("heading", { name: "Rooms" }).waitFor();
   await ann.getByText("1 of 6 players").waitFor();
-  await shot(ann, "desktop-lobby");
+  await windows.shot(ann, "desktop-lobby");
   await waysIn();
-  assert.deepEqual(complaints, []);
+  assert.deepEqual(windows.complaints, []);
   console.log(JSON.stringify({ rolls, cuts, resumed, compared, duplicates }));
 } finally {
-  await browser.close();
+  await windows.close();
   wire.close();
 }

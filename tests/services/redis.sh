@@ -3,8 +3,9 @@
 #
 #   redis.sh install                      installs it if it is missing
 #   redis.sh start [DIR [OPTION...]]      starts it in DIR (default target/services/redis) and prints its port once it
-#                                         answers; options: --port N, --password TEXT, --tls (the authority that signed
-#                                         is DIR/ca.crt); the others are given to redis-server
+#                                         answers; one that runs there is left as it is; options: --port N,
+#                                         --password TEXT, --tls (the authority that signed is DIR/ca.crt); the
+#                                         others are given to redis-server
 #   redis.sh stop [DIR]                   stops it
 set -eu
 cd "$(dirname "$0")/../.."
@@ -59,6 +60,10 @@ start() {
     install
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
+    if [ -s "$dir/port" ] && kill -0 "$(cat "$dir/redis.pid" 2>/dev/null)" 2>/dev/null; then
+        cat "$dir/port"
+        return
+    fi
     [ -z "$tls" ] || certificates "$dir"
     attempt=0
     while [ "$attempt" -lt 20 ]; do
@@ -83,7 +88,7 @@ start() {
             answer=$(REDISCLI_AUTH=$password redis-cli -h 127.0.0.1 -p "$at" $client ping 2>/dev/null || true)
             # Another server may have the port; ours has written its process id.
             if [ "$answer" = PONG ] && [ -s "$dir/redis.pid" ] && kill -0 "$(cat "$dir/redis.pid")" 2>/dev/null; then
-                echo "$at"
+                echo "$at" | tee "$dir/port"
                 return
             fi
             sleep 0.05
@@ -104,7 +109,7 @@ stop() {
         [ "$tries" -lt 100 ] || kill -KILL "$pid" 2>/dev/null || true
         sleep 0.05
     done
-    rm -f "$dir/redis.pid"
+    rm -f "$dir/redis.pid" "$dir/port"
 }
 
 command=${1:-}
@@ -114,7 +119,7 @@ case $command in
     start) start "$@" ;;
     stop) stop "$@" ;;
     *)
-        sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+        sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
         exit 2
         ;;
 esac

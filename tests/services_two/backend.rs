@@ -145,15 +145,15 @@ impl Backend {
             self.flush();
             self
         });
-        Load { stop, said, thread }
+        Load { stop, said, thread: Some(thread) }
     }
 }
 
-/// Events that are said by a thread of their own.
+/// Events that are said by a thread of their own; they end when it is dropped, so that a test that fails ends too.
 pub struct Load {
     stop: Arc<AtomicBool>,
     said: Arc<AtomicU64>,
-    thread: JoinHandle<Backend>,
+    thread: Option<JoinHandle<Backend>>,
 }
 
 impl Load {
@@ -164,10 +164,20 @@ impl Load {
     }
 
     /// Ends it: the last event of each room is said, and Kafka has all.
-    pub fn end(self) -> Backend {
+    pub fn end(mut self) -> Backend {
+        self.stop();
+        self.thread.take().expect("it ends once").join().unwrap()
+    }
+
+    fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        self.thread.join().unwrap()
+        self.thread.as_ref().inspect(|thread| thread.thread().unpark());
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -138,11 +138,13 @@ impl Cluster {
         }
         listed::check(&mut self.control, WINDOW);
         let lasting = |key: &String| {
-            let for_a_while = [":info", ":hub", ":kicked"].iter().any(|end| key.ends_with(end));
+            let for_a_while = [":info", ":hub", ":kicked", ":detached"].iter().any(|end| key.ends_with(end));
             !for_a_while && !key.starts_with("session:") && !key.starts_with("room:code:")
         };
         // The lease of a worker that was killed ends by itself.
-        until("only what lives on for a window is left", || !listed::keys(&mut self.control).iter().any(lasting));
+        until_empty("only what lives on for a window is left", || {
+            listed::keys(&mut self.control).into_iter().filter(lasting).collect()
+        });
         listed::skip(&mut self.control, WINDOW * 2);
         assert_eq!(listed::keys(&mut self.control), [] as [String; 0]);
         self.everybody_came_and_went();
@@ -174,6 +176,8 @@ pub struct Directory {
     addresses: Mutex<Vec<Option<SocketAddr>>>,
     /// Sessions that went on somewhere.
     pub resumes: Count,
+    /// Commands that were acknowledged.
+    pub acknowledgements: Count,
     /// Commands that were answered `unavailable`.
     pub refusals: Count,
     /// Connections that were closed.
@@ -203,8 +207,8 @@ impl Directory {
     /// All of these.
     pub fn of(gateways: &[&Gateway]) -> Self {
         let addresses = gateways.iter().map(|gateway| Some(gateway.address)).collect();
-        let (resumes, refusals, closes) = Default::default();
-        Self { addresses: Mutex::new(addresses), resumes, refusals, closes }
+        let (resumes, acknowledgements, refusals, closes) = Default::default();
+        Self { addresses: Mutex::new(addresses), resumes, acknowledgements, refusals, closes }
     }
 
     /// The gateway of this place is there now, or not.
@@ -229,6 +233,17 @@ pub fn again(cluster: &Cluster, directory: &Directory, at: usize, id: &str) -> G
     directory.set(at, Some(&gateway));
     until("it is ready", || gateway.page("/ready").contains("kafka"));
     gateway
+}
+
+/// Waits until there is nothing; says what there still is.
+fn until_empty(what: &str, mut left: impl FnMut() -> Vec<String>) {
+    let began = Instant::now();
+    while let left = left()
+        && !left.is_empty()
+    {
+        assert!(began.elapsed() < node::DEADLINE, "{what}: {left:?} not within {:?}", node::DEADLINE);
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 fn same<A: PartialEq<B> + Debug, B: Debug>(what: &str, is: &[A], expected: &[B]) -> Result<(), String> {

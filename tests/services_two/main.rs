@@ -32,10 +32,14 @@ mod player;
 #[path = "../services_redis/server.rs"]
 mod server;
 
+/// The demo page in a real browser, on two gateways.
+mod browsers;
 /// Kafka hanging, stopped, killed, under load.
 mod kafka_away;
 /// Gateways killed under load, twenty times.
 mod killed;
+/// A partition that has no leader.
+mod leaderless;
 /// Repeated, useless and scattered events.
 mod odd_events;
 /// Redis stopped, flushed, hanging, under load.

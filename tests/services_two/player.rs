@@ -27,6 +27,8 @@ pub struct Player {
     pub resumed: u64,
     /// Close codes it was given.
     pub closes: Vec<u16>,
+    /// How often a command was refused.
+    pub refused: u64,
     /// Commands acknowledged, by correlation.
     pub acknowledged: BTreeSet<String>,
     sent: u64,
@@ -50,6 +52,7 @@ impl Player {
             last: None,
             resumed: 0,
             closes: Vec::new(),
+            refused: 0,
             acknowledged: BTreeSet::new(),
             sent: 0,
             waiting: None,
@@ -116,10 +119,12 @@ impl Player {
             "system.ack" => {
                 assert_eq!(self.waiting.take(), Some(text("correlation_id")));
                 self.acknowledged.insert(text("correlation_id"));
+                directory.acknowledgements.add();
             }
             "system.error" => {
                 assert_eq!(message["code"], "unavailable", "{}: {message}", self.user);
                 directory.refusals.add();
+                self.refused += 1;
                 // Refused for now: whoever wants it done says it again.
                 self.say_again()?;
             }

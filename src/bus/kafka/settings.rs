@@ -71,14 +71,23 @@ impl KafkaConfig {
         }
     }
 
-    /// Why this binary cannot do what is asked for.
+    /// Why what is asked for cannot be done: by this binary, or by anybody.
     pub(super) fn refusal(&self) -> Option<String> {
-        let security = &self.security;
-        let scram = security.username.is_some() && security.mechanism != "PLAIN";
-        (cfg!(not(feature = "kafka-tls")) && (security.tls || scram)).then(|| {
-            let what = if security.tls { "kafka.tls" } else { "kafka.sasl_mechanism" };
-            format!("{what}: this ringgate speaks to Kafka without TLS and SCRAM; build it with --features kafka-tls")
-        })
+        let Security { tls, certificate_path, key_path, username, password, mechanism, .. } = &self.security;
+        if cfg!(not(feature = "kafka-tls")) && (*tls || (username.is_some() && mechanism != "PLAIN")) {
+            let what = if *tls { "kafka.tls" } else { "kafka.sasl_mechanism" };
+            return Some(format!(
+                "{what}: this ringgate speaks to Kafka without TLS and SCRAM; build it with --features kafka-tls"
+            ));
+        }
+        let missing = if username.is_some() && password.as_ref().is_none_or(String::is_empty) {
+            "kafka.password: kafka.username is set, and no password; set it (RINGGATE_KAFKA_PASSWORD)"
+        } else if certificate_path.is_some() != key_path.is_some() {
+            "kafka.certificate_path and kafka.key_path: one is set without the other; set both, or neither"
+        } else {
+            return None;
+        };
+        Some(missing.to_owned())
     }
 
     /// What all clients have in common.

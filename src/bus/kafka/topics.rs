@@ -98,7 +98,7 @@ pub fn look(config: &KafkaConfig, history: Duration) -> Result<Found, String> {
     let producer = line.producer();
     let metadata = producer.client().fetch_metadata(None, limits::KAFKA_REQUEST_TIMEOUT);
     let metadata =
-        metadata.map_err(|error| unreachable_words(&config.brokers, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
+        metadata.map_err(|error| unreachable_words(config, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
     let mut found = Found::default();
     let cluster = producer.client().fetch_cluster_id(limits::KAFKA_REQUEST_TIMEOUT).unwrap_or_default();
     found.lines.push(format!("kafka {}: cluster {cluster}, {} brokers", config.brokers, metadata.brokers().len()));
@@ -146,7 +146,7 @@ pub fn fit_for_records(config: &KafkaConfig) -> Result<(), String> {
     let line = open(&config)?;
     let metadata = line.producer().client().fetch_metadata(Some(STATE_TOPIC), limits::KAFKA_REQUEST_TIMEOUT);
     let metadata =
-        metadata.map_err(|error| unreachable_words(&config.brokers, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
+        metadata.map_err(|error| unreachable_words(&config, limits::KAFKA_REQUEST_TIMEOUT, &words(&error)))?;
     let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
     if count > 1 {
         return Err(several_words(count));
@@ -185,13 +185,23 @@ pub(super) fn missing_words(brokers: &str, missing: &[&str]) -> String {
     )
 }
 
-/// What a start says when Kafka does not answer.
-pub(super) fn unreachable_words(brokers: &str, waited: Duration, reason: &str) -> String {
-    format!(
-        "Kafka at {brokers} did not answer within {} s: {reason}; check KAFKA_HOST, KAFKA_PORT, and that its \
-         advertised.listeners can be reached from here",
-        waited.as_secs()
-    )
+/// What a start says when Kafka does not answer, with the remedy that the reason suggests.
+pub(super) fn unreachable_words(config: &KafkaConfig, waited: Duration, reason: &str) -> String {
+    let says = |text: &str| reason.contains(text);
+    let remedy = if says("SASL ") {
+        "set kafka.username, kafka.password and kafka.sasl_mechanism to what this listener expects; one that asks for no user \
+         wants kafka.username unset"
+    } else if config.security.tls {
+        "does this listener speak TLS? Its certificate must name this host and be signed by kafka.ca_path; it may ask for one \
+         itself (kafka.certificate_path, kafka.key_path), or for a user (kafka.username)"
+    } else if says("refused") || says("resolve") {
+        "check KAFKA_HOST, KAFKA_PORT, and that its advertised.listeners can be reached from here"
+    } else {
+        // A listener that expects something else hangs up without a word.
+        "check KAFKA_HOST, KAFKA_PORT, and that its advertised.listeners can be reached from here; if it speaks TLS only, \
+         kafka.tls = true; if it asks for a user, kafka.username"
+    };
+    format!("Kafka at {} did not answer within {} s: {reason}; {remedy}", config.brokers, waited.as_secs())
 }
 
 fn judge(name: &str, settings: &ConfigResource, copies: Option<usize>, history: Duration, warnings: &mut Vec<String>) {
