@@ -196,7 +196,7 @@ fn a_seed_replays() {
 fn a_late_doorbell_loses_nothing() {
     let weather = Weather { doorbell: Duration::from_millis(10), send_buffer: 8 << 10, ..Weather::default() };
     for seed in 10..15 {
-        let outcome = run(seed, Plan { weather: weather.clone(), steps: 800, ..plan(seed) });
+        let outcome = run(seed, Plan { weather, steps: 800, ..plan(seed) });
         assert!(outcome.is_ok(), "{seed}: {outcome:?}");
     }
 }
