@@ -13,6 +13,7 @@ mod presence;
 mod reload;
 mod room_key;
 mod threads;
+mod told;
 #[cfg(feature = "kafka")]
 mod worker;
 
@@ -36,7 +37,7 @@ use crate::protocol::relay;
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
 use crate::session::{Clocks, Settings};
-use crate::shard::driver::syscall::{self, Entropy, Signals};
+use crate::shard::driver::syscall::{self, Entropy};
 use crate::shard::driver::uring;
 use crate::shard::{NodeState, ShardConfig};
 use crate::stats::ShardStats;
@@ -45,13 +46,14 @@ use crate::time::Rate;
 pub use kafka::{TopicWish, check as check_kafka, create_topics};
 pub use reload::Read;
 use reload::Reloader;
+use told::Told;
 
 /// Runs the node until it is told to stop; SIGHUP has `read` read the configuration again.
 ///
 /// # Errors
 /// One line that says what failed, with its remedy.
 pub fn run(config: Config, read: Read) -> Result<(), String> {
-    let signals = Signals::block().map_err(|error| format!("signals cannot be read: {error}"))?;
+    let told = Told::listen()?;
     announce::start_log(&config.log);
     if let Err(error) = syscall::use_small_pages() {
         tracing::warn!(%error, "huge pages stay on: connections will take about twice the memory");
@@ -109,7 +111,7 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     peers.connect(running.wakers());
     let drain = config.timeouts.drain;
     let reloader = Reloader::new(read, config.clone(), settings, rules, api_keys.clone());
-    threads::obey_signals(signals, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
+    threads::obey_signals(told, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
     running.await_histories();
     state.ready.store(true, Ordering::Release);
     let words = format!("shards {shards}, {}, bus {bus_words}", driver.words());

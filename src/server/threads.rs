@@ -16,6 +16,7 @@ use super::bus::NodeBus;
 use super::neighbours;
 use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
+use super::told::Told;
 use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Publishers, Rebuilt, rebuild};
 use crate::config::Config;
@@ -30,7 +31,7 @@ use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
 use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
-use crate::shard::driver::syscall::{self, Signal, Signals};
+use crate::shard::driver::syscall::{self, Signal};
 use crate::shard::driver::uring::{UringConfig, UringDriver};
 use crate::shard::{NodeState, Shard, ShardConfig};
 use crate::stats::BusStats;
@@ -597,15 +598,16 @@ pub fn spawn(name: &str, stop: &Arc<AtomicBool>, body: impl FnOnce(&AtomicBool) 
 /// SIGHUP reloads; SIGTERM or SIGINT drains the node, the drain time-out ends what is left, a second signal ends the
 /// process at once.
 pub fn obey_signals(
-    mut signals: Signals,
+    told: Told,
     mut reloader: Reloader,
     node: Arc<NodeState>,
     wakers: Vec<Arc<dyn Wake>>,
     drain: Duration,
     state: Arc<AdminState>,
 ) {
+    told.begin();
     let wait = move || {
-        while matches!(signals.wait(), Ok(Signal::Reload)) {
+        while matches!(told.wait(), Signal::Reload) {
             if reloader.reload() {
                 wakers.iter().for_each(|waker| waker.wake());
             }
@@ -628,10 +630,10 @@ pub fn obey_signals(
         if thread::Builder::new().name("drain".into()).spawn(limit).is_err() {
             std::process::exit(0);
         }
-        while matches!(signals.wait(), Ok(Signal::Reload)) {}
+        while matches!(told.wait(), Signal::Reload) {}
         std::process::exit(0);
     };
-    if let Err(error) = thread::Builder::new().name("signals".into()).spawn(wait) {
+    if let Err(error) = thread::Builder::new().name("obedience".into()).spawn(wait) {
         tracing::error!(%error, "signals will end the process without a drain");
     }
 }

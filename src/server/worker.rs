@@ -22,6 +22,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::presence::{NodePresence, gateway_settings};
 use super::threads::{clock, spawn};
+use super::told::Told;
 use super::{announce, kafka};
 use crate::admin::{self, WorkerState};
 use crate::bus::kafka::{KafkaBus, KafkaConfig, StateStore, WorkerLease, fit_for_records};
@@ -32,7 +33,7 @@ use crate::ports::{Bus as _, Durability, Lease, Store, topic_and_partition};
 use crate::presence::{Announcer, Reaping};
 use crate::router::peer::park;
 use crate::router::{ThreadWaker, Wake};
-use crate::shard::driver::syscall::{Entropy, Signal, Signals};
+use crate::shard::driver::syscall::{Entropy, Signal};
 use crate::stats::WorkerStats;
 use crate::store::{SqliteStore, StoreSettings};
 use crate::time::Monotonic;
@@ -43,7 +44,7 @@ use crate::workers::{COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings
 /// # Errors
 /// One line that says what failed, with its remedy.
 pub fn run(config: &Config) -> Result<(), String> {
-    let mut signals = Signals::block().map_err(|error| format!("signals cannot be read: {error}"))?;
+    let told = Told::listen()?;
     announce::start_log(&config.log);
     let mut entropy = Entropy::default();
     let Some(kafka) = settings(config, &mut entropy) else {
@@ -71,13 +72,14 @@ pub fn run(config: &Config) -> Result<(), String> {
     measure(&bus, &stats, &places)?;
     let services = Services::of(config, kafka, bus, stats, places, &mut entropy);
     threads.push(spawn("services", &stop, move |stop| services.run(stop)));
+    told.begin();
     announce::working(&words, admin.address());
-    while matches!(signals.wait(), Ok(Signal::Reload)) {
+    while matches!(told.wait(), Signal::Reload) {
         tracing::info!("SIGHUP: a worker has nothing to reload; start it anew");
     }
     state.draining.store(true, Ordering::Release);
     stop.store(true, Ordering::Release);
-    end_at_once_if_told_again(signals);
+    end_at_once_if_told_again(told);
     await_end(threads);
     admin.stop();
     Ok(())
@@ -292,13 +294,13 @@ fn await_end(threads: Vec<JoinHandle<()>>) {
 }
 
 /// A second signal ends the process at once.
-fn end_at_once_if_told_again(mut signals: Signals) {
+fn end_at_once_if_told_again(told: Told) {
     let wait = move || {
-        while matches!(signals.wait(), Ok(Signal::Reload)) {}
+        while matches!(told.wait(), Signal::Reload) {}
         std::process::exit(0);
     };
     // Without it the time-out ends it.
-    drop(thread::Builder::new().name("signals".into()).spawn(wait));
+    drop(thread::Builder::new().name("obedience".into()).spawn(wait));
 }
 
 /// The history tables, in a worker's `data_dir`.

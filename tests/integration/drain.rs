@@ -1,10 +1,16 @@
 //! How the process ends, and why it does not begin.
 
 use std::io::Write;
+#[cfg(feature = "kafka")]
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+#[cfg(feature = "kafka")]
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+#[cfg(feature = "kafka")]
+use rustix::process::{Pid, kill_process};
 
 use crate::client::Client;
 use crate::node::{command, on_each_driver, until};
@@ -30,6 +36,29 @@ fn a_drain_tells_everybody() {
             assert_eq!(gateway.ended().code(), Some(0));
             told
         });
+    }
+}
+
+/// A start that waits for a Kafka that is not there ends as soon as it is told to, the gateway's and the worker's.
+#[cfg(feature = "kafka")]
+#[test]
+fn a_start_that_waits_can_be_ended() {
+    for what in ["serve", "worker"] {
+        // Nobody listens on a port that was bound just now.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut start = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        start.env_clear().args([what, "--health-port", "0"]).env("KAFKA_HOST", "127.0.0.1").env("WS_PORT", "0");
+        start.env("KAFKA_PORT", port.to_string()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut start = start.spawn().unwrap();
+        let mut lines = BufReader::new(start.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("Connection refused")), "{what} does not wait");
+        kill_process(Pid::from_child(&start), Signal::TERM).unwrap();
+        let mut status = None;
+        until("it ends", || {
+            status = start.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(status.unwrap().code(), Some(0), "{what}");
     }
 }
 
