@@ -10,6 +10,7 @@ use crate::limits;
 use crate::presence::{Herald, Neighbours, Standing, Verdict};
 use crate::router::{ThreadWaker, Wake};
 use crate::shard::driver::syscall;
+#[cfg(feature = "kafka")]
 use crate::time::Monotonic;
 
 /// Says on a shared bus that this gateway starts, and waits until it is known whether it may. Call the answer's
