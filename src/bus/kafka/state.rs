@@ -6,7 +6,8 @@
 //! for it takes a message that comes again as it is.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -101,7 +102,8 @@ impl StateStore {
 
     /// One transaction.
     fn commit<'a>(&self, records: impl Iterator<Item = (String, Option<&'a [u8]>)>) -> Result<(), KafkaError> {
-        *lock(&self.producer.context().0) = None;
+        let fate = self.producer.context();
+        *lock(&fate.course) = Course::default();
         self.producer.begin_transaction()?;
         for (key, value) in records {
             let record = BaseRecord::<str, [u8]>::to(STATE_TOPIC).partition(0).key(&key);
@@ -110,10 +112,12 @@ impl StateStore {
                 None => record,
             };
             if let Err((error, _)) = self.producer.send(record) {
-                self.producer.context().note(&key, value.map_or(0, <[u8]>::len), &error);
+                fate.note(&key, value.map_or(0, <[u8]>::len), &error);
                 return Err(error);
             }
+            lock(&fate.course).sent += 1;
         }
+        self.await_reports();
         let mut tries = COMMITS;
         loop {
             match self.producer.commit_transaction(limits::KAFKA_STATE_TIMEOUT) {
@@ -125,9 +129,29 @@ impl StateStore {
         }
     }
 
+    /// Waits until every record has its report: a commit that finds one under way polls for 100 ms, however soon it comes.
+    /// One that takes too long is the commit's to judge.
+    fn await_reports(&self) {
+        let fate = self.producer.context();
+        let until = Instant::now() + limits::KAFKA_STATE_TIMEOUT;
+        let mut course = lock(&fate.course);
+        while course.told < course.sent {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            course = fate.came.wait_timeout(course, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(course);
+        // The client counts a report until its thread has put it away, right behind the last call.
+        while self.producer.in_flight_count() > 0 && Instant::now() < until {
+            thread::yield_now();
+        }
+    }
+
     /// What a failed transaction means; what is left of it is taken back.
     fn give_up(&self, error: &KafkaError) -> StoreError {
-        let told = lock(&self.producer.context().0).take();
+        let told = lock(&self.producer.context().course).why.take();
         if let Some((code, reason)) = self.producer.client().fatal_error() {
             let taken = FENCED.contains(&code) || error.rdkafka_error_code().is_some_and(|code| FENCED.contains(&code));
             let cause = if taken { TAKEN_OVER.to_owned() } else { reason };
@@ -186,9 +210,22 @@ impl std::fmt::Debug for StateStore {
     }
 }
 
-/// Why the last record that was not accepted was not.
+/// What becomes of a transaction's records.
 #[derive(Default)]
-struct Fate(Mutex<Option<String>>);
+struct Fate {
+    course: Mutex<Course>,
+    /// A report came.
+    came: Condvar,
+}
+
+#[derive(Default)]
+struct Course {
+    /// Why the first record that was not accepted was not.
+    why: Option<String>,
+    sent: usize,
+    /// Accepted or not.
+    told: usize,
+}
 
 impl Fate {
     fn note(&self, key: &str, bytes: usize, error: &KafkaError) {
@@ -199,7 +236,7 @@ impl Fate {
             }
             _ => "",
         };
-        *lock(&self.0) = Some(format!("record {key} of {bytes} bytes: {}{remedy}", words(error)));
+        lock(&self.course).why = Some(format!("record {key} of {bytes} bytes: {}{remedy}", words(error)));
     }
 }
 
@@ -217,13 +254,15 @@ impl ProducerContext for Fate {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let Err((error, message)) = result else { return };
-        // The first says why; others go with it.
-        let known = lock(&self.0).is_some();
-        if !known {
+        if let Err((error, message)) = result
+            // The first says why; others go with it.
+            && lock(&self.course).why.is_none()
+        {
             let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
             self.note(&key, message.payload().map_or(0, <[u8]>::len), error);
         }
+        lock(&self.course).told += 1;
+        self.came.notify_all();
     }
 }
 
