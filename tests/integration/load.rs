@@ -40,10 +40,10 @@ fn json_members_are_checked() {
 /// beside large events and deltas.
 #[test]
 fn a_tenth_of_five_hundred_stall() {
-    on_each_driver(&["--queue-bytes", "65536", "--max-frame", "8192"], |gateway| {
+    on_each_driver(&["--queue-bytes", "131072", "--max-frame", "8192"], |gateway| {
         let room =
             "stalled --connections 500 --stalled-share 0.1 --reader-speed 20000 --resume --warmup 0 --duration 4";
-        let line = format!("{room} --dialect json --rate 20 --size 4000 --battle 200,10 --delta-rate 50 --drain 60");
+        let line = format!("{room} --dialect json --rate 20 --size 4000 --battle 200,10 --delta-rate 50 --drain 120");
         let report = load(gateway, &line);
         assert_eq!(report["battles_whole"], 500, "{report}");
         assert!(report["resumed"].as_u64().unwrap() > 0, "{report}");
