@@ -35,7 +35,8 @@ fn kafka_hangs_and_stops_and_dies() {
     let before: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
     let most = std::thread::scope(|scope| {
         players.iter_mut().for_each(|player| _ = scope.spawn(|| player.play(&directory)));
-        floods.into_iter().for_each(|flood| _ = scope.spawn(|| flood.run(&over)));
+        floods.into_iter().for_each(|flood| _ = scope.spawn(|| flood.run(&directory, &over)));
+        let _over = Over(&over);
         load.goes_on(50);
         cluster.broker.freeze();
         refused(&directory);
@@ -84,6 +85,7 @@ fn kafka_is_slow() {
         players.iter_mut().for_each(|player| _ = scope.spawn(|| player.play(&directory)));
         load.goes_on(25);
         let slowed = scope.spawn(|| slow_down(&cluster, &over));
+        let _over = Over(&over);
         for _ in 0..3 {
             directory.acknowledgements.reaches(directory.acknowledgements.read() + 2 * USERS.len() as u64);
             gateways.iter().for_each(come_and_go);
@@ -126,8 +128,11 @@ fn come_and_go(gateway: &Gateway) {
     }
 }
 
-/// A member that sends as many of the largest commands as it may, and wants no answer.
-struct Flood(Json, String);
+/// A member that sends as many of the largest commands as it may.
+struct Flood {
+    json: Json,
+    body: String,
+}
 
 fn flood(gateway: &Gateway, backend: &mut Backend, n: usize) -> Flood {
     let mut json = Json::open(gateway);
@@ -135,17 +140,33 @@ fn flood(gateway: &Gateway, backend: &mut Backend, n: usize) -> Flood {
     backend.admit(json.session["session_id"].as_str().unwrap(), "flooded");
     json.expect("games.event.lobby_joined");
     let body = "x".repeat(60 << 10);
-    Flood(json, json!({"type": "games.command.test.flood", "room_id": "flooded", "body": body}).to_string())
+    Flood { json, body }
 }
 
 impl Flood {
-    fn run(mut self, over: &AtomicBool) {
-        self.0.stream().set_read_timeout(Some(PAUSE)).unwrap();
-        while !over.load(Ordering::Acquire) {
-            self.0.send_message(tungstenite::Message::text(self.1.clone()));
-            // Refusals, if any; the wait is what keeps to the rate.
-            let _ = self.0.attempt();
+    fn run(mut self, directory: &Directory, over: &AtomicBool) {
+        self.json.stream().set_read_timeout(Some(PAUSE)).unwrap();
+        for number in 0.. {
+            if over.load(Ordering::Acquire) {
+                return;
+            }
+            let command = json!({"type": "games.command.test.flood", "room_id": "flooded", "body": self.body,
+                "correlation_id": number.to_string()});
+            self.json.send_message(tungstenite::Message::text(command.to_string()));
+            // An answer, if any; the wait is what keeps to the rate.
+            if self.json.attempt().is_ok_and(|message| message["code"] == "unavailable") {
+                directory.refusals.add();
+            }
         }
+    }
+}
+
+/// Says that it is over when a test has failed, too.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
