@@ -1,13 +1,14 @@
 //! A game's backend on Kafka: it lets sessions into rooms and says numbered events there, with all the patience it takes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
+use rdkafka::Message as _;
 use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::DeliveryResult;
@@ -29,9 +30,15 @@ pub struct Backend {
     number: u64,
 }
 
-/// Counts what Kafka has.
+/// What is on its way to Kafka, by key.
 #[derive(Clone, Default)]
-struct Accepted(Arc<AtomicU64>);
+struct Accepted(Arc<Mutex<BTreeMap<Vec<u8>, u64>>>);
+
+impl Accepted {
+    fn on_its_way(&self, key: &str) -> u64 {
+        self.0.lock().unwrap().get(key.as_bytes()).copied().unwrap_or_default()
+    }
+}
 
 impl ClientContext for Accepted {}
 
@@ -40,7 +47,9 @@ impl ProducerContext for Accepted {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         assert!(result.is_ok() || std::thread::panicking(), "a patient producer's record failed: {result:?}");
-        self.0.fetch_add(1, Ordering::AcqRel);
+        let Ok(message) = result else { return };
+        let mut on_its_way = self.0.lock().unwrap();
+        *on_its_way.get_mut(message.key().unwrap()).unwrap() -= 1;
     }
 }
 
@@ -48,8 +57,8 @@ impl Backend {
     /// A backend of this name.
     pub fn start(kafka: &str, name: &str) -> Self {
         let mut config = ClientConfig::new();
-        // At least once, in order: an idempotent producer may be turned away for good by a broker that was killed, and
-        // what is said again has its id.
+        // At least once: an idempotent producer may be turned away for good by a broker that was killed, and what is said
+        // again has its id. Order over an outage is kept by one tick of a room at a time.
         config.set("bootstrap.servers", kafka).set("acks", "all").set("message.timeout.ms", "0");
         config.set("max.in.flight.requests.per.connection", "1").set("retries", "2147483647");
         config.set("linger.ms", "1").set("partitioner", "murmur2_random").set("socket.timeout.ms", "3000");
@@ -70,6 +79,7 @@ impl Backend {
     pub fn put(&self, topic: &str, partition: Option<i32>, key: &str, value: &[u8]) {
         let mut record = BaseRecord::<_, [u8], ()>::to(topic).key(key).payload(value);
         record.partition = partition;
+        *self.producer.context().0.lock().unwrap().entry(key.into()).or_default() += 1;
         let began = Instant::now();
         while let Err((error, again)) = self.producer.send(record) {
             let full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
@@ -123,7 +133,8 @@ impl Backend {
         self.producer.flush(Duration::from_secs(60)).unwrap();
     }
 
-    /// Ticks of these rooms in turn, so many a second in all, until the load is ended.
+    /// Ticks of these rooms in turn, so many a second in all at most, until the load is ended; each once Kafka has its
+    /// room's last one.
     pub fn load(mut self, rooms: &[&str], per_second: u32) -> Load {
         let rooms: Vec<String> = rooms.iter().map(|room| (*room).to_owned()).collect();
         let stop = Arc::new(AtomicBool::new(false));
@@ -137,11 +148,19 @@ impl Backend {
                     std::thread::park_timeout(early);
                     continue;
                 }
-                self.tick(&rooms[n as usize % rooms.len()]);
+                let room = &rooms[n as usize % rooms.len()];
+                if self.producer.context().on_its_way(room) > 0 {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                    continue;
+                }
+                self.tick(room);
                 n += 1;
                 count.store(n.into(), Ordering::Release);
             }
-            rooms.iter().for_each(|room| self.end(room));
+            for room in &rooms {
+                until("Kafka has a room's last tick", || self.producer.context().on_its_way(room) == 0);
+                self.end(room);
+            }
             self.flush();
             self
         });
