@@ -144,7 +144,8 @@ impl StateStore {
         }
         drop(course);
         // The client counts a report until its thread has put it away, right behind the last call.
-        while self.producer.in_flight_count() > 0 && Instant::now() < until {
+        let soon = Instant::now() + PUT_AWAY;
+        while self.producer.in_flight_count() > 0 && Instant::now() < soon {
             thread::yield_now();
         }
     }
@@ -289,6 +290,8 @@ const TAKEN_OVER: &str = "another worker has taken over";
 /// What Kafka says to whom another has taken the place of.
 const FENCED: [RDKafkaErrorCode; 3] =
     [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
+/// How long a client's thread may take with a report that it has told.
+const PUT_AWAY: Duration = Duration::from_millis(5);
 /// How long a read waits at a time.
 const POLL: Duration = Duration::from_millis(100);
 /// How often a commit whose end nobody knows is asked for again.
