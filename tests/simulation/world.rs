@@ -418,15 +418,7 @@ impl World {
     pub fn spin(&mut self, span: Duration) -> Result<(), String> {
         let until = self.network.now() + span;
         loop {
-            let mut worked = false;
-            let first = self.network.below(u64::from(self.plan.shards)) as usize;
-            for offset in 0..self.shards.len() {
-                let index = (first + offset) % self.shards.len();
-                if self.network.is_runnable(NodeId(index as u16)) {
-                    self.shards[index].turn();
-                    worked = true;
-                }
-            }
+            let mut worked = turn_shards(&self.network, &mut self.shards);
             worked |= self.turn_presence();
             worked |= self.backend.turn(&self.network, &mut self.wakers);
             worked |= self.backend.serve(&self.network, &mut self.oracle);
@@ -595,6 +587,20 @@ pub fn shards(
         Shard::new(driver, ShardConfig { port, homes, settings, stats, node: Arc::clone(&node), seed })
     });
     shards.collect()
+}
+
+/// A turn of each shard that has something to do, from a drawn one on; `false` if none had.
+pub fn turn_shards(network: &Network, shards: &mut [Shard<SimulatedDriver>]) -> bool {
+    let mut worked = false;
+    let first = network.below(shards.len() as u64) as usize;
+    for offset in 0..shards.len() {
+        let index = (first + offset) % shards.len();
+        if network.is_runnable(NodeId(index as u16)) {
+            shards[index].turn();
+            worked = true;
+        }
+    }
+    worked
 }
 
 /// What the node's shards are told.

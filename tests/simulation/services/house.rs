@@ -237,15 +237,7 @@ impl House {
 
     /// A turn of everybody who has something to do; `false` if nobody had.
     fn turn(&mut self) -> bool {
-        let mut worked = false;
-        let first = self.network.below(u64::from(self.plan.shards)) as usize;
-        for offset in 0..self.shards.len() {
-            let index = (first + offset) % self.shards.len();
-            if self.network.is_runnable(NodeId(index as u16)) {
-                self.shards[index].turn();
-                worked = true;
-            }
-        }
+        let mut worked = world::turn_shards(&self.network, &mut self.shards);
         worked |= self.presence.turn(&self.network, &mut self.wakers);
         worked |= self.bus.turn(&self.network, &mut self.wakers);
         worked | self.turn_worker()
