@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use ringgate::id::StreamHandle;
+
 use crate::broker::Broker;
 use crate::client::Client;
 use crate::node::{Gateway, SECRET, command, until};
@@ -75,6 +77,14 @@ pub fn metric(gateway: &Gateway, name: &str) -> u64 {
     let page = gateway.page("/metrics");
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("{name} in {page}")).parse().unwrap()
+}
+
+/// A publisher of the room `arena` on one gateway, of which the other one knows, and the handle to publish on.
+pub fn publisher(here: &Gateway, there: &Gateway) -> (Client, StreamHandle) {
+    let mut publisher = Client::publisher(here, "server");
+    let relay = publisher.join("arena")[0];
+    knows(there, 1);
+    (publisher, relay)
 }
 
 /// Waits until the gateway knows of so many publishers in rooms.

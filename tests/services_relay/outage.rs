@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ringgate::protocol::frames::{Header, types};
 
 use crate::client::{Client, EVENT};
-use crate::cluster::{Cluster, knows, metric, read_to};
+use crate::cluster::{Cluster, metric, publisher, read_to};
 use crate::node::{Gateway, until};
 
 /// While Kafka stands still a publisher is paused, and at last closed 1013, for its frame is refused; a player's command
@@ -15,9 +15,7 @@ use crate::node::{Gateway, until};
 fn a_standing_broker_closes_publishers() {
     let cluster = Cluster::start(1);
     let (a, b) = (cluster.gateway("a"), cluster.gateway("b"));
-    let mut publisher = Client::publisher(&a, "server");
-    let relay = publisher.join("arena")[0];
-    knows(&b, 1);
+    let (mut publisher, relay) = publisher(&a, &b);
     let mut member = Client::player(&b, "bob");
     let handle = member.join("arena")[0];
     publisher.publish(EVENT, relay, 1, b"1");
@@ -50,9 +48,7 @@ fn a_standing_broker_closes_publishers() {
 fn nothing_is_relayed_behind_a_refusal() {
     let cluster = Cluster::start(1);
     let (a, b) = (cluster.gateway("a"), cluster.gateway("b"));
-    let mut publisher = Client::publisher(&a, "server");
-    let relay = publisher.join("arena")[0];
-    knows(&b, 1);
+    let (mut publisher, relay) = publisher(&a, &b);
     let mut member = Client::player(&b, "bob");
     member.join("arena");
     publisher.publish(EVENT, relay, 1, b"1");

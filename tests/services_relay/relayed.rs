@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::client::{Client, DELTA, EVENT, keyed};
-use crate::cluster::{Cluster, knows, metric, read_to};
+use crate::cluster::{Cluster, knows, metric, publisher, read_to};
 use crate::json::Json;
 use crate::node::until;
 
@@ -19,9 +19,7 @@ use crate::node::until;
 fn members_on_two_gateways_get_what_is_relayed() {
     let cluster = Cluster::start(3);
     let (a, b) = (cluster.gateway("a"), cluster.gateway("b"));
-    let mut publisher = Client::publisher(&a, "server");
-    let relay = publisher.join("arena")[0];
-    knows(&b, 1);
+    let (mut publisher, relay) = publisher(&a, &b);
     let mut near = Json::member(&a, "ann", "arena");
     let mut far = Client::player(&b, "bob");
     let handle = far.join("arena")[0];
@@ -63,9 +61,7 @@ fn members_on_two_gateways_get_what_is_relayed() {
 fn slow_members_lose_deltas_alone() {
     let cluster = Cluster::start(1);
     let (a, b) = (cluster.gateway("a"), cluster.gateway("b"));
-    let mut publisher = Client::publisher(&a, "server");
-    let relay = publisher.join("arena")[0];
-    knows(&b, 1);
+    let (mut publisher, relay) = publisher(&a, &b);
     let mut slow = [Client::player(&a, "near"), Client::player(&b, "far")];
     slow.iter_mut().for_each(|member| _ = member.join("arena"));
     let padded = |n: u64| [&value(n)[..], &[b' '; 4000]].concat();
@@ -98,9 +94,7 @@ fn slow_members_lose_deltas_alone() {
 fn a_killed_gateways_members_resume_on_the_other() {
     let cluster = Cluster::start(2);
     let (a, b) = (cluster.gateway("a"), cluster.gateway("b"));
-    let mut publisher = Client::publisher(&a, "server");
-    let relay = publisher.join("arena")[0];
-    knows(&b, 1);
+    let (mut publisher, relay) = publisher(&a, &b);
     let mut stays = Client::player(&b, "stays");
     stays.join("arena");
     let mut moves = Client::player(&a, "moves");

@@ -25,11 +25,8 @@ fn kafka_hangs_and_stops_and_dies() {
     let gateways = [cluster.gateway(IDS[0]), cluster.gateway(IDS[1])];
     let directory = Directory::of(&[&gateways[0], &gateways[1]]);
     let mut backend = cluster.backend("game");
-    let mut players: Vec<Player> = (0..6).map(|n| Player::connect(&directory, n, USERS[n], "arena")).collect();
-    for player in &mut players {
-        backend.admit(&player.session(), "arena");
-        player.joins();
-    }
+    let mut players: Vec<Player> =
+        (0..6).map(|n| Player::enter(&directory, &mut backend, n, USERS[n], "arena")).collect();
     let floods: Vec<_> = (0..12).map(|n| flood(&gateways[n % 2], &mut backend, n)).collect();
     let (load, over) = (backend.load(&["arena"], 50), AtomicBool::new(false));
     let before: Vec<u64> = gateways.iter().map(Gateway::rss_kib).collect();
@@ -75,11 +72,8 @@ fn kafka_is_slow() {
     let gateways = [cluster.gateway(IDS[0]), cluster.gateway(IDS[1])];
     let directory = Directory::of(&[&gateways[0], &gateways[1]]);
     let mut backend = cluster.backend("game");
-    let mut players: Vec<Player> = (0..6).map(|n| Player::connect(&directory, n, USERS[n], "arena")).collect();
-    for player in &mut players {
-        backend.admit(&player.session(), "arena");
-        player.joins();
-    }
+    let mut players: Vec<Player> =
+        (0..6).map(|n| Player::enter(&directory, &mut backend, n, USERS[n], "arena")).collect();
     let (load, over) = (backend.load(&["arena"], 25), AtomicBool::new(false));
     std::thread::scope(|scope| {
         players.iter_mut().for_each(|player| _ = scope.spawn(|| player.play(&directory)));

@@ -19,14 +19,8 @@ fn sessions_go_on_at_the_other_gateway_twenty_times() {
     let mut gateways = [cluster.gateway("gw:0"), cluster.gateway("gw:1")];
     let directory = Directory::of(&[&gateways[0], &gateways[1]]);
     let (mut backend, rooms) = (cluster.backend("game"), ["r0", "r1", "r2"]);
-    let mut players: Vec<Player> = (0..12)
-        .map(|n| {
-            let mut player = Player::connect(&directory, n, &format!("u{n:02}"), rooms[n % 3]);
-            backend.admit(&player.session(), rooms[n % 3]);
-            player.joins();
-            player
-        })
-        .collect();
+    let mut players: Vec<Player> =
+        (0..12).map(|n| Player::enter(&directory, &mut backend, n, &format!("u{n:02}"), rooms[n % 3])).collect();
     let users: Vec<Vec<String>> =
         (0..3).map(|room| (room..12).step_by(3).map(|n| format!("u{n:02}")).collect()).collect();
     let users: Vec<Vec<&str>> = users.iter().map(|room| room.iter().map(String::as_str).collect()).collect();

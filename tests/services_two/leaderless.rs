@@ -31,11 +31,8 @@ fn a_partition_has_no_leader() {
     let gateways = [cluster.gateway(IDS[0]), cluster.gateway(IDS[1])];
     let directory = Directory::of(&[&gateways[0], &gateways[1]]);
     let mut backend = cluster.backend("game");
-    let mut players: Vec<Player> = (0..8).map(|n| Player::connect(&directory, n, USERS[n], ROOMS[n])).collect();
-    for player in &mut players {
-        backend.admit(&player.session(), &player.room);
-        player.joins();
-    }
+    let mut players: Vec<Player> =
+        (0..8).map(|n| Player::enter(&directory, &mut backend, n, USERS[n], ROOMS[n])).collect();
     let load = backend.load(&ROOMS, 80);
     let away = std::thread::scope(|scope| {
         players.iter_mut().for_each(|player| _ = scope.spawn(|| player.play(&directory)));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::backend::Backend;
 use crate::cluster::Directory;
 use crate::json::{End, Json};
 use crate::node::token;
@@ -37,12 +38,14 @@ pub struct Player {
 }
 
 impl Player {
-    /// Authenticates; the backend must let it into its room.
-    pub fn connect(directory: &Directory, place: usize, user: &str, room: &str) -> Self {
+    /// Authenticates at a gateway and is let into its room by the backend.
+    pub fn enter(directory: &Directory, backend: &mut Backend, place: usize, user: &str, room: &str) -> Self {
         let address = directory.at(place).expect("a gateway listens at first");
         let mut json = Json::connect(address, "", None).unwrap();
         json.authenticate(&json!({"token": token(user, &[])}));
         json.stream().set_read_timeout(Some(PATIENCE)).unwrap();
+        backend.admit(json.session["session_id"].as_str().unwrap(), room);
+        assert_eq!(json.expect("games.event.lobby_joined")["room_id"], room);
         Self {
             user: user.to_owned(),
             room: room.to_owned(),
@@ -58,16 +61,6 @@ impl Player {
             waiting: None,
             next_command: Instant::now(),
         }
-    }
-
-    /// Its session.
-    pub fn session(&self) -> String {
-        self.json.session["session_id"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits until it is in its room.
-    pub fn joins(&mut self) {
-        assert_eq!(self.json.expect("games.event.lobby_joined")["room_id"], self.room.as_str());
     }
 
     /// Plays until the room has ended, through whatever comes.

@@ -23,11 +23,8 @@ fn redis_stops_and_forgets_and_hangs() {
     let mut gateways = [cluster.gateway(IDS[0]), cluster.gateway(IDS[1])];
     let directory = Directory::of(&[&gateways[0], &gateways[1]]);
     let mut backend = cluster.backend("game");
-    let mut players: Vec<Player> = (0..4).map(|n| Player::connect(&directory, n, USERS[n], "arena")).collect();
-    for player in &mut players {
-        backend.admit(&player.session(), "arena");
-        player.joins();
-    }
+    let mut players: Vec<Player> =
+        (0..4).map(|n| Player::enter(&directory, &mut backend, n, USERS[n], "arena")).collect();
     // A history keeps 1,024 events: more than come while Redis is away.
     let load = backend.load(&["arena"], 25);
     std::thread::scope(|scope| {

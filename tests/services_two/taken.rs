@@ -19,12 +19,7 @@ const PER_SECOND: u32 = 30;
 /// Players of one room at the first gateway.
 fn players(cluster: &Cluster, directory: &Directory) -> (Vec<Player>, crate::backend::Backend) {
     let mut backend = cluster.backend("game");
-    let players = USERS.map(|user| {
-        let mut player = Player::connect(directory, 0, user, "arena");
-        backend.admit(&player.session(), "arena");
-        player.joins();
-        player
-    });
+    let players = USERS.map(|user| Player::enter(directory, &mut backend, 0, user, "arena"));
     (players.into(), backend)
 }
 
