@@ -31,7 +31,7 @@ use crate::protocol::envelope::{EventRule, EventRules, EventSource, Json, parse_
 use crate::protocol::relay::{self, Relayed};
 use crate::router::peer::Peer;
 use crate::router::{Latest, Port};
-use crate::stats::BusStats;
+use crate::stats::{BusStats, Counter};
 use crate::time::{Monotonic, WallMillis};
 
 /// A node of the mesh that carries commands and events. See the module.
@@ -364,30 +364,27 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
 
     fn ended(&mut self, waiting: Waiting, outcome: Result<(), ErrorCode>) {
         let stats = &self.stats;
-        let (accepted, refused) = match waiting {
-            Waiting::Publisher(..) | Waiting::Relay(..) => (&stats.relayed_total, &stats.relay_refused_total),
-            Waiting::Sender(..) => (&stats.commands_total, &stats.refused_total),
-            Waiting::Dead => return self.buried(outcome),
+        let count =
+            |accepted: &Counter, refused: &Counter| if outcome.is_ok() { accepted.add(1) } else { refused.add(1) };
+        match waiting {
+            Waiting::Sender(from, correlation) => {
+                count(&stats.commands_total, &stats.refused_total);
+                self.answer(from, correlation, outcome);
+            }
+            Waiting::Relay(from, correlation) => {
+                count(&stats.relayed_total, &stats.relay_refused_total);
+                self.answer(from, correlation, outcome);
+            }
+            Waiting::Publisher(ConnAddr { shard, conn: to }, correlation, bytes) => {
+                count(&stats.relayed_total, &stats.relay_refused_total);
+                self.port.deliver(shard, Deliver::Relayed { to, correlation, bytes, outcome });
+            }
+            Waiting::Dead => self.buried(outcome),
             Waiting::Notice(publishing) => {
                 if let (Err(_), Some(publishers)) = (outcome, &mut self.publishers) {
                     publishers.untold(self.now, &publishing);
                 }
-                return;
             }
-        };
-        if outcome.is_ok() {
-            accepted.add(1)
-        } else {
-            refused.add(1)
-        }
-        match waiting {
-            Waiting::Publisher(ConnAddr { shard, conn: to }, correlation, bytes) => {
-                self.port.deliver(shard, Deliver::Relayed { to, correlation, bytes, outcome });
-            }
-            Waiting::Sender(from, correlation) | Waiting::Relay(from, correlation) => {
-                self.answer(from, correlation, outcome);
-            }
-            Waiting::Dead | Waiting::Notice(_) => {}
         }
     }
 
