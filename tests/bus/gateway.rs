@@ -31,7 +31,7 @@ fn command(kafka: &str) -> Command {
 pub struct Gateway {
     child: Child,
     /// `HOST:PORT` of clients.
-    address: String,
+    pub address: String,
     health: String,
 }
 

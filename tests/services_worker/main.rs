@@ -9,6 +9,10 @@ mod game;
 #[expect(dead_code, reason = "shared with the tests of the bus")]
 mod gateway;
 mod half;
+mod history;
+#[path = "../services_postgres/server.rs"]
+#[expect(dead_code, reason = "shared with the tests of the store")]
+mod postgres;
 mod store;
 mod takeover;
 mod worker;

@@ -11,7 +11,7 @@ fn active(workers: &[&Worker]) -> usize {
 }
 
 /// The active one of two, and the other.
-fn ranked(workers: [Worker; 2]) -> (Worker, Worker) {
+pub fn ranked(workers: [Worker; 2]) -> (Worker, Worker) {
     let [a, b] = workers;
     until("one of them is active", || active(&[&a, &b]) > 0);
     assert_eq!(active(&[&a, &b]), 1, "no more than one");

@@ -16,10 +16,15 @@ pub struct Worker {
 impl Worker {
     /// One that has started; it stands by, or is the active one.
     pub fn start(kafka: &str) -> Self {
+        Self::spawn(&mut Self::over(kafka))
+    }
+
+    /// What starts one over this Kafka.
+    pub fn over(kafka: &str) -> Command {
         let (host, port) = kafka.split_once(':').unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
         command.env("KAFKA_HOST", host).env("KAFKA_PORT", port).env("GATEWAY_ID", "test");
-        Self::spawn(&mut command)
+        command
     }
 
     /// The same with the environment of this command.
