@@ -272,6 +272,8 @@ pub const KAFKA_STATE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const KAFKA_STATE_SEGMENT_BYTES: u64 = 16 << 20;
 /// How long a batch of the history in PostgreSQL may take, the way there included.
 pub const POSTGRES_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same of one that took too long before: a room with very many messages ends in one batch.
+pub const POSTGRES_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// How long PostgreSQL waits in a transaction for a worker's next word, and a worker for a connection: both leave the other
 /// time for a second attempt.
 pub const POSTGRES_SILENCE: Duration = Duration::from_secs(2);

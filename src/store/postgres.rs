@@ -4,8 +4,8 @@
 //! before, so that a batch whose end nobody knows is done again whole. One handle writes: [`PostgresStore::open`] takes the
 //! next term (`ringgate_writer`), every transaction locks that row first and is refused if the term is not its own. So a
 //! worker that was frozen brings nothing back, and of two connections of one handle the later waits for the end of what
-//! the earlier had begun. No call takes longer than [`limits::POSTGRES_TIMEOUT`], no transaction keeps its locks for longer
-//! though its owner is frozen; behind an error the connection is given up, and the next call makes another. Neither the
+//! the earlier had begun. A call ends within [`limits::POSTGRES_TIMEOUT`] (the next one may take longer, for some batches do), and a
+//! transaction whose owner is frozen keeps its locks for no longer than [`limits::POSTGRES_SILENCE`]; behind an error the connection is given up, and the next call makes another. Neither the
 //! password nor what players said is ever printed.
 
 mod calls;
@@ -15,6 +15,7 @@ mod tls;
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -57,7 +58,8 @@ impl PostgresStore {
 
     /// Without a connection.
     pub(super) fn closed(settings: &PostgresSettings) -> Result<Self, StoreError> {
-        let session = Session { settings: settings.clone(), link: None, term: None };
+        let patience = limits::POSTGRES_TIMEOUT;
+        let session = Session { settings: settings.clone(), link: None, term: None, patience };
         let runtime = Builder::new_current_thread().enable_all().build();
         let failed = |error| StoreError { place: settings.place(), cause: format!("runtime: {error}"), lost: false };
         Ok(Self { session, runtime: Some(runtime.map_err(failed)?) })
@@ -67,8 +69,14 @@ impl PostgresStore {
     fn run<T>(&mut self, work: impl AsyncFn(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
         let Self { session, runtime } = self;
         let runtime = runtime.as_ref().expect("there until it is dropped");
-        let outcome = runtime.block_on(async { timeout(limits::POSTGRES_TIMEOUT, session.attempt(work)).await });
-        let outcome = outcome.unwrap_or_else(|_| Err(Fault::silence()));
+        let patience = session.patience;
+        let outcome = runtime.block_on(async { timeout(patience, session.attempt(work)).await });
+        let outcome = outcome.unwrap_or_else(|_| Err(Fault::silence(patience)));
+        session.patience = match &outcome {
+            Err(fault) if fault.slow => (patience * 2).min(limits::POSTGRES_TIMEOUT_MAX),
+            Err(_) => patience,
+            Ok(_) => limits::POSTGRES_TIMEOUT,
+        };
         if outcome.is_err() {
             session.link = None;
         }
@@ -120,6 +128,8 @@ struct Session {
     link: Option<Link>,
     /// Ours, once it is taken.
     term: Option<i64>,
+    /// How long the next call may take: longer than one that took too long, for it is the same batch that comes again.
+    patience: Duration,
 }
 
 impl Session {
@@ -138,7 +148,7 @@ impl Session {
     async fn linked(&mut self) -> Result<&Link, Fault> {
         if self.link.is_none() {
             let wire = Wire::reach(&self.settings).await?;
-            let (statements, _) = prepare(&wire.client, Some(&mut self.term)).await?;
+            let (statements, _) = prepare(&wire.client, self.patience, Some(&mut self.term)).await?;
             self.link = Some(Link { wire, statements });
         }
         Ok(self.link.as_ref().expect("made if it was not there"))
@@ -151,7 +161,7 @@ impl Session {
             unreachable!("who is linked has taken a term");
         };
         let client = &wire.client;
-        client.batch_execute(&begin()).await?;
+        client.batch_execute(&begin(self.patience)).await?;
         let present = fence(client, statements).await?;
         if present != Some(term) {
             return Err(Fault::taken_over(term, present));
@@ -225,8 +235,12 @@ impl std::fmt::Debug for Wire {
 
 /// Makes the tables that are missing, takes a term if none is taken, and tries every statement. Without a place for a term
 /// nothing of it is kept. Tells also whether tables were missing.
-async fn prepare(client: &Client, term: Option<&mut Option<i64>>) -> Result<(Statements, bool), Fault> {
-    client.batch_execute(&begin()).await?;
+async fn prepare(
+    client: &Client,
+    patience: Duration,
+    term: Option<&mut Option<i64>>,
+) -> Result<(Statements, bool), Fault> {
+    client.batch_execute(&begin(patience)).await?;
     // Of several that find no tables one makes them.
     client.batch_execute(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
     let missing: i64 = client.query_one(MISSING, &[]).await?.try_get(0)?;
@@ -292,11 +306,11 @@ async fn send(client: &Client, calls: &[Call<'_>]) -> Result<(), Error> {
 }
 
 /// A transaction's beginning. The server ends one whose owner is silent, so that its locks hold nobody up.
-fn begin() -> String {
+fn begin(patience: Duration) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = {0}; \
          SET LOCAL idle_in_transaction_session_timeout = {1}",
-        limits::POSTGRES_TIMEOUT.as_millis(),
+        patience.as_millis(),
         limits::POSTGRES_SILENCE.as_millis()
     )
 }

@@ -50,11 +50,11 @@ fn a_frozen_server_is_not_waited_for_for_ever() {
     let mut store = open(&server);
     store.write(&[message(1, "r")]).unwrap();
     server.freeze(true);
-    for _ in 0..2 {
+    for seconds in [5, 10] {
         let began = Instant::now();
         let error = store.write(&[message(2, "r")]).unwrap_err();
-        assert!(!error.lost && error.cause.contains("did not answer within 5 s"), "{error}");
-        assert!(began.elapsed() < BOUND, "{:?}", began.elapsed());
+        assert!(!error.lost && error.cause.contains(&format!("did not answer within {seconds} s")), "{error}");
+        assert!(began.elapsed() < BOUND + Duration::from_secs(seconds - 5), "{:?}", began.elapsed());
     }
     server.freeze(false);
     let began = Instant::now();
@@ -77,7 +77,8 @@ fn a_store_waits_for_its_server() {
     assert_eq!(texts(&mut store, "r", 9), ["m1"]);
 }
 
-/// Somebody's lock on a table holds a batch up within the bound; then it is written.
+/// Somebody's lock on a table holds a batch up within the bound; when it is tried again it gets more time, so that what
+/// takes long is done at last.
 #[test]
 fn a_lock_is_not_waited_for_for_ever() {
     let server = Server::start();
@@ -87,7 +88,12 @@ fn a_lock_is_not_waited_for_for_ever() {
     let error = store.write(&[message(1, "r")]).unwrap_err();
     assert!(!error.lost && began.elapsed() < BOUND, "{error} after {:?}", began.elapsed());
     drop(holder);
+    let slow =
+        "CREATE FUNCTION slow() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(7); RETURN NEW; END' LANGUAGE plpgsql;
+        CREATE TRIGGER slow BEFORE INSERT ON chat_messages FOR EACH ROW WHEN (NEW.room_id = 'r') EXECUTE FUNCTION slow()";
+    server.ask(slow);
     store.write(&[message(1, "r")]).unwrap();
+    server.ask("DROP FUNCTION slow CASCADE");
     assert_eq!(texts(&mut store, "r", 9), ["m1"]);
 }
 

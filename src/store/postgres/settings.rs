@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::time::timeout;
@@ -53,13 +54,13 @@ impl PostgresSettings {
         let runtime = runtime.map_err(|error| failed(Fault::refuse(format!("runtime: {error}"))))?;
         let work = async {
             let wire = Wire::reach(self).await?;
-            let (_, missing) = prepare(&wire.client, None).await?;
+            let (_, missing) = prepare(&wire.client, limits::POSTGRES_TIMEOUT, None).await?;
             let tables = if missing { "the first worker will make its tables" } else { "its tables are there" };
             Ok(format!("{}: reached, version {}, {tables}", self.place(), wire.version))
         };
         let outcome = runtime.block_on(async { timeout(limits::POSTGRES_TIMEOUT, work).await });
         runtime.shutdown_background();
-        outcome.unwrap_or_else(|_| Err(Fault::silence())).map_err(failed)
+        outcome.unwrap_or_else(|_| Err(Fault::silence(limits::POSTGRES_TIMEOUT))).map_err(failed)
     }
 
     /// In words, without the password.
@@ -110,21 +111,23 @@ pub struct Fault {
     pub refused: bool,
     /// The connection had ended.
     pub gone: bool,
+    /// More time may do.
+    pub slow: bool,
     /// Another writes.
     pub lost: bool,
 }
 
 impl Fault {
     pub fn refuse(text: String) -> Self {
-        Self { text, refused: true, gone: false, lost: false }
+        Self { text, refused: true, gone: false, slow: false, lost: false }
     }
 
-    pub fn silence() -> Self {
+    pub fn silence(patience: Duration) -> Self {
         let text = format!(
             "it did not answer within {} s; is it overloaded, or the network between broken?",
-            limits::POSTGRES_TIMEOUT.as_secs()
+            patience.as_secs()
         );
-        Self { text, refused: false, gone: false, lost: false }
+        Self { text, refused: false, gone: false, slow: true, lost: false }
     }
 
     pub fn taken_over(ours: i64, present: Option<i64>) -> Self {
@@ -133,7 +136,7 @@ impl Fault {
             "another worker writes there now (term {present}, this one's was {ours}); workers of another cluster need a \
              database of their own"
         );
-        Self { text, refused: false, gone: false, lost: true }
+        Self { text, refused: false, gone: false, slow: false, lost: true }
     }
 }
 
@@ -144,7 +147,7 @@ impl From<Error> for Fault {
         let row = REMEDIES.iter().find(|(known, ..)| known == code);
         let (refused, remedy) = row.map_or((false, "see PostgreSQL's log"), |(_, refused, remedy)| (*refused, *remedy));
         let text = format!("{} ({}); {remedy}", told.message(), code.code());
-        Self { text, refused, gone: ENDED.contains(code), lost: false }
+        Self { text, refused, gone: ENDED.contains(code), slow: *code == SqlState::QUERY_CANCELED, lost: false }
     }
 }
 
@@ -170,7 +173,7 @@ fn without_word(error: &Error) -> Fault {
         (false, "is PostgreSQL running there, as POSTGRES_URL says?")
     };
     let gone = error.is_closed() || by("error communicating");
-    Fault { text: format!("{text}; {remedy}"), refused, gone, lost: false }
+    Fault { text: format!("{text}; {remedy}"), refused, gone, slow: false, lost: false }
 }
 
 const FOREIGN: &str = "its tables are not ringgate's: give ringgate a database of its own in POSTGRES_URL, or a schema (options=-csearch_path%3Dname)";
@@ -179,7 +182,7 @@ const FOREIGN: &str = "its tables are not ringgate's: give ringgate a database o
 pub const NO_TLS: &str = "this ringgate was built without TLS for PostgreSQL; build it with --features postgres-tls, or set \
                           sslmode=disable in POSTGRES_URL and no store.postgres_ca_path";
 /// What the server says, whether waiting does not mend it, and what does.
-const REMEDIES: [(SqlState, bool, &str); 14] = [
+const REMEDIES: [(SqlState, bool, &str); 15] = [
     (SqlState::INVALID_PASSWORD, true, "set user and password in POSTGRES_URL to what this server expects"),
     (
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
@@ -199,6 +202,11 @@ const REMEDIES: [(SqlState, bool, &str); 14] = [
     (SqlState::INVALID_COLUMN_REFERENCE, true, FOREIGN),
     (SqlState::NOT_NULL_VIOLATION, true, FOREIGN),
     (SqlState::WRONG_OBJECT_TYPE, true, FOREIGN),
+    (
+        SqlState::QUERY_CANCELED,
+        false,
+        "who holds a lock there, or keeps it busy? It gets more time when it is tried again",
+    ),
     (SqlState::DISK_FULL, false, "free space on its file system"),
     (SqlState::TOO_MANY_CONNECTIONS, false, "raise its max_connections, or end some"),
     (SqlState::CANNOT_CONNECT_NOW, false, "it starts or stops; it is tried again"),
