@@ -22,6 +22,8 @@ mod hub;
 #[path = "../integration/json.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]
 mod json;
+#[path = "../services_redis/left.rs"]
+mod left;
 #[path = "../services_redis/listed.rs"]
 mod listed;
 #[path = "../integration/node.rs"]
