@@ -36,27 +36,27 @@ fn a_standing_broker_closes_publishers() {
     cluster.ends(vec![("a", a), ("b", b)]);
 }
 
-/// A broker that is away until the first of a publisher's frames is refused, and not until the last would be, if they had
-/// been sent as they were said: what was said behind the refused one reaches nobody all the same. So members see no hole:
-/// the frames before the outage, and those of the publisher that came back.
+/// A Kafka that stands still until the first of a publisher's frames is refused, and goes on long before the last would be,
+/// had they been sent as they were said: what was said behind the refused one reaches nobody all the same, and nothing
+/// twice. So members see no hole: the frames before the outage, and those of the publisher that came back.
 #[test]
 fn nothing_is_relayed_behind_a_refusal() {
     let cluster = Cluster::start(1);
     let (a, b) = (cluster.gateway_with("a", &[]), cluster.gateway("b"));
-    let (mut publisher, relay) = publisher(&a, &b);
+    let (mut publisher, stream) = publisher(&a, &b);
     let mut member = Client::player(&b, "bob");
     member.join("arena");
-    publisher.publish(EVENT, relay, 1, b"1");
+    publisher.publish(EVENT, stream, 1, b"1");
     assert_eq!(publisher.expect(types::ACK).header.number, 1);
-    cluster.broker.kill();
-    // As long as a frame waits: the first is refused hardly behind the last, which is written, whether or not it is read.
+    cluster.broker.freeze();
+    // As long as a frame waits, so that the first is refused when the last has been said, and hardly later.
     const COUNT: u32 = 20;
     for n in 2..=COUNT {
-        publisher.publish(EVENT, relay, 0, n.to_string().as_bytes());
+        publisher.publish(EVENT, stream, 0, n.to_string().as_bytes());
         std::thread::park_timeout(KAFKA_DELIVERY_TIMEOUT / COUNT);
     }
-    assert_eq!(publisher.closed().0, 1013, "Kafka was away for longer than a frame waits");
-    cluster.broker.again();
+    assert_eq!(publisher.closed().0, 1013, "Kafka stood still for longer than a frame waits");
+    cluster.broker.thaw();
     let again = Client::resumed(&a, &publisher.resume, publisher.positions());
     has_no_hole(&mut member, says_until_accepted(&a, again));
     cluster.ends(vec![("a", a), ("b", b)]);
