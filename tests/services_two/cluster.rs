@@ -51,7 +51,10 @@ impl Cluster {
     /// The same with more flags.
     pub fn gateway_with(&self, id: &str, flags: &[&str]) -> Gateway {
         let window = WINDOW.as_secs().to_string();
-        let own = ["--gateway-id", id, "--resume-window-s", &window, "--kafka-delivery-timeout-ms", "3000"];
+        let mut own = vec!["--gateway-id", id, "--resume-window-s", &window];
+        if !flags.contains(&"--kafka-delivery-timeout-ms") {
+            own.extend(["--kafka-delivery-timeout-ms", "3000"]);
+        }
         let mut serve = command(&[&own, flags].concat());
         Gateway::spawn(std::mem::replace(self.on_servers(&mut serve), Command::new("true")))
     }

@@ -34,6 +34,8 @@ mod player;
 #[path = "../services_redis/server.rs"]
 mod server;
 
+/// Memory while Kafka takes nothing.
+mod bounded;
 /// The demo page in a real browser, on two gateways.
 mod browsers;
 /// Kafka hanging, stopped, killed, under load.
