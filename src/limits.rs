@@ -384,6 +384,8 @@ const _: () = assert!(GATEWAY_RENEWAL.as_millis() * 2 + REDIS_TIMEOUT.as_millis(
 const _: () = assert!(REDIS_TIMEOUT.as_millis() < AUTHENTICATION_TIMEOUT.as_millis());
 const _: () = assert!(REDIS_WRITES + REDIS_PIPELINE <= REDIS_CALLS);
 const _: () = assert!(RELAY_UNANSWERED * 32 <= KAFKA_RELAY_PENDING && KAFKA_RELAY_PENDING < BUS_PENDING);
+const _: () =
+    assert!(RELAY_SPAN.as_millis() * 20 <= KAFKA_DELIVERY_TIMEOUT.as_millis(), "an outage refuses frames together");
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
 const _: () = assert!(2 * (MAX_FRAME + 64) <= QUEUE_BYTES, "a queue's half holds the largest frame");
 const _: () = assert!(MAX_FRAME + 64 <= ANSWER_BYTES, "an echo of the largest frame fits the answers' share");
