@@ -282,6 +282,13 @@ pub const KAFKA_TRANSACTION_TIME: Duration = Duration::from_secs(10);
 pub const KAFKA_STATE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a segment of the services' records: those of the newest one are not compacted, and a takeover reads them.
 pub const KAFKA_STATE_SEGMENT_BYTES: u64 = 16 << 20;
+/// How long a batch of the history in PostgreSQL may take, the way there included.
+pub const POSTGRES_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long PostgreSQL waits in a transaction for a worker's next word, and a worker for a connection: both leave the other
+/// time for a second attempt.
+pub const POSTGRES_SILENCE: Duration = Duration::from_secs(2);
+/// After so long without a word the way to PostgreSQL is tried.
+pub const POSTGRES_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How often a worker measures how far it is behind.
 pub const WORKER_LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a worker that is told to end may take.
@@ -386,6 +393,8 @@ const _: () = assert!(REDIS_WRITES + REDIS_PIPELINE <= REDIS_CALLS);
 const _: () = assert!(RELAY_UNANSWERED * 32 <= KAFKA_RELAY_PENDING && KAFKA_RELAY_PENDING < BUS_PENDING);
 const _: () =
     assert!(RELAY_SPAN.as_millis() * 20 <= KAFKA_DELIVERY_TIMEOUT.as_millis(), "an outage refuses frames together");
+const _: () = assert!(POSTGRES_SILENCE.as_millis() * 2 < POSTGRES_TIMEOUT.as_millis());
+const _: () = assert!(POSTGRES_TIMEOUT.as_millis() < WORKER_STOP_TIME.as_millis());
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
 const _: () = assert!(2 * (MAX_FRAME + 64) <= QUEUE_BYTES, "a queue's half holds the largest frame");
 const _: () = assert!(MAX_FRAME + 64 <= ANSWER_BYTES, "an echo of the largest frame fits the answers' share");

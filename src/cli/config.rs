@@ -79,6 +79,9 @@ fn connect(config: &Config) -> Result<String, Failure> {
         let reached = |version| format!("redis {}:{}: reached, version {version}", redis.host, redis.port);
         outcomes.push(redis.check().map(reached).map_err(|error| error.to_string()));
     }
+    if let Some(postgres) = config.store.settings() {
+        outcomes.push(postgres.check().map_err(|error| error.to_string()));
+    }
     let faults: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err().cloned()).collect();
     if !faults.is_empty() {
         return Err(Failure { code: 1, lines: faults });

@@ -134,6 +134,13 @@ pub(super) fn warnings(config: &Config, warnings: &mut Vec<String>) {
             "auth.jwt_secret is shorter than {HS256_BYTES} bytes (RFC 7518 §3.2) and may be guessed; make one with `openssl rand -hex 32`"
         ));
     }
+    if config.store.postgres_url.is_some() && config.kafka.host.is_none() {
+        let place = config.server.data_dir.as_ref().map_or("memory", |_| "SQLite in server.data_dir");
+        warnings.push(format!(
+            "store.postgres_url is not used without Kafka: it is for the history of `ringgate worker`, and here history is \
+             kept in {place}; set KAFKA_HOST, or unset POSTGRES_URL"
+        ));
+    }
 }
 
 fn same_listener(config: &Config) -> bool {

@@ -513,6 +513,24 @@ pub static KEYS: &[Key] = &[
         "PEM file of the authorities that Redis's certificate may be signed by. Unset: the system's.",
         text!(redis.ca_path, "a path", "/etc/ringgate/redis-ca.pem", secret: false)),
 
+    known_as("POSTGRES_URL", row("store.postgres_url", "postgres-url",
+        "PostgreSQL in which workers (`ringgate worker`) keep the history of rooms and messages, in place of a file in \
+         data_dir; sslmode=require asks for TLS and checks the certificate. Better set by environment than in a file or \
+         flag.",
+        Kind::Text {
+            expected: "a URL or key words that name a host, with sslmode=disable, prefer or require if at all",
+            example: "postgres://ringgate:<password>@postgres.internal/ringgate",
+            secret: true,
+            read: |config| config.store.postgres_url.clone(),
+            write: |config, value| {
+                config.store.postgres_url = Some(value.to_owned());
+                config.store.settings().is_some()
+            },
+        })),
+    row("store.postgres_ca_path", "postgres-ca-path",
+        "PEM file of the authorities that PostgreSQL's certificate may be signed by; asks for TLS. Unset: the system's.",
+        text!(store.postgres_ca_path, "a path", "/etc/ringgate/postgres-ca.pem", secret: false)),
+
     row("mesh.ring_slots", "mesh-ring-slots",
         "Messages of one ring between two shards.",
         number!(mesh.ring_slots: usize, "messages", 2, 1_048_576)),

@@ -24,6 +24,7 @@ use crate::keys::Source;
 use crate::limits;
 use crate::presence::RedisSettings;
 use crate::protocol::routes::Routes;
+use crate::store::PostgresSettings;
 
 pub use keys::{KEYS, Key, Kind};
 pub use load::{Loaded, Origin, Sources, load};
@@ -49,6 +50,8 @@ pub struct Config {
     pub bus: Bus,
     /// Redis, for presence.
     pub redis: Redis,
+    /// PostgreSQL, for workers' history.
+    pub store: Store,
     /// Between shards.
     pub mesh: Mesh,
     /// What is logged.
@@ -213,6 +216,14 @@ pub struct Redis {
     pub ca_path: Option<String>,
 }
 
+/// PostgreSQL, for workers' history; used when its URL is set. `Debug` hides the URL, which has a password.
+#[derive(Clone, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Store {
+    pub postgres_url: Option<String>,
+    pub postgres_ca_path: Option<String>,
+}
+
 /// Between shards.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the key table documents each")]
@@ -267,6 +278,15 @@ impl Redis {
     pub fn settings(&self) -> Option<RedisSettings> {
         let Self { host, port, username, password, database, tls, ca_path } = self.clone();
         Some(RedisSettings { host: host?, port, username, password, database, tls, ca_path })
+    }
+}
+
+impl Store {
+    /// How a worker's history is kept in PostgreSQL; `None` if it is not.
+    #[must_use]
+    pub fn settings(&self) -> Option<PostgresSettings> {
+        let url = self.postgres_url.as_deref()?;
+        PostgresSettings::parse(url, self.postgres_ca_path.as_deref(), limits::MESSAGES_ON_DISK)
     }
 }
 
@@ -356,6 +376,15 @@ impl std::fmt::Debug for Redis {
             .field("database", &self.database)
             .field("tls", &self.tls)
             .field("ca_path", &self.ca_path)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("postgres_url", &self.postgres_url.as_ref().map(|_| print::REDACTED))
+            .field("postgres_ca_path", &self.postgres_ca_path)
             .finish()
     }
 }

@@ -42,7 +42,7 @@ fn the_key_table_is_consistent() {
             sections.push(key.section());
         }
     }
-    let expected = ["server", "auth", "admin", "delivery", "timeouts", "kafka", "bus", "redis", "mesh", "log"];
+    let expected = ["server", "auth", "admin", "delivery", "timeouts", "kafka", "bus", "redis", "store", "mesh", "log"];
     assert_eq!(sections, expected);
 }
 
@@ -305,4 +305,28 @@ fn brokers_get_their_ports() {
         assert!(from_env(&[("KAFKA_HOST", bad)]).is_err(), "{bad}");
     }
     assert_eq!(from_env(&[("KAFKA_PORT", "1")]).unwrap().config.kafka.brokers(), None);
+}
+
+/// PostgreSQL's URL is checked when it is read, never shown, and of use to workers over Kafka alone.
+#[test]
+fn the_url_of_postgres_is_checked_and_not_shown() {
+    let url = "postgres://ringgate:hunter2@db.internal:5433/games?sslmode=require";
+    let loaded = from_env(&[("POSTGRES_URL", url), ("KAFKA_HOST", "k")]).unwrap();
+    let shown = format!("{}{loaded:?}{:?}", explain(&loaded), loaded.config.store.settings());
+    assert!(shown.contains("store.postgres_url = <not shown>  # environment POSTGRES_URL"), "{shown}");
+    assert!(shown.contains("PostgreSQL at db.internal:5433, database games"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(loaded.warnings, [] as [&str; 0]);
+    let words = from_env(&[("POSTGRES_URL", "host=/run/postgresql dbname=games"), ("KAFKA_HOST", "k")]).unwrap();
+    assert!(words.config.store.settings().is_some());
+    for bad in ["hunter2", "postgres://", "mysql://u:hunter2@h/d", "postgres://u:hunter2@h/d?sslmode=verify-full"] {
+        let refused = from_env(&[("POSTGRES_URL", bad)]).unwrap_err().join("");
+        assert!(refused.contains("POSTGRES_URL=<not shown>: store.postgres_url: expected a URL"), "{refused}");
+        assert!(!refused.contains("hunter2"), "{refused}");
+    }
+    let alone = from_env(&[("POSTGRES_URL", url)]).unwrap().warnings;
+    assert!(
+        matches!(&alone[..], [line] if line.contains("not used without Kafka") && line.contains("memory")),
+        "{alone:?}"
+    );
 }
