@@ -12,6 +12,18 @@ pub const USER_ID_BYTES_MAX: usize = 256;
 
 /// Bytes of a JWT: no longer than a request head that carries it.
 pub const TOKEN_BYTES_MAX: usize = HANDSHAKE_BYTES;
+/// Bytes of a set of token keys: a set of the most keys, with certificates beside them, has less.
+pub const KEY_SET_BYTES_MAX: usize = 512 * 1024;
+/// How long reading a set of token keys may take, the lookup of its host included.
+pub const KEY_SET_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a set is read again, by default: providers show a new key for hours before they sign with it.
+pub const KEY_SET_INTERVAL: Duration = Duration::from_secs(300);
+/// How soon a set that could not be read is tried again.
+pub const KEY_SET_RETRY: Duration = Duration::from_secs(10);
+/// After a reading that a stranger's token caused, none causes another for so long.
+pub const KEY_WISH_REST: Duration = Duration::from_secs(10);
+/// Keys of a set that are used; providers rotate among a handful.
+pub const KEY_SET_KEYS_MAX: usize = 64;
 /// Roles of a token; they are kept per session and copied into envelopes.
 pub const ROLES_MAX: usize = 32;
 
@@ -381,6 +393,8 @@ const _: () = assert!(GATEWAY_RENEWAL.as_millis() * 2 + REDIS_TIMEOUT.as_millis(
 const _: () = assert!(REDIS_TIMEOUT.as_millis() < AUTHENTICATION_TIMEOUT.as_millis());
 const _: () = assert!(REDIS_WRITES + REDIS_PIPELINE <= REDIS_CALLS);
 const _: () = assert!(RELAY_UNANSWERED * 32 <= KAFKA_RELAY_PENDING && KAFKA_RELAY_PENDING < BUS_PENDING);
+const _: () =
+    assert!(RELAY_SPAN.as_millis() * 20 <= KAFKA_DELIVERY_TIMEOUT.as_millis(), "an outage refuses frames together");
 const _: () = assert!(POSTGRES_SILENCE.as_millis() * 2 < POSTGRES_TIMEOUT.as_millis());
 const _: () = assert!(POSTGRES_TIMEOUT.as_millis() < WORKER_STOP_TIME.as_millis());
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);

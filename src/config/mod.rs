@@ -18,8 +18,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Cidr, KeyError, Verifier};
+use crate::auth::{Cidr, KeyError, KeySet, Verifier};
 use crate::bus::WriterChoice;
+use crate::keys::Source;
 use crate::limits;
 use crate::presence::RedisSettings;
 use crate::protocol::routes::Routes;
@@ -103,11 +104,18 @@ pub enum DriverChoice {
     Monoio,
 }
 
-/// Keys that tokens are checked with. At most one key is set; without one, dev mode is on. `Debug` hides the secret.
-#[derive(Clone, PartialEq, Eq, Default)]
+/// Keys that tokens are checked with. At most one of key, set and secret is given; without one, dev mode is on. `Debug`
+/// hides the secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     /// PEM file of an RSA, P-256 or Ed25519 public key.
     pub jwt_public_key_path: Option<String>,
+    /// File or URL of a JWK Set.
+    pub jwt_jwks: Option<String>,
+    /// How often it is read again, at least.
+    pub jwt_jwks_interval: Duration,
+    /// PEM file of the authority that has signed its server's certificate; the system's without it.
+    pub jwt_jwks_ca_path: Option<String>,
     /// HS256 secret.
     pub jwt_secret: Option<String>,
     /// Required `iss`.
@@ -283,7 +291,7 @@ impl Store {
 }
 
 impl Auth {
-    /// The configured key's verifier; `None` if no key is configured (dev mode makes one).
+    /// The configured key's verifier; `None` if none is configured (dev mode makes one), or a set ([`Self::key_source`]).
     ///
     /// # Errors
     /// One line with key, value and remedy.
@@ -301,10 +309,38 @@ impl Auth {
         Ok(Some(verifier.requiring(self.jwt_issuer.as_deref(), self.jwt_audience.as_deref())))
     }
 
-    /// Whether a key is configured.
+    /// Where the set of keys is, if one is configured.
+    #[must_use]
+    pub fn key_source(&self) -> Option<Source> {
+        let source = |text: &String| Source::of(text, self.jwt_jwks_ca_path.as_deref());
+        self.jwt_jwks.as_ref().map(|text| source(text).expect("the key table has checked it"))
+    }
+
+    /// A set's verifier.
+    #[must_use]
+    pub fn verifier_of(&self, set: KeySet) -> Verifier {
+        Verifier::from_set(set).requiring(self.jwt_issuer.as_deref(), self.jwt_audience.as_deref())
+    }
+
+    /// Whether a key or set is configured.
     #[must_use]
     pub fn has_key(&self) -> bool {
-        self.jwt_public_key_path.is_some() || self.jwt_secret.is_some()
+        self.jwt_public_key_path.is_some() || self.jwt_secret.is_some() || self.jwt_jwks.is_some()
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            jwt_public_key_path: None,
+            jwt_jwks: None,
+            jwt_jwks_interval: limits::KEY_SET_INTERVAL,
+            jwt_jwks_ca_path: None,
+            jwt_secret: None,
+            jwt_issuer: None,
+            jwt_audience: None,
+            room_token_key: None,
+        }
     }
 }
 
@@ -312,6 +348,9 @@ impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Auth")
             .field("jwt_public_key_path", &self.jwt_public_key_path)
+            .field("jwt_jwks", &self.jwt_jwks)
+            .field("jwt_jwks_interval", &self.jwt_jwks_interval)
+            .field("jwt_jwks_ca_path", &self.jwt_jwks_ca_path)
             .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| print::REDACTED))
             .field("jwt_issuer", &self.jwt_issuer)
             .field("jwt_audience", &self.jwt_audience)

@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::presence::{NodePresence, gateway_settings};
 use super::threads::{clock, spawn};
-use super::told::Told;
+use super::told::{Told, Word};
 use super::{announce, kafka};
 use crate::admin::{self, WorkerState};
 use crate::bus::kafka::{KafkaBus, KafkaConfig, StateStore, WorkerLease, fit_for_records};
@@ -33,7 +33,7 @@ use crate::ports::{Bus as _, Durability, Lease, Store, StoreError, topic_and_par
 use crate::presence::{Announcer, Reaping};
 use crate::router::peer::park;
 use crate::router::{ThreadWaker, Wake};
-use crate::shard::driver::syscall::{Entropy, Signal};
+use crate::shard::driver::syscall::Entropy;
 use crate::stats::WorkerStats;
 use crate::store::{PostgresSettings, PostgresStore, SqliteStore, StoreSettings};
 use crate::time::Monotonic;
@@ -76,7 +76,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     threads.push(spawn("services", &stop, move |stop| services.run(stop)));
     told.begin();
     announce::working(&words, admin.address());
-    while matches!(told.wait(), Signal::Reload) {
+    while !matches!(told.wait(), Word::Terminate) {
         tracing::info!("SIGHUP: a worker has nothing to reload; start it anew");
     }
     state.draining.store(true, Ordering::Release);
@@ -335,7 +335,7 @@ fn await_end(threads: Vec<JoinHandle<()>>) {
 /// A second signal ends the process at once.
 fn end_at_once_if_told_again(told: Told) {
     let wait = move || {
-        while matches!(told.wait(), Signal::Reload) {}
+        told.wait_for_end();
         std::process::exit(0);
     };
     // Without it the time-out ends it.

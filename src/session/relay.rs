@@ -161,4 +161,25 @@ mod tests {
         under_way.sent(at(6 * span), 10);
         assert!(!under_way.must_wait(at(6 * span + 1)), "the time begins with the first");
     }
+
+    /// However fast or slowly a publisher speaks while the bus stands still, what is on its way when the first frame is
+    /// refused was sent within the span: no frame behind it has so much longer to wait that a bus that is back takes it.
+    #[test]
+    fn an_outage_refuses_what_is_on_its_way_together() {
+        let patience = limits::KAFKA_DELIVERY_TIMEOUT.as_millis() as u64;
+        for pause in [1, 3, 100, 249, 251, 900] {
+            let (mut under_way, began) = (UnderWay::default(), 1000);
+            let at = |ms| Monotonic::ZERO + Duration::from_millis(ms);
+            let mut sent = Vec::new();
+            for now in (began..began + patience).step_by(pause) {
+                if !under_way.must_wait(at(now)) {
+                    under_way.sent(at(now), 10);
+                    sent.push(now);
+                }
+            }
+            let last = *sent.last().expect("the first waits for nothing");
+            assert!(at(last).since(at(began)) < limits::RELAY_SPAN, "every {pause} ms: {sent:?}");
+            assert!(sent.len() as u64 >= (last - began) / pause as u64, "it is not held up before");
+        }
+    }
 }

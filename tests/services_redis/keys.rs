@@ -30,11 +30,7 @@ pub fn nothing_is_left(mut cluster: Cluster, mut gateways: Vec<Gateway>) {
     for gateway in all {
         gateway.until(now, "finished", |gateway| crate::ports::Presence::finish(&mut gateway.presence, now));
     }
-    let passing = |key: &&String| {
-        let ends = [":info", ":hub", ":kicked", ":detached"];
-        key.starts_with("session:") || key.starts_with("room:code:") || ends.iter().any(|end| key.ends_with(end))
-    };
-    let left: Vec<_> = cluster.keys().into_iter().filter(|key| !passing(&key)).collect();
+    let left: Vec<_> = cluster.keys().into_iter().filter(|key| !listed::lives_on(key)).collect();
     assert_eq!(left, [] as [String; 0], "only what lives on for a window is left");
     cluster.skip(WINDOW * 5 / 4);
     let hubs = |key: &String| !key.starts_with("user:");

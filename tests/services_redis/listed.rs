@@ -27,6 +27,12 @@ pub fn keys(control: &mut redis::Connection) -> Vec<String> {
     keys
 }
 
+/// Whether the key is of what lives on without a gateway, for a window.
+pub fn lives_on(key: &str) -> bool {
+    let ends = [":info", ":hub", ":kicked", ":detached"];
+    key.starts_with("session:") || key.starts_with("room:code:") || ends.iter().any(|end| key.ends_with(end))
+}
+
 /// Moves Redis's times to live, as if so long had passed.
 pub fn skip(control: &mut redis::Connection, time: Duration) {
     let () = redis::cmd("EVAL").arg(SHIFT).arg(0).arg(time.as_millis() as u64).query(control).unwrap();

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ringgate::id::StreamHandle;
+use ringgate::limits::RESUME_WINDOW;
 
 use crate::broker::Broker;
 use crate::client::Client;
+use crate::left::{nothing_is_left, until_empty};
+use crate::listed;
 use crate::node::{Gateway, SECRET, command, until};
 use crate::server::Server;
 
@@ -50,12 +53,31 @@ impl Cluster {
         cluster
     }
 
-    /// A gateway that is ready.
+    /// A gateway that is ready, for which a frame waits a short while.
     pub fn gateway(&self, id: &str) -> Gateway {
-        let table = self.table.to_str().unwrap();
-        let mut serve = command(&["--gateway-id", id, "--config", table, "--kafka-delivery-timeout-ms", "3000"]);
+        self.gateway_with(id, &["--kafka-delivery-timeout-ms", "3000"])
+    }
+
+    /// The same with other flags.
+    pub fn gateway_with(&self, id: &str, flags: &[&str]) -> Gateway {
+        let own = ["--gateway-id", id, "--config", self.table.to_str().unwrap()];
+        let mut serve = command(&[&own, flags].concat());
         self.put_servers(&mut serve);
         Gateway::spawn(serve)
+    }
+
+    /// Ends these gateways, all that are left under their ids; fails if anything else is left of them, or of those that
+    /// were killed.
+    pub fn ends(&self, gateways: Vec<(&str, Gateway)>) {
+        let mut control = self.redis.connect();
+        let living: Vec<_> =
+            gateways.iter().map(|(id, _)| [format!("gateway:{id}"), format!("gateway:{id}:sockets")]).collect();
+        let of_the_dead = |key: &String| key.starts_with("gateway:") && !living.as_flattened().contains(key);
+        until_empty("gateways that were killed are reaped", || {
+            listed::keys(&mut control).into_iter().filter(of_the_dead).collect()
+        });
+        let gateways = gateways.into_iter().map(|(_, gateway)| gateway).collect();
+        nothing_is_left(&mut control, gateways, RESUME_WINDOW);
     }
 
     fn put_servers(&self, command: &mut Command) {

@@ -1,6 +1,7 @@
 //! Relays between members on two gateways, over a real Kafka and a real Redis, which `tests/services/` starts.
 //!
-//! The clients of the tests hold every stream to its chain of `prev`, and every delta to the frame that it follows.
+//! The clients of the tests hold every stream to its chain of `prev`, and every delta to the frame that it follows. Of the
+//! keys in Redis those of PROTOCOLS are there after every scenario, and nothing when its gateways have ended.
 
 use ringgate::presence;
 
@@ -15,6 +16,10 @@ mod cluster;
 #[path = "../integration/json.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]
 mod json;
+#[path = "../services_redis/left.rs"]
+mod left;
+#[path = "../services_redis/listed.rs"]
+mod listed;
 #[path = "../integration/node.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]
 mod node;

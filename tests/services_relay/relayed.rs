@@ -53,6 +53,7 @@ fn members_on_two_gateways_get_what_is_relayed() {
     assert_eq!(far.error(), ("unavailable", 8));
     assert_eq!((metric(&b, "ringgate_relayed_total"), metric(&b, "ringgate_relay_refused_total")), (2, 1));
     assert_eq!((metric(&a, "ringgate_relayed_total"), metric(&a, "ringgate_bus_poison_total")), (100, 0));
+    cluster.ends(vec![("a", a), ("b", b)]);
 }
 
 /// A member that does not read for a while loses nothing but deltas, is told of them, and has the newest value of every
@@ -85,6 +86,7 @@ fn slow_members_lose_deltas_alone() {
             deltas.insert(u64::from_le_bytes(*key), value.to_vec());
         }
     }
+    cluster.ends(vec![("a", a), ("b", b)]);
 }
 
 /// A gateway is killed while its publisher relays: members of the other one get all that was acknowledged, and its own
@@ -147,6 +149,7 @@ fn a_killed_gateways_members_resume_on_the_other() {
     let mut expected: Vec<_> = (41..=later).map(value).collect();
     expected.sort();
     assert!(seen == expected, "each once, on whichever partition");
+    cluster.ends(vec![("b", b)]);
 }
 
 /// A frame's payload.

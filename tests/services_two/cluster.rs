@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::backend::{Backend, values};
 use crate::broker::Broker;
+use crate::left::nothing_is_left;
 use crate::listed;
 use crate::node::{self, Gateway, command, until};
 use crate::server::Server;
@@ -51,7 +51,10 @@ impl Cluster {
     /// The same with more flags.
     pub fn gateway_with(&self, id: &str, flags: &[&str]) -> Gateway {
         let window = WINDOW.as_secs().to_string();
-        let own = ["--gateway-id", id, "--resume-window-s", &window, "--kafka-delivery-timeout-ms", "3000"];
+        let mut own = vec!["--gateway-id", id, "--resume-window-s", &window];
+        if !flags.contains(&"--kafka-delivery-timeout-ms") {
+            own.extend(["--kafka-delivery-timeout-ms", "3000"]);
+        }
         let mut serve = command(&[&own, flags].concat());
         Gateway::spawn(std::mem::replace(self.on_servers(&mut serve), Command::new("true")))
     }
@@ -128,25 +131,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Drains the gateways; fails if anything but what lives on for a window is left, and if that is left after it, or if
-    /// `gateway.presence` does not tell of each connection's coming and going, once.
+    /// Drains the gateways; fails if anything is left ([`nothing_is_left`]), or if `gateway.presence` does not tell of each
+    /// connection's coming and going, once.
     pub fn ends(mut self, gateways: Vec<Gateway>) {
-        listed::check(&mut self.control, WINDOW);
-        for mut gateway in gateways {
-            gateway.signal(Signal::TERM);
-            assert!(gateway.ended().success(), "{}", gateway.log());
-        }
-        listed::check(&mut self.control, WINDOW);
-        let lasting = |key: &String| {
-            let for_a_while = [":info", ":hub", ":kicked", ":detached"].iter().any(|end| key.ends_with(end));
-            !for_a_while && !key.starts_with("session:") && !key.starts_with("room:code:")
-        };
-        // The lease of a worker that was killed ends by itself.
-        until_empty("only what lives on for a window is left", || {
-            listed::keys(&mut self.control).into_iter().filter(lasting).collect()
-        });
-        listed::skip(&mut self.control, WINDOW * 2);
-        assert_eq!(listed::keys(&mut self.control), [] as [String; 0]);
+        nothing_is_left(&mut self.control, gateways, WINDOW);
         self.everybody_came_and_went();
     }
 
@@ -233,17 +221,6 @@ pub fn again(cluster: &Cluster, directory: &Directory, at: usize, id: &str) -> G
     directory.set(at, Some(&gateway));
     until("it is ready", || gateway.page("/ready").contains("kafka"));
     gateway
-}
-
-/// Waits until there is nothing; says what there still is.
-fn until_empty(what: &str, mut left: impl FnMut() -> Vec<String>) {
-    let began = Instant::now();
-    while let left = left()
-        && !left.is_empty()
-    {
-        assert!(began.elapsed() < node::DEADLINE, "{what}: {left:?} not within {:?}", node::DEADLINE);
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }
 
 fn same<A: PartialEq<B> + Debug, B: Debug>(what: &str, is: &[A], expected: &[B]) -> Result<(), String> {

@@ -22,6 +22,8 @@ mod hub;
 #[path = "../integration/json.rs"]
 #[expect(dead_code, reason = "most of it is for other targets")]
 mod json;
+#[path = "../services_redis/left.rs"]
+mod left;
 #[path = "../services_redis/listed.rs"]
 mod listed;
 #[path = "../integration/node.rs"]
@@ -32,6 +34,8 @@ mod player;
 #[path = "../services_redis/server.rs"]
 mod server;
 
+/// Memory while Kafka takes nothing.
+mod bounded;
 /// The demo page in a real browser, on two gateways.
 mod browsers;
 /// Kafka hanging, stopped, killed, under load.

@@ -235,7 +235,10 @@ impl RedisPresence {
                 if *gateway == *self.gateway.gateway_id {
                     self.reaper.has_adopted = true;
                 } else {
-                    tracing::info!(gateway = &*gateway, "what a gateway without a lease left is taken out");
+                    tracing::info!(
+                        id = &*gateway,
+                        "a gateway or worker has no lease any more; what it left is taken out"
+                    );
                     self.reaper.known.remove(&gateway);
                 }
                 self.next_job();
