@@ -56,7 +56,8 @@ fn an_operator_reads_the_tables() {
     assert_eq!(server.ask(&messages), ["abababab-abab-abab-abab-abababababab|r|u|m171|1970-01-01 00:00:00.171"]);
 }
 
-/// By TLS, with an authority that is known, it is a store; without that authority it is refused with the remedy.
+/// By TLS, with an authority that is known, it is a store, and the password is bound to the certificate if that is asked
+/// for; without that authority it is refused with the remedy.
 #[test]
 fn tls_checks_the_certificate() {
     let server = Server::with(&["--tls", "--password", "sesame"]);
@@ -71,6 +72,8 @@ fn tls_checks_the_certificate() {
         WHERE s.ssl AND a.application_name = 'ringgate'",
     );
     assert_eq!(tls, ["1"]);
+    let bound = format!("{url}?channel_binding=require");
+    PostgresStore::open(&with(&bound, Some(&authority))).expect("the password is bound to the certificate");
     let refused = |settings: &PostgresSettings| {
         let error = PostgresStore::open(settings).unwrap_err().to_string();
         assert!(!error.contains("sesame"), "{error}");
