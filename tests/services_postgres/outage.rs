@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringgate::limits;
 use ringgate::ports::Store as _;
-use ringgate::store::PostgresStore;
+use ringgate::store::{PostgresSettings, PostgresStore};
 
 use super::open;
 use super::server::Server;
@@ -75,6 +75,23 @@ fn a_store_waits_for_its_server() {
     store.write(&[message(1, "r")]).unwrap();
     assert_eq!(server.ask("SELECT term FROM ringgate_writer"), ["1"]);
     assert_eq!(texts(&mut store, "r", 9), ["m1"]);
+}
+
+/// Of several servers the one that is there and can be written is taken: not the one that is away, not the copy.
+#[test]
+fn the_one_that_can_be_written_is_taken() {
+    let (away, copy, server) = (Server::start(), Server::start(), Server::start());
+    away.stop();
+    copy.ask("ALTER DATABASE ringgate SET default_transaction_read_only = on");
+    let port = |server: &Server| server.url().split([':', '/']).nth_back(1).unwrap().to_owned();
+    let ports = [&away, &copy, &server].map(port).join(",");
+    let all = format!("host=127.0.0.1,127.0.0.1,127.0.0.1 port={ports} user=ringgate dbname=ringgate");
+    let mut store = PostgresStore::open(&PostgresSettings::parse(&all, None, 10).unwrap()).unwrap();
+    store.write(&[message(1, "r")]).unwrap();
+    assert_eq!(server.ask("SELECT count(*) FROM chat_messages"), ["1"]);
+    server.stop();
+    let error = store.write(&[message(2, "r")]).unwrap_err();
+    assert!(!error.lost && error.place.contains(&ports.split(',').next_back().unwrap()), "{error}");
 }
 
 /// Somebody's lock on a table holds a batch up within the bound; when it is tried again it gets more time, so that what
