@@ -108,6 +108,31 @@ fn a_history_outlives_its_worker() {
     assert_eq!(server.ask("SELECT term FROM ringgate_writer"), ["3"], "each worker had one term, and the test");
 }
 
+/// A worker freezes in the middle of a chat, another goes on, and the first wakes with what it was about to write: it
+/// stands by, what was said is there once, and it can take over again.
+#[test]
+fn a_frozen_worker_leaves_the_history_alone() {
+    let (server, (broker, gateway)) = (database(&[]), table(1));
+    let (first, second) = ranked([worker(&broker, &server), worker(&broker, &server)]);
+    let mut ann = Talker::open(&gateway);
+    ann.say(15);
+    first.freeze();
+    ann.say(15);
+    until("the other is active", || second.is_active());
+    ann.say(15);
+    ann.is_kept_by(&server);
+    first.thaw();
+    until("it stands by", || !first.is_active());
+    ann.say(15);
+    ann.is_kept_by(&server);
+    assert!(second.is_active() && !first.is_active());
+    second.kill();
+    ann.say(15);
+    until("it takes over again", || first.is_active());
+    ann.is_kept_by(&server);
+    assert_eq!(server.ask("SELECT term FROM ringgate_writer"), ["4"], "three terms of workers, and the test's");
+}
+
 /// PostgreSQL goes away in the middle of a chat and comes back, then it is frozen and goes on: the worker waits for it and
 /// goes on by itself in the same term, and nothing that was acknowledged is lost or comes twice.
 #[test]
