@@ -2,8 +2,8 @@
 //!
 //! Laws: a batch is one transaction; whoever opens the store fences the one that had it before, whose batches are refused
 //! from then on, and reads all that was committed until then. So of two workers one writes, and none overwrites what it
-//! has not seen. History has no place in it: a file of the worker's own has that, if there is one; it is written first,
-//! for it takes a message that comes again as it is.
+//! has not seen. History has no place in it: another store has that, if there is one (a file of the worker's own, or
+//! PostgreSQL); it is written first, for it takes what comes again as it is.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Condvar, Mutex, PoisonError};
