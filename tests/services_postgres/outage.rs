@@ -91,7 +91,7 @@ fn the_one_that_can_be_written_is_taken() {
     assert_eq!(server.ask("SELECT count(*) FROM chat_messages"), ["1"]);
     server.stop();
     let error = store.write(&[message(2, "r")]).unwrap_err();
-    assert!(!error.lost && error.place.contains(&ports.split(',').next_back().unwrap()), "{error}");
+    assert!(!error.lost && error.place.contains(ports.split(',').next_back().unwrap()), "{error}");
 }
 
 /// Somebody's lock on a table holds a batch up within the bound; when it is tried again it gets more time, so that what
