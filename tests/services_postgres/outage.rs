@@ -89,6 +89,8 @@ fn the_one_that_can_be_written_is_taken() {
     let mut store = PostgresStore::open(&PostgresSettings::parse(&all, None, 10).unwrap()).unwrap();
     store.write(&[message(1, "r")]).unwrap();
     assert_eq!(server.ask("SELECT count(*) FROM chat_messages"), ["1"]);
+    let told = copy.settings(10).check().unwrap_err();
+    assert!(!told.refused && told.text.contains("it is a copy of another: name that one in POSTGRES_URL"), "{told}");
     server.stop();
     let error = store.write(&[message(2, "r")]).unwrap_err();
     assert!(!error.lost && error.place.contains(ports.split(',').next_back().unwrap()), "{error}");

@@ -169,6 +169,8 @@ fn without_word(error: &Error) -> Fault {
         (true, "set user and password in POSTGRES_URL to what this server expects")
     } else if by("error serializing") || by("error deserializing") || by("query returned") {
         (true, FOREIGN)
+    } else if text.contains("does not allow writes") {
+        (false, "it is a copy of another: name that one in POSTGRES_URL, or all of them with commas between")
     } else {
         (false, "is PostgreSQL running there, as POSTGRES_URL says?")
     };
