@@ -1,7 +1,11 @@
 //! A broker that stands still.
 
-use ringgate::limits::KAFKA_DELIVERY_TIMEOUT;
-use ringgate::protocol::frames::{Header, types};
+use std::io::Write as _;
+use std::time::Duration;
+
+use ringgate::id::StreamHandle;
+use ringgate::limits::{KAFKA_DELIVERY_TIMEOUT, RELAY_UNANSWERED_BYTES, STASH_BYTES};
+use ringgate::protocol::frames::{Header, client, types};
 
 use crate::client::{Client, EVENT};
 use crate::cluster::{Cluster, metric, publisher, read_to};
@@ -62,6 +66,60 @@ fn nothing_is_relayed_behind_a_refusal() {
     cluster.ends(vec![("a", a), ("b", b)]);
 }
 
+/// Publishers that say all they can while Kafka stands still are paused with no more than their share on its way, so that
+/// memory grows by that and no more, and are closed 1013, each for its refused frames. When Kafka is back their room goes
+/// on.
+#[test]
+fn publishers_on_a_standing_broker_are_bounded() {
+    let cluster = Cluster::start(1);
+    let gateway = cluster.gateway_with("a", &[]);
+    let mut publishers: Vec<_> = (0..PUBLISHERS).map(|n| Client::publisher(&gateway, &format!("p{n}"))).collect();
+    let relays: Vec<_> = publishers.iter_mut().map(|publisher| publisher.join("arena")[0]).collect();
+    publishers[0].publish(EVENT, relays[0], 1, b"1");
+    assert_eq!(publishers[0].expect(types::ACK).header.number, 1);
+    let before = gateway.rss_kib();
+    cluster.broker.freeze();
+    let most = std::thread::scope(|scope| {
+        let pushing: Vec<_> = std::iter::zip(&mut publishers, &relays)
+            .map(|(publisher, relay)| scope.spawn(|| push(publisher, *relay)))
+            .collect();
+        until("all are paused", || {
+            gateway.metric("ringgate_paused_connections").iter().sum::<u64>() == PUBLISHERS as u64
+        });
+        let mut most = gateway.rss_kib();
+        while pushing.iter().any(|thread| !thread.is_finished()) {
+            most = gateway.rss_kib().max(most);
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        for thread in pushing {
+            assert_eq!(thread.join().unwrap(), 1013);
+        }
+        most
+    });
+    println!("resident KiB before {before}, at most {most}");
+    let bound = before + ((2 * PUBLISHERS * (RELAY_UNANSWERED_BYTES + STASH_BYTES) + ELSE_BYTES) as u64 >> 10);
+    assert!(most < bound, "resident memory grew from {before} to {most} KiB, more than to {bound}");
+    cluster.broker.thaw();
+    let publisher = Client::resumed(&gateway, &publishers[0].resume, publishers[0].positions());
+    says_until_accepted(&gateway, publisher);
+    drop(publishers);
+    cluster.ends(vec![("a", gateway)]);
+}
+
+/// Writes [`PUSHED_BYTES`] of frames, or until nobody takes any; the code of the close.
+fn push(publisher: &mut Client, relay: StreamHandle) -> u16 {
+    let (mut frame, payload) = (Vec::new(), vec![b'x'; 32 << 10]);
+    client::publish(&mut frame, EVENT, false, relay, 0, &payload);
+    // Masked with zeros.
+    let mut message = vec![0x82, 0xfe];
+    message.extend_from_slice(&u16::try_from(frame.len()).unwrap().to_be_bytes());
+    message.extend_from_slice(&[0; 4]);
+    message.append(&mut frame);
+    let stream = publisher.stream();
+    let _ended = (0..PUSHED_BYTES / message.len()).try_for_each(|_| stream.write_all(&message));
+    publisher.closed().0
+}
+
 /// What a member gets up to this number, which the publisher said when it was back: of what it said before, the first ones.
 fn has_no_hole(member: &mut Client, last: u64) {
     let (_, reliable, _) = read_to(member, last.to_string().as_bytes());
@@ -88,3 +146,8 @@ fn says_until_accepted(gateway: &Gateway, mut publisher: Client) -> u64 {
 
 /// Less than any number that is said when Kafka is back.
 const SAID_AGAIN: u64 = 1000;
+const PUBLISHERS: usize = 8;
+/// Of each publisher: many times what may be on its way.
+const PUSHED_BYTES: usize = 40 << 20;
+/// What threads, connections and allocators keep beside.
+const ELSE_BYTES: usize = 16 << 20;
