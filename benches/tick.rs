@@ -218,6 +218,7 @@ fn config(port: Port) -> ShardConfig {
         dev: false,
         page: &[],
         guests: None,
+        key_reading: None,
         room_key: RoomKey::new(b"a bench's"),
         rooms_epoch: Arc::new(1.into()),
         relays_by_bus: false,

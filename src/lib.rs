@@ -17,7 +17,7 @@
 //! | L1 core, sans-IO | [`websocket`] RFC 6455 · [`protocol`] dialects, envelopes, type table · [`delivery`] write queue · [`streams`] homes, histories, members · [`auth`] · [`services`] rooms, dice, chat, hub, battle · [`log`] the log on disk as bytes |
 //! | L1b | [`session`] the life of one connection |
 //! | L2 | [`router`] mesh of rings and doorbells · [`shard`] the loop and its drivers uring, monoio, simulated |
-//! | L3 peers on their own threads | [`bus`] · [`presence`] · [`store`] · [`workers`] · [`admin`] |
+//! | L3 peers on their own threads | [`bus`] · [`presence`] · [`store`] · [`keys`] token keys that others publish · [`workers`] · [`admin`] |
 //! | L4 assembly | [`config`] · [`server`] · [`cli`] · [`page`] demo page and JavaScript client |
 
 // Tests that the crate shares with `tests/` name it from outside.
@@ -53,6 +53,7 @@ pub mod shard;
 // --- L3 peers
 pub mod admin;
 pub mod bus;
+pub mod keys;
 pub mod presence;
 pub mod store;
 pub mod workers;

@@ -12,6 +12,18 @@ pub const USER_ID_BYTES_MAX: usize = 256;
 
 /// Bytes of a JWT: no longer than a request head that carries it.
 pub const TOKEN_BYTES_MAX: usize = HANDSHAKE_BYTES;
+/// Bytes of a set of token keys: a set of the most keys, with certificates beside them, has less.
+pub const KEY_SET_BYTES_MAX: usize = 512 * 1024;
+/// How long reading a set of token keys may take, the lookup of its host included.
+pub const KEY_SET_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a set is read again, by default: providers show a new key for hours before they sign with it.
+pub const KEY_SET_INTERVAL: Duration = Duration::from_secs(300);
+/// How soon a set that could not be read is tried again.
+pub const KEY_SET_RETRY: Duration = Duration::from_secs(10);
+/// After a reading that a stranger's token caused, none causes another for so long.
+pub const KEY_WISH_REST: Duration = Duration::from_secs(10);
+/// Keys of a set that are used; providers rotate among a handful.
+pub const KEY_SET_KEYS_MAX: usize = 64;
 /// Roles of a token; they are kept per session and copied into envelopes.
 pub const ROLES_MAX: usize = 32;
 
@@ -270,6 +282,13 @@ pub const KAFKA_TRANSACTION_TIME: Duration = Duration::from_secs(10);
 pub const KAFKA_STATE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a segment of the services' records: those of the newest one are not compacted, and a takeover reads them.
 pub const KAFKA_STATE_SEGMENT_BYTES: u64 = 16 << 20;
+/// How long a batch of the history in PostgreSQL may take, the way there included.
+pub const POSTGRES_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long PostgreSQL waits in a transaction for a worker's next word, and a worker for a connection: both leave the other
+/// time for a second attempt.
+pub const POSTGRES_SILENCE: Duration = Duration::from_secs(2);
+/// After so long without a word the way to PostgreSQL is tried.
+pub const POSTGRES_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How often a worker measures how far it is behind.
 pub const WORKER_LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a worker that is told to end may take.
@@ -374,6 +393,8 @@ const _: () = assert!(REDIS_WRITES + REDIS_PIPELINE <= REDIS_CALLS);
 const _: () = assert!(RELAY_UNANSWERED * 32 <= KAFKA_RELAY_PENDING && KAFKA_RELAY_PENDING < BUS_PENDING);
 const _: () =
     assert!(RELAY_SPAN.as_millis() * 20 <= KAFKA_DELIVERY_TIMEOUT.as_millis(), "an outage refuses frames together");
+const _: () = assert!(POSTGRES_SILENCE.as_millis() * 2 < POSTGRES_TIMEOUT.as_millis());
+const _: () = assert!(POSTGRES_TIMEOUT.as_millis() < WORKER_STOP_TIME.as_millis());
 const _: () = assert!(DELTA_BYTES <= QUEUE_BYTES);
 const _: () = assert!(2 * (MAX_FRAME + 64) <= QUEUE_BYTES, "a queue's half holds the largest frame");
 const _: () = assert!(MAX_FRAME + 64 <= ANSWER_BYTES, "an echo of the largest frame fits the answers' share");

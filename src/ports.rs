@@ -1,9 +1,10 @@
 //! The traits that peers meet in: a peer's thread owns an implementation and knows nothing of the others.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::thread::{self, Thread};
 
 use crate::id::EventId;
 use crate::message::{Append, ErrorCode, HubChange, HubMessage, Kick, PresenceChange, PresenceReply, PresenceRequest};
@@ -137,6 +138,84 @@ impl Lease {
         let is_over = now >= self.until();
         self.lapses.load(Ordering::Acquire) + u64::from(is_over)
     }
+}
+
+/// The wish that the token keys which others publish be read again, because a token names a key that is not among them.
+/// Shards have it, one thread fulfils it. Whatever strangers send, a wish is granted only so often.
+#[derive(Default, Debug)]
+pub struct KeyWish {
+    state: AtomicU8,
+    urgent: AtomicBool,
+    /// The newest reading; the start's is 0.
+    newest: AtomicU64,
+    reader: OnceLock<Thread>,
+}
+
+impl KeyWish {
+    /// Wishes, on behalf of somebody who has the keys of reading `known`; whether a newer one may bring the key. `false` if
+    /// this one is as new as can be for now.
+    pub fn make(&self, known: u64) -> bool {
+        let outcome = self.state.compare_exchange(Self::NONE, Self::OPEN, Ordering::AcqRel, Ordering::Acquire);
+        match outcome {
+            Ok(_) => self.wake(),
+            Err(Self::OPEN) => {}
+            // Its keys may still be on their way to whoever asks.
+            Err(_) => return self.newest.load(Ordering::Acquire) > known,
+        }
+        true
+    }
+
+    /// Has them read at once, however often that was done.
+    pub fn insist(&self) {
+        self.urgent.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether somebody has insisted since this was asked last.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.urgent.swap(false, Ordering::AcqRel)
+    }
+
+    /// The calling thread is the one that reads.
+    pub fn attend(&self) {
+        let _ = self.reader.set(thread::current());
+    }
+
+    /// Whether there is one to be fulfilled.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) == Self::OPEN
+    }
+
+    /// The keys were read for the `reading`th time after the start; if that was by a wish, no other is granted for now.
+    pub fn answered(&self, reading: u64, by_wish: bool) {
+        self.newest.store(reading, Ordering::Release);
+        if by_wish {
+            self.state.store(Self::RESTING, Ordering::Release);
+        }
+    }
+
+    /// They could not be read: a wish stands until they can, so that whoever comes with another key is told to come again.
+    pub fn failed(&self) {
+        self.state.store(Self::OPEN, Ordering::Release);
+    }
+
+    /// Wishes are granted again.
+    pub fn rested(&self) {
+        let _ = self.state.compare_exchange(Self::RESTING, Self::NONE, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    fn wake(&self) {
+        // A reader that does not attend yet looks before it waits.
+        if let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
+    }
+
+    const NONE: u8 = 0;
+    const OPEN: u8 = 1;
+    const RESTING: u8 = 2;
 }
 
 /// How long an accepted command survives; named in the welcome and in `/ready`.

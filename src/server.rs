@@ -29,24 +29,25 @@ use crate::auth::{RoomKey, Signer, Verifier};
 use crate::config::{Config, DriverChoice};
 use crate::delivery;
 use crate::id::NodeId;
+use crate::keys::Watch;
 use crate::limits;
 use crate::page;
-use crate::ports::{Durability, Lease, LogView};
+use crate::ports::{Durability, KeyWish, Lease, LogView};
 use crate::presence::Listener;
 use crate::protocol::relay;
 use crate::protocol::routes::Routes;
 use crate::router::{Bounds, Latest, Port, mesh};
-use crate::session::{Clocks, Settings};
+use crate::session::{Clocks, KeyReading, Settings};
 use crate::shard::driver::syscall::{self, Entropy};
 use crate::shard::driver::uring;
 use crate::shard::{NodeState, ShardConfig};
-use crate::stats::ShardStats;
+use crate::stats::{KeyStats, ShardStats};
 use crate::streams::HomeConfig;
 use crate::time::Rate;
 pub use kafka::{TopicWish, check as check_kafka, create_topics};
 pub use reload::Read;
 use reload::Reloader;
-use told::Told;
+use told::{Told, Word};
 
 /// Runs the node until it is told to stop; SIGHUP has `read` read the configuration again.
 ///
@@ -60,7 +61,7 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     }
     let descriptors = syscall::raise_descriptor_limit().map_err(|error| format!("descriptor limit: {error}"))?;
     let mut entropy = Entropy::default();
-    let keys = keys(&config, &mut entropy)?;
+    let mut keys = keys(&config, &mut entropy)?;
     let driver = choose_driver(config.server.driver)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shards = match config.server.shards {
@@ -94,7 +95,7 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
         node: Arc::clone(&node),
         seed,
     });
-    let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()));
+    let state = Arc::new(AdminState::new(stats.clone(), durability, driver.name()).reading(keys.stats()));
     let (to_homes, events) = bus::ways(shards);
     let view = log.view();
     let secret = (u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())).to_be_bytes();
@@ -110,6 +111,7 @@ pub fn run(config: Config, read: Read) -> Result<(), String> {
     let running = threads::Shards::start(&driver, configs, listeners, pin, &peers, events)?;
     peers.connect(running.wakers());
     let drain = config.timeouts.drain;
+    keys.read_again(&told)?;
     let reloader = Reloader::new(read, config.clone(), settings, rules, api_keys.clone());
     threads::obey_signals(told, reloader, Arc::clone(&node), running.wakers(), drain, Arc::clone(&state));
     running.await_histories();
@@ -152,6 +154,22 @@ fn one_partition(partitions: u32) -> Result<(), String> {
 pub(crate) struct Keys {
     verifier: Arc<Verifier>,
     signer: Option<Signer>,
+    /// Who reads them again, where others publish them.
+    watch: Option<Watch>,
+}
+
+impl Keys {
+    /// What a set's reader counts; nothing without one.
+    fn stats(&self) -> Arc<KeyStats> {
+        self.watch.as_ref().map(|watch| Arc::clone(&watch.stats)).unwrap_or_default()
+    }
+
+    /// From now on a set is read again, and what is in it told.
+    fn read_again(&mut self, told: &Told) -> Result<(), String> {
+        let Some(watch) = self.watch.take() else { return Ok(()) };
+        let teller = told.teller();
+        watch.start(move |reading, set| drop(teller.send(Word::Keys(reading, set))))
+    }
 }
 
 /// What room hubs need: the key of their tokens, the numbering of their events.
@@ -196,14 +214,26 @@ fn choose_driver(choice: DriverChoice) -> Result<Chosen, String> {
 }
 
 fn keys(config: &Config, entropy: &mut Entropy) -> Result<Keys, String> {
+    if let Some(source) = config.auth.key_source() {
+        let set = source.read().map_err(|error| format!("auth.jwt_jwks = {error}"))?;
+        for skipped in set.skipped() {
+            tracing::warn!("auth.jwt_jwks = {source}: {skipped}; it is not used");
+        }
+        tracing::info!("token keys of {source}: {}", set.words());
+        let stats = Arc::new(KeyStats::default());
+        stats.read(set.len());
+        let (every, wish) = (config.auth.jwt_jwks_interval, Arc::new(KeyWish::default()));
+        let verifier = Arc::new(config.auth.verifier_of(set));
+        return Ok(Keys { verifier, signer: None, watch: Some(Watch { source, every, wish, stats }) });
+    }
     if let Some(verifier) = config.auth.verifier()? {
-        return Ok(Keys { verifier: Arc::new(verifier), signer: None });
+        return Ok(Keys { verifier: Arc::new(verifier), signer: None, watch: None });
     }
     let secret: Vec<u8> = (0..4).flat_map(|_| entropy.next_u64().to_be_bytes()).collect();
     let made = |error| format!("the dev key: {error}");
     let verifier = Verifier::from_secret(&secret).map_err(made)?;
     let signer = Signer::from_secret(&secret).map_err(made)?;
-    Ok(Keys { verifier: Arc::new(verifier), signer: Some(signer) })
+    Ok(Keys { verifier: Arc::new(verifier), signer: Some(signer), watch: None })
 }
 
 /// The peers' ends of the mesh, which are the last ones.
@@ -285,6 +315,7 @@ fn settings(
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Settings {
         verifier: Arc::clone(&keys.verifier),
+        key_reading: keys.watch.as_ref().map(|watch| KeyReading { wish: Arc::clone(&watch.wish), number: 0 }),
         room_key: rooms.key,
         rooms_epoch: rooms.epoch,
         rooms_calls: Rate::per_minute(config.server.rooms_calls_per_minute),

@@ -211,6 +211,25 @@ pub struct BusStats {
     pub relay_publishers: Counter,
 }
 
+/// What the reader of token keys shows, where others publish them.
+#[derive(Default, Debug)]
+pub struct KeyStats {
+    /// Keys in use; 0 = no set is read here.
+    pub keys: Counter,
+    /// Sets read, the first one included.
+    pub reads_total: Counter,
+    /// Readings that failed.
+    pub failures_total: Counter,
+}
+
+impl KeyStats {
+    /// A set of so many keys was read.
+    pub fn read(&self, keys: usize) {
+        self.keys.set(keys as u64);
+        self.reads_total.add(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::AdminState;
 use crate::class::Class;
 use crate::close::CloseReason;
-use crate::stats::{BusStats, Counter, Histogram, ShardStats};
+use crate::stats::{BusStats, Counter, Histogram, KeyStats, ShardStats};
 
 /// OpenMetrics 1.0 text, which Prometheus asks for by itself.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -36,6 +36,7 @@ impl Collector for Scrape {
             state.shards.iter().enumerate().map(|(number, stats)| (number.to_string(), &**stats)).collect();
         encode_process(&mut encoder, state)?;
         encode_bus(&mut encoder, &state.bus)?;
+        encode_keys(&mut encoder, &state.keys)?;
         for row in &ROWS {
             let unit = row.unit.as_ref();
             let mut family = encoder.encode_descriptor(row.name, row.help, unit, row.value.metric_type())?;
@@ -167,6 +168,21 @@ fn encode_bus(encoder: &mut DescriptorEncoder<'_>, bus: &BusStats) -> fmt::Resul
     }
     let help = "Publishers in rooms of all gateways, as far as the bus tells of them.";
     gauge(encoder.encode_descriptor("relay_publishers", help, None, MetricType::Gauge)?, bus.relay_publishers.read())
+}
+
+/// What the reader of token keys counts, where there is one.
+fn encode_keys(encoder: &mut DescriptorEncoder<'_>, keys: &KeyStats) -> fmt::Result {
+    if keys.reads_total.read() == 0 {
+        return Ok(());
+    }
+    let help = "Keys of the JWK Set that tokens are checked with.";
+    gauge(encoder.encode_descriptor("token_keys", help, None, MetricType::Gauge)?, keys.keys.read())?;
+    let help = "Times the JWK Set was read.";
+    let reads = encoder.encode_descriptor("token_key_reads", help, None, MetricType::Counter)?;
+    counter(reads, keys.reads_total.read())?;
+    let help = "Times the JWK Set could not be read or used; the keys from before stay.";
+    let failures = encoder.encode_descriptor("token_key_failures", help, None, MetricType::Counter)?;
+    counter(failures, keys.failures_total.read())
 }
 
 /// The account of DELIVERY D5: enqueued = delivered + replaced + dropped + lost_at_close + pending, per class.

@@ -30,7 +30,7 @@ pub use worker::{WorkerState, spawn as spawn_worker};
 
 use crate::limits;
 use crate::ports::Durability;
-use crate::stats::{BusStats, ShardStats};
+use crate::stats::{BusStats, KeyStats, ShardStats};
 use life::Life;
 
 /// What the admin side shows; the server writes the flags, the shards their counters.
@@ -40,6 +40,8 @@ pub struct AdminState {
     pub shards: Vec<Arc<ShardStats>>,
     /// Of the bus's peer.
     pub bus: Arc<BusStats>,
+    /// Of whoever reads token keys again.
+    pub keys: Arc<KeyStats>,
     /// Whether every part has started and the bus has been read.
     pub ready: AtomicBool,
     /// Whether the process is ending; load balancers must send nobody here.
@@ -59,12 +61,19 @@ impl AdminState {
         Self {
             shards,
             bus: Arc::default(),
+            keys: Arc::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             durability,
             driver: driver.into(),
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+
+    /// Of a node that reads its token keys from elsewhere.
+    #[must_use]
+    pub fn reading(self, keys: Arc<KeyStats>) -> Self {
+        Self { keys, ..self }
     }
 
     /// Whether new connections should be sent here: ready and not draining.

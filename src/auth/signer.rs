@@ -5,13 +5,14 @@ use std::fmt;
 use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
 
-use super::token::{Algorithm, KeyError, check_secret};
+use super::key::{Algorithm, KeyError, check_secret};
 
 /// Signs tokens with one key.
 #[derive(Clone)]
 pub struct Signer {
     key: EncodingKey,
     algorithm: Algorithm,
+    key_id: Option<Box<str>>,
 }
 
 /// The claims to sign; absent ones are left out of the token. Times are seconds since the Unix epoch.
@@ -46,7 +47,7 @@ impl Signer {
     /// `EmptySecret`, `PemAsSecret`.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
-        Ok(Self { key: EncodingKey::from_secret(secret), algorithm: Algorithm::Hs256 })
+        Ok(Self { key: EncodingKey::from_secret(secret), algorithm: Algorithm::Hs256, key_id: None })
     }
 
     /// RS256, ES256 or EdDSA, as the PEM private key (`PRIVATE KEY`, `RSA PRIVATE KEY`) says.
@@ -64,7 +65,14 @@ impl Signer {
             .or_else(|_| EncodingKey::from_ec_pem(pem).map(|key| (key, Algorithm::Es256)))
             .map_err(|_| KeyError::Unsupported)?;
         jsonwebtoken::crypto::sign(b"", &key, algorithm.library()).map_err(|_| KeyError::Unsupported)?;
-        Ok(Self { key, algorithm })
+        Ok(Self { key, algorithm, key_id: None })
+    }
+
+    /// The tokens name the key so (`kid`), as verifiers with a set of keys want it.
+    #[must_use]
+    pub fn named(mut self, key_id: Option<&str>) -> Self {
+        self.key_id = key_id.map(Box::from);
+        self
     }
 
     /// The algorithm the key fixes.
@@ -76,7 +84,8 @@ impl Signer {
     /// The signed token.
     #[must_use]
     pub fn mint(&self, grant: &Grant<'_>) -> String {
-        let header = Header::new(self.algorithm.library());
+        let mut header = Header::new(self.algorithm.library());
+        header.kid = self.key_id.as_deref().map(str::to_owned);
         jsonwebtoken::encode(&header, grant, &self.key).expect("the key has signed when it was loaded")
     }
 }

@@ -6,35 +6,22 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jsonwebtoken::Header;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{DecodingKey, Validation};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::jwks::KeySet;
+use super::key::{Algorithm, Key, KeyError};
 use crate::limits;
 use crate::time::WallMillis;
 
-/// Checks tokens against one key. Shared by all shards.
+/// Checks tokens against one key, or the keys of a set (RFC 7517). Shared by all shards.
 #[derive(Clone)]
 pub struct Verifier {
-    key: DecodingKey,
-    algorithm: Algorithm,
-    validation: Validation,
+    keys: Vec<Key>,
     issuer: Option<Box<str>>,
     audience: Option<Box<str>>,
-}
-
-/// The algorithms of RFC 7518 §3.1 and RFC 8037 that a key can fix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Algorithm {
-    /// HMAC with SHA-256; the key is a shared secret.
-    Hs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-256; RSA of at least 2048 bits.
-    Rs256,
-    /// ECDSA with SHA-256 on P-256.
-    Es256,
-    /// Ed25519.
-    EdDsa,
 }
 
 /// What a valid token says.
@@ -59,6 +46,10 @@ pub enum TokenError {
     Malformed,
     /// The header names another algorithm than the key's.
     WrongAlgorithm,
+    /// The token names a key (`kid`) that is not in the set.
+    UnknownKey,
+    /// The token names no key, and the set has several of its algorithm.
+    UnnamedKey,
     /// The header requires an extension (`crit`, RFC 7515 §4.1.11).
     UnknownExtension,
     /// The signature does not hold.
@@ -75,72 +66,38 @@ pub enum TokenError {
     BadClaim(&'static str),
 }
 
-/// Why key material cannot be used. Never contains the material.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KeyError {
-    /// An HS256 secret is empty.
-    EmptySecret,
-    /// An HS256 secret is a PEM file's text: a public key is no secret.
-    PemAsSecret,
-    /// A private key where the public one belongs.
-    PrivateKey,
-    /// A public key where the private one belongs.
-    PublicKey,
-    /// Neither RSA, P-256 nor Ed25519 in PEM form.
-    Unsupported,
-    /// RSA below 2048 bits (RFC 7518 §3.3).
-    ShortRsa,
-}
-
 impl Verifier {
     /// HS256 with a shared secret; RFC 7518 §3.2 asks for 32 bytes or more.
     ///
     /// # Errors
     /// `EmptySecret`; `PemAsSecret`, since tokens forged with a public key would pass.
     pub fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
-        check_secret(secret)?;
-        Ok(Self::new(DecodingKey::from_secret(secret), Algorithm::Hs256))
-    }
-
-    /// Whether it believes exactly what the other does.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        let names = |verifier: &Self| (verifier.algorithm, verifier.issuer.clone(), verifier.audience.clone());
-        names(self) == names(other) && self.key.as_bytes() == other.key.as_bytes()
+        Key::secret(secret).map(|key| Self::of(vec![key]))
     }
 
     /// RS256, ES256 or EdDSA, as the PEM public key (`PUBLIC KEY`, `RSA PUBLIC KEY`) says.
     ///
     /// # Errors
-    /// `PrivateKey`, `Unsupported`, `ShortRsa`.
+    /// `PrivateKey`, `Unsupported`, `ShortRsa`, `LongRsa`.
     pub fn from_public_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let text = std::str::from_utf8(pem).map_err(|_| KeyError::Unsupported)?;
-        if text.contains("PRIVATE KEY-----") {
-            return Err(KeyError::PrivateKey);
-        }
-        if !text.contains("PUBLIC KEY-----") {
-            return Err(KeyError::Unsupported);
-        }
-        if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-            return if key.as_bytes().len() < RSA_2048_DER_BYTES_MIN {
-                Err(KeyError::ShortRsa)
-            } else {
-                Ok(Self::new(key, Algorithm::Rs256))
-            };
-        }
-        if let Ok(key) = DecodingKey::from_ed_pem(pem) {
-            // The library indexes the first 32 bytes unchecked.
-            return if key.as_bytes().len() == ED25519_BYTES {
-                Self::new(key, Algorithm::EdDsa).tried()
-            } else {
-                Err(KeyError::Unsupported)
-            };
-        }
-        let key = DecodingKey::from_ec_pem(pem).map_err(|_| KeyError::Unsupported)?;
-        Self::new(key, Algorithm::Es256).tried()
+        Key::public_pem(pem).map(|key| Self::of(vec![key]))
     }
 
-    /// Also requires these `iss` and `aud` claims.
+    /// The keys of a set.
+    #[must_use]
+    pub fn from_set(set: KeySet) -> Self {
+        Self::of(set.keys)
+    }
+
+    /// Whether it believes exactly what the other does.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.issuer, &self.audience) == (&other.issuer, &other.audience)
+            && self.keys.len() == other.keys.len()
+            && self.keys.iter().zip(&other.keys).all(|(key, other)| key.is_same(other))
+    }
+
+    /// Also requires these `iss` and `aud` claims, in place of those it required before.
     #[must_use]
     pub fn requiring(mut self, issuer: Option<&str>, audience: Option<&str>) -> Self {
         self.issuer = issuer.map(Box::from);
@@ -148,10 +105,9 @@ impl Verifier {
         self
     }
 
-    /// The algorithm the key fixes.
-    #[must_use]
-    pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+    /// The algorithms that the keys fix, in the keys' order.
+    pub fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        self.keys.iter().map(|key| key.algorithm)
     }
 
     /// Checks a token and returns what it says.
@@ -163,32 +119,48 @@ impl Verifier {
             return Err(TokenError::TooLong);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
-        if header.alg != self.algorithm.library() {
-            return Err(TokenError::WrongAlgorithm);
-        }
+        let key = self.key(&header)?;
         if header.crit.is_some() {
             return Err(TokenError::UnknownExtension);
         }
-        let data = jsonwebtoken::decode::<RawClaims>(token, &self.key, &self.validation).map_err(|e| reason(&e))?;
+        let data = jsonwebtoken::decode::<RawClaims>(token, &key.library, &key.validation).map_err(|e| reason(&e))?;
         self.check(data.claims, now)
     }
 
-    fn new(key: DecodingKey, algorithm: Algorithm) -> Self {
-        let mut validation = Validation::new(algorithm.library());
-        // The library reads the system clock and treats absent claims as fine; `check` does it with `now`.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        Self { key, algorithm, validation, issuer: None, audience: None }
+    /// The algorithm of the key that the token would be checked with, if there is one.
+    #[must_use]
+    pub fn algorithm_of(&self, token: &str) -> Option<Algorithm> {
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        self.key(&header).ok().map(|key| key.algorithm)
     }
 
-    /// Whether the library takes the key for the algorithm, found out now rather than at the first client.
-    fn tried(self) -> Result<Self, KeyError> {
-        match jsonwebtoken::crypto::verify("", b"", &self.key, self.algorithm.library()) {
-            Ok(_) => Ok(self),
-            Err(_) => Err(KeyError::Unsupported),
+    fn of(keys: Vec<Key>) -> Self {
+        Self { keys, issuer: None, audience: None }
+    }
+
+    /// The one key that may have signed the token: that of its name, or the only one of its algorithm, unless both have
+    /// names that differ. Never more than one signature is checked, however many keys there are.
+    fn key(&self, header: &Header) -> Result<&Key, TokenError> {
+        let of_algorithm = || self.keys.iter().filter(|key| key.algorithm.library() == header.alg);
+        let name = header.kid.as_deref();
+        if let Some(key) = of_algorithm().find(|key| name.is_some() && key.id.as_deref() == name) {
+            return Ok(key);
         }
+        let is_named = |key: &&Key| key.id.is_some() && name.is_some();
+        let mut left = of_algorithm().filter(|key| !is_named(key));
+        match (left.next(), left.next()) {
+            (Some(key), None) => Ok(key),
+            (Some(_), Some(_)) => Err(TokenError::UnnamedKey),
+            _ if self.lacks(name) => Err(TokenError::UnknownKey),
+            _ => Err(TokenError::WrongAlgorithm),
+        }
+    }
+
+    /// Whether keys have names here, and none has this one.
+    fn lacks(&self, name: Option<&str>) -> bool {
+        name.is_some()
+            && self.keys.iter().any(|key| key.id.is_some())
+            && self.keys.iter().all(|key| key.id.as_deref() != name)
     }
 
     fn check(&self, raw: RawClaims, now: WallMillis) -> Result<Claims, TokenError> {
@@ -229,29 +201,7 @@ impl Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Verifier({:?})", self.algorithm)
-    }
-}
-
-impl Algorithm {
-    /// The name in a token's header.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    pub(super) fn library(self) -> jsonwebtoken::Algorithm {
-        match self {
-            Self::Hs256 => jsonwebtoken::Algorithm::HS256,
-            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Self::Es256 => jsonwebtoken::Algorithm::ES256,
-            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-        }
+        f.debug_tuple("Verifier").field(&self.algorithms().collect::<Vec<_>>()).finish()
     }
 }
 
@@ -261,6 +211,8 @@ impl fmt::Display for TokenError {
             Self::TooLong => write!(f, "the token is longer than {} bytes", limits::TOKEN_BYTES_MAX),
             Self::Malformed => f.write_str("this is no signed JSON Web Token of a known algorithm"),
             Self::WrongAlgorithm => f.write_str("the token's algorithm is not the one of this gateway's key"),
+            Self::UnknownKey => f.write_str("the token names a key (kid) that this gateway does not have"),
+            Self::UnnamedKey => f.write_str("the token does not name its key (kid), and this gateway has several"),
             Self::UnknownExtension => f.write_str("the token's header requires an extension (crit)"),
             Self::BadSignature => f.write_str("the token's signature does not match this gateway's key"),
             Self::Expired => f.write_str("the token has expired"),
@@ -276,35 +228,10 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EmptySecret => "the secret is empty; give 32 random bytes or more, e.g. from `openssl rand -hex 32`",
-            Self::PemAsSecret => "the secret is a PEM file; give a public key by its path instead",
-            Self::PrivateKey => "this is a private key; give the public one (`openssl pkey -in KEY -pubout`)",
-            Self::PublicKey => "this is a public key; signing needs the private one",
-            Self::Unsupported => "this is no PEM key of RSA, EC P-256 or Ed25519 (PKCS#8, not encrypted)",
-            Self::ShortRsa => "the RSA key is shorter than 2048 bits",
-        })
-    }
-}
-
-impl std::error::Error for KeyError {}
-
 /// Whether the text may be a user id, name or role: 1 to `limits::USER_ID_BYTES_MAX` bytes, no control characters.
 #[must_use]
 pub fn is_user_id(text: &str) -> bool {
     (1..=limits::USER_ID_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-pub(super) fn check_secret(secret: &[u8]) -> Result<(), KeyError> {
-    if secret.is_empty() {
-        Err(KeyError::EmptySecret)
-    } else if secret.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN) {
-        Err(KeyError::PemAsSecret)
-    } else {
-        Ok(())
-    }
 }
 
 fn reason(error: &jsonwebtoken::errors::Error) -> TokenError {
@@ -420,11 +347,6 @@ impl OneOrMany {
         }
     }
 }
-
-/// The DER of a 2048-bit RSA public key (PKCS#1) has at least its modulus, exponent and headers.
-const RSA_2048_DER_BYTES_MIN: usize = 256 + 10;
-const ED25519_BYTES: usize = 32;
-const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
 #[cfg(test)]
 #[path = "token_tests.rs"]

@@ -4,6 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Surroundings, flags};
 use crate::config::{self, Config, Origin};
+use crate::keys::Source;
 use crate::server;
 
 /// The grammar.
@@ -48,6 +49,11 @@ pub(super) fn run(matches: &ArgMatches, surroundings: &Surroundings) -> Result<S
 fn check(file: Option<&str>, all: bool, connects: bool, surroundings: &Surroundings) -> Result<String, Failure> {
     let loaded = flags::Reading::of(file, Vec::new(), surroundings).load()?;
     loaded.config.auth.verifier().map_err(Failure::usage)?;
+    // What is on this machine is looked at in any case.
+    let token_keys = match loaded.config.auth.key_source().filter(|source| connects || !source.is_url()) {
+        Some(source) => key_set(&source).map_err(Failure::usage)?,
+        None => String::new(),
+    };
     let warnings: String = loaded.warnings.iter().map(|warning| format!("# warning: {warning}\n")).collect();
     let reached = if connects { connect(&loaded.config)? } else { String::new() };
     let explained = if all { config::explain(&loaded) } else { config::explain_set(&loaded) };
@@ -55,7 +61,15 @@ fn check(file: Option<&str>, all: bool, connects: bool, surroundings: &Surroundi
     let (keys, rows) = (loaded.origins.len(), loaded.rows.len());
     let hint = if all { "" } else { "; --all prints every value" };
     let rows = if rows == 0 { String::new() } else { format!(", rows of the type table: {rows}") };
-    Ok(format!("{explained}{warnings}{reached}# valid: {set} of {keys} values set{rows}{hint}\n"))
+    Ok(format!("{explained}{warnings}{token_keys}{reached}# valid: {set} of {keys} values set{rows}{hint}\n"))
+}
+
+/// What a set of token keys has, a line for each that is left out.
+fn key_set(source: &Source) -> Result<String, String> {
+    let set = source.read().map_err(|error| format!("auth.jwt_jwks = {error}"))?;
+    let skipped = set.skipped().iter().map(|skipped| format!("# warning: auth.jwt_jwks: {skipped}; it is not used\n"));
+    let keys = format!("# keys of {source}: {}\n", set.words());
+    Ok(std::iter::once(keys).chain(skipped).collect())
 }
 
 /// Reaches every component; a line for each.
@@ -64,6 +78,9 @@ fn connect(config: &Config) -> Result<String, Failure> {
     if let Some(redis) = config.redis.settings() {
         let reached = |version| format!("redis {}:{}: reached, version {version}", redis.host, redis.port);
         outcomes.push(redis.check().map(reached).map_err(|error| error.to_string()));
+    }
+    if let Some(postgres) = config.store.settings() {
+        outcomes.push(postgres.check().map_err(|error| error.to_string()));
     }
     let faults: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err().cloned()).collect();
     if !faults.is_empty() {

@@ -119,8 +119,9 @@ fn worker_command() -> Command {
             "Runs rooms, dice, chat, hub and battle for gateways that share a Kafka (KAFKA_HOST). Of several workers one is \
              active and the others stand by: one that ends hands over at once, one that vanishes within some seconds. Their \
              records are in the topic ringgate.state. With REDIS_HOST a worker also reaps gateways that are gone. It takes \
-             the configuration that `serve` takes; what concerns clients alone means nothing to it. With server.data_dir it \
-             keeps the history of rooms and messages there, in history.sqlite; without, history is not kept.",
+             the configuration that `serve` takes; what concerns clients alone means nothing to it. With POSTGRES_URL it \
+             keeps the history of rooms and messages in PostgreSQL, with server.data_dir in history.sqlite there; without \
+             either, history is not kept.",
         )
         .args(flags::args())
 }

@@ -4,6 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Surroundings, flags};
 use crate::auth::{Claims, Grant, KeyError, Signer, Verifier, is_user_id};
+use crate::keys::Source;
 
 /// The grammar.
 pub(super) fn command() -> Command {
@@ -26,6 +27,7 @@ pub(super) fn command() -> Command {
                 .arg(option("username", "NAME", "Display name; without it the user id"))
                 .arg(option("role", "ROLE", "A role; may be repeated").action(ArgAction::Append))
                 .arg(option("ttl", "TIME", "How long it is valid: 90s, 15m, 12h, 30d or never").default_value("1h"))
+                .arg(option("key-id", "KID", "The key's name in a JWK Set, for the token's header"))
                 .arg(issuer.clone())
                 .arg(audience.clone()),
         )
@@ -34,6 +36,10 @@ pub(super) fn command() -> Command {
                 .about("Prints a token's claims, or why it is refused")
                 .arg(secret)
                 .arg(option("key-file", "FILE", "PEM public key [environment: JWT_PUBLIC_KEY_PATH]"))
+                .arg(
+                    option("jwks", "FILE|URL", "JWK Set of public keys [environment: JWT_JWKS]")
+                        .conflicts_with_all(["key-file", "secret"]),
+                )
                 .arg(issuer)
                 .arg(audience)
                 .arg(Arg::new("token").value_name("TOKEN").help("The token, - for stdin").default_value("-")),
@@ -80,7 +86,7 @@ fn mint(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Fai
         iss: value(matches, "issuer"),
         aud: value(matches, "audience"),
     };
-    Ok(format!("{}\n", signer.mint(&grant)))
+    Ok(format!("{}\n", signer.named(value(matches, "key-id")).mint(&grant)))
 }
 
 fn check(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Failure> {
@@ -88,17 +94,28 @@ fn check(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Fa
         |path: &str| Verifier::from_public_pem(flags::read(path)?.as_bytes()).map_err(|error| key_error(path, error));
     let by_secret =
         |secret: &str, name: &str| Verifier::from_secret(secret.as_bytes()).map_err(|error| key_error(name, error));
+    let ca_path = surroundings.env("RINGGATE_AUTH_JWT_JWKS_CA_PATH");
+    let by_set = |text: &str, name: &str| {
+        let source = Source::of(text, ca_path)
+            .ok_or_else(|| Failure::usage(format!("{name} {text:?}: expected a path, or a URL https://HOST/PATH")))?;
+        source.read().map(Verifier::from_set).map_err(|error| Failure::usage(format!("{name} {error}")))
+    };
     let verifier = if let Some(path) = value(matches, "key-file") {
         by_file(path)?
+    } else if let Some(text) = value(matches, "jwks") {
+        by_set(text, "--jwks")?
     } else if let Some(secret) = value(matches, "secret") {
         by_secret(secret, "--secret")?
     } else if let Some(path) = surroundings.env("JWT_PUBLIC_KEY_PATH") {
         by_file(path)?
+    } else if let Some(text) = surroundings.env("JWT_JWKS") {
+        by_set(text, "JWT_JWKS")?
     } else if let Some(secret) = surroundings.env("JWT_SECRET") {
         by_secret(secret, "JWT_SECRET")?
     } else {
         return Err(Failure::usage(
-            "no key to check with; give --secret or --key-file, or set JWT_SECRET or JWT_PUBLIC_KEY_PATH".to_owned(),
+            "no key to check with; give --secret, --key-file or --jwks, or set JWT_SECRET, JWT_PUBLIC_KEY_PATH or JWT_JWKS"
+                .to_owned(),
         ));
     };
     let verifier = verifier.requiring(value(matches, "issuer"), value(matches, "audience"));
@@ -108,7 +125,8 @@ fn check(matches: &ArgMatches, surroundings: &Surroundings) -> Result<String, Fa
     };
     let claims =
         verifier.verify(token.trim(), surroundings.now).map_err(|error| Failure::new(format!("refused: {error}")))?;
-    Ok(shown(&claims, verifier.algorithm().name(), surroundings))
+    let algorithm = verifier.algorithm_of(token.trim()).expect("the token has been verified by it");
+    Ok(shown(&claims, algorithm.name(), surroundings))
 }
 
 fn shown(claims: &Claims, algorithm: &str, surroundings: &Surroundings) -> String {

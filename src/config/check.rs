@@ -5,17 +5,25 @@ use std::time::Duration;
 
 use super::load::{Origin, index_of};
 use super::{Config, LOOPBACK, print};
+use crate::keys::Source;
 
 /// Decides dev mode and the host (PROTOCOLS "Dev mode"): no key and no host is dev mode on loopback; a host without a
 /// key is refused unless dev mode is forced; a key without a host listens everywhere.
 pub(super) fn resolve_dev_mode(config: &mut Config, origins: &[Origin], errors: &mut Vec<String>) {
-    if config.auth.jwt_secret.is_some() && config.auth.jwt_public_key_path.is_some() {
-        let place = print::place("auth.jwt_secret", config, origins);
-        let other = print::place("auth.jwt_public_key_path", config, origins);
-        errors.push(format!("{place}: a second token key beside {other}; the key fixes the algorithm, so unset one"));
+    let auth = &config.auth;
+    let keys = [
+        ("auth.jwt_public_key_path", auth.jwt_public_key_path.is_some()),
+        ("auth.jwt_jwks", auth.jwt_jwks.is_some()),
+        ("auth.jwt_secret", auth.jwt_secret.is_some()),
+    ];
+    let mut keys = keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| print::place(key, config, origins));
+    if let Some(first) = keys.next() {
+        let second =
+            |place| format!("{place}: a second token key beside {first}; the key fixes the algorithm, so unset one");
+        errors.extend(keys.map(second));
     }
     let has_key = config.auth.has_key();
-    let remedy = "set JWT_PUBLIC_KEY_PATH or JWT_SECRET, or try with --dev";
+    let remedy = "set JWT_PUBLIC_KEY_PATH, JWT_JWKS or JWT_SECRET, or try with --dev";
     let mut refuse = |key: &str, why: &str, config: &Config| {
         errors.push(format!("{}: {why}; {remedy}", print::place(key, config, origins)));
     };
@@ -115,9 +123,22 @@ pub(super) fn cluster(config: &Config, origins: &[Origin], errors: &mut Vec<Stri
 
 /// What is allowed but deserves a line.
 pub(super) fn warnings(config: &Config, warnings: &mut Vec<String>) {
+    if let Some(source) = config.auth.key_source().filter(Source::is_open_to_all) {
+        warnings.push(format!(
+            "auth.jwt_jwks = {source}: without TLS, whoever is on the way there can put in keys of its own, and so be \
+             anybody; use an https URL"
+        ));
+    }
     if config.auth.jwt_secret.as_ref().is_some_and(|secret| secret.len() < HS256_BYTES) {
         warnings.push(format!(
             "auth.jwt_secret is shorter than {HS256_BYTES} bytes (RFC 7518 §3.2) and may be guessed; make one with `openssl rand -hex 32`"
+        ));
+    }
+    if config.store.postgres_url.is_some() && config.kafka.host.is_none() {
+        let place = config.server.data_dir.as_ref().map_or("memory", |_| "SQLite in server.data_dir");
+        warnings.push(format!(
+            "store.postgres_url is not used without Kafka: it is for the history of `ringgate worker`, and here history is \
+             kept in {place}; set KAFKA_HOST, or unset POSTGRES_URL"
         ));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Config, DriverChoice, LogFormat, LogLevel, SaslMechanism, WriterChoice};
 use crate::auth::{Cidr, RoomKey, is_origin};
+use crate::keys::Source;
 use crate::limits;
 
 /// A row of the table.
@@ -305,6 +306,25 @@ pub static KEYS: &[Key] = &[
     known_as("JWT_PUBLIC_KEY_PATH", row("auth.jwt_public_key_path", "jwt-public-key-path",
         "PEM file of the public key that tokens are checked with; the key fixes the algorithm: RS256, ES256, EdDSA.",
         text!(auth.jwt_public_key_path, "a path", "/etc/ringgate/jwt.pem", secret: false))),
+    known_as("JWT_JWKS", row("auth.jwt_jwks", "jwt-jwks",
+        "JWK Set (RFC 7517) of the public keys that tokens are checked with, a file or a URL: a token's kid names its key. \
+         It is read again by itself, so keys may change while the gateway runs.",
+        Kind::Text {
+            expected: "a path, or a URL https://HOST/PATH without a user in it",
+            example: "https://login.example.com/.well-known/jwks.json",
+            secret: false,
+            read: |config| config.auth.jwt_jwks.clone(),
+            write: |config, value| {
+                config.auth.jwt_jwks = Some(value.to_owned());
+                Source::of(value, None).is_some()
+            },
+        })),
+    row("auth.jwt_jwks_interval_s", "jwt-jwks-interval-s",
+        "How often the JWK Set is read again; a token with a new kid has it read at once, but not more than every 10 s.",
+        duration!(auth.jwt_jwks_interval, "seconds", as_secs, from_secs, 1, 86_400)),
+    row("auth.jwt_jwks_ca_path", "jwt-jwks-ca-path",
+        "PEM file of the authority that has signed the certificate of the JWK Set's server. Unset: the system's.",
+        text!(auth.jwt_jwks_ca_path, "a path", "/etc/ringgate/login-ca.pem", secret: false)),
     known_as("JWT_SECRET", row("auth.jwt_secret", "jwt-secret",
         "Secret of HS256 tokens, 32 bytes or more. Better set by environment than in a file or flag.",
         text!(auth.jwt_secret, "a secret text", "<32 random bytes or more>", secret: true))),
@@ -492,6 +512,24 @@ pub static KEYS: &[Key] = &[
     row("redis.ca_path", "redis-ca-path",
         "PEM file of the authorities that Redis's certificate may be signed by. Unset: the system's.",
         text!(redis.ca_path, "a path", "/etc/ringgate/redis-ca.pem", secret: false)),
+
+    known_as("POSTGRES_URL", row("store.postgres_url", "postgres-url",
+        "PostgreSQL in which workers (`ringgate worker`) keep the history of rooms and messages, in place of a file in \
+         data_dir; sslmode=require asks for TLS and checks the certificate. Better set by environment than in a file or \
+         flag.",
+        Kind::Text {
+            expected: "a URL or key words that name a host, with sslmode=disable, prefer or require if at all",
+            example: "postgres://ringgate:<password>@postgres.internal/ringgate",
+            secret: true,
+            read: |config| config.store.postgres_url.clone(),
+            write: |config, value| {
+                config.store.postgres_url = Some(value.to_owned());
+                config.store.settings().is_some()
+            },
+        })),
+    row("store.postgres_ca_path", "postgres-ca-path",
+        "PEM file of the authorities that PostgreSQL's certificate may be signed by; asks for TLS. Unset: the system's.",
+        text!(store.postgres_ca_path, "a path", "/etc/ringgate/postgres-ca.pem", secret: false)),
 
     row("mesh.ring_slots", "mesh-ring-slots",
         "Messages of one ring between two shards.",

@@ -18,11 +18,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Cidr, KeyError, Verifier};
+use crate::auth::{Cidr, KeyError, KeySet, Verifier};
 use crate::bus::WriterChoice;
+use crate::keys::Source;
 use crate::limits;
 use crate::presence::RedisSettings;
 use crate::protocol::routes::Routes;
+use crate::store::PostgresSettings;
 
 pub use keys::{KEYS, Key, Kind};
 pub use load::{Loaded, Origin, Sources, load};
@@ -48,6 +50,8 @@ pub struct Config {
     pub bus: Bus,
     /// Redis, for presence.
     pub redis: Redis,
+    /// PostgreSQL, for workers' history.
+    pub store: Store,
     /// Between shards.
     pub mesh: Mesh,
     /// What is logged.
@@ -100,11 +104,18 @@ pub enum DriverChoice {
     Monoio,
 }
 
-/// Keys that tokens are checked with. At most one key is set; without one, dev mode is on. `Debug` hides the secret.
-#[derive(Clone, PartialEq, Eq, Default)]
+/// Keys that tokens are checked with. At most one of key, set and secret is given; without one, dev mode is on. `Debug`
+/// hides the secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     /// PEM file of an RSA, P-256 or Ed25519 public key.
     pub jwt_public_key_path: Option<String>,
+    /// File or URL of a JWK Set.
+    pub jwt_jwks: Option<String>,
+    /// How often it is read again, at least.
+    pub jwt_jwks_interval: Duration,
+    /// PEM file of the authority that has signed its server's certificate; the system's without it.
+    pub jwt_jwks_ca_path: Option<String>,
     /// HS256 secret.
     pub jwt_secret: Option<String>,
     /// Required `iss`.
@@ -205,6 +216,14 @@ pub struct Redis {
     pub ca_path: Option<String>,
 }
 
+/// PostgreSQL, for workers' history; used when its URL is set. `Debug` hides the URL, which has a password.
+#[derive(Clone, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the key table documents each")]
+pub struct Store {
+    pub postgres_url: Option<String>,
+    pub postgres_ca_path: Option<String>,
+}
+
 /// Between shards.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the key table documents each")]
@@ -262,8 +281,17 @@ impl Redis {
     }
 }
 
+impl Store {
+    /// How a worker's history is kept in PostgreSQL; `None` if it is not.
+    #[must_use]
+    pub fn settings(&self) -> Option<PostgresSettings> {
+        let url = self.postgres_url.as_deref()?;
+        PostgresSettings::parse(url, self.postgres_ca_path.as_deref(), limits::MESSAGES_ON_DISK)
+    }
+}
+
 impl Auth {
-    /// The configured key's verifier; `None` if no key is configured (dev mode makes one).
+    /// The configured key's verifier; `None` if none is configured (dev mode makes one), or a set ([`Self::key_source`]).
     ///
     /// # Errors
     /// One line with key, value and remedy.
@@ -281,10 +309,38 @@ impl Auth {
         Ok(Some(verifier.requiring(self.jwt_issuer.as_deref(), self.jwt_audience.as_deref())))
     }
 
-    /// Whether a key is configured.
+    /// Where the set of keys is, if one is configured.
+    #[must_use]
+    pub fn key_source(&self) -> Option<Source> {
+        let source = |text: &String| Source::of(text, self.jwt_jwks_ca_path.as_deref());
+        self.jwt_jwks.as_ref().map(|text| source(text).expect("the key table has checked it"))
+    }
+
+    /// A set's verifier.
+    #[must_use]
+    pub fn verifier_of(&self, set: KeySet) -> Verifier {
+        Verifier::from_set(set).requiring(self.jwt_issuer.as_deref(), self.jwt_audience.as_deref())
+    }
+
+    /// Whether a key or set is configured.
     #[must_use]
     pub fn has_key(&self) -> bool {
-        self.jwt_public_key_path.is_some() || self.jwt_secret.is_some()
+        self.jwt_public_key_path.is_some() || self.jwt_secret.is_some() || self.jwt_jwks.is_some()
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            jwt_public_key_path: None,
+            jwt_jwks: None,
+            jwt_jwks_interval: limits::KEY_SET_INTERVAL,
+            jwt_jwks_ca_path: None,
+            jwt_secret: None,
+            jwt_issuer: None,
+            jwt_audience: None,
+            room_token_key: None,
+        }
     }
 }
 
@@ -292,6 +348,9 @@ impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Auth")
             .field("jwt_public_key_path", &self.jwt_public_key_path)
+            .field("jwt_jwks", &self.jwt_jwks)
+            .field("jwt_jwks_interval", &self.jwt_jwks_interval)
+            .field("jwt_jwks_ca_path", &self.jwt_jwks_ca_path)
             .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| print::REDACTED))
             .field("jwt_issuer", &self.jwt_issuer)
             .field("jwt_audience", &self.jwt_audience)
@@ -317,6 +376,15 @@ impl std::fmt::Debug for Redis {
             .field("database", &self.database)
             .field("tls", &self.tls)
             .field("ca_path", &self.ca_path)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("postgres_url", &self.postgres_url.as_ref().map(|_| print::REDACTED))
+            .field("postgres_ca_path", &self.postgres_ca_path)
             .finish()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 fn file(text: &str) -> Result<Loaded, Vec<String>> {
     load(&Sources { file: Some(("ringgate.toml", text)), ..Sources::default() })
@@ -41,7 +42,7 @@ fn the_key_table_is_consistent() {
             sections.push(key.section());
         }
     }
-    let expected = ["server", "auth", "admin", "delivery", "timeouts", "kafka", "bus", "redis", "mesh", "log"];
+    let expected = ["server", "auth", "admin", "delivery", "timeouts", "kafka", "bus", "redis", "store", "mesh", "log"];
     assert_eq!(sections, expected);
 }
 
@@ -94,10 +95,10 @@ fn the_default_file_is_valid() {
             _ => line,
         })
         // Two keys would be one too many.
-        .filter(|line| !line.starts_with("jwt_secret"))
+        .filter(|line| !line.starts_with("jwt_secret") && !line.starts_with("jwt_jwks ="))
         .collect();
     let loaded = file(&active.join("\n")).unwrap();
-    assert_eq!(loaded.origins.iter().filter(|origin| **origin == Origin::Default).count(), 1);
+    assert_eq!(loaded.origins.iter().filter(|origin| **origin == Origin::Default).count(), 2);
     assert_eq!(loaded.config.delivery, nothing.config.delivery);
     assert_eq!(loaded.config.timeouts, nothing.config.timeouts);
     assert_eq!(loaded.config.routes, nothing.config.routes, "the printed table is the built-in one");
@@ -246,10 +247,32 @@ fn the_verifier_comes_from_the_configured_key() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/");
     let with = |name: &str| Auth { jwt_public_key_path: Some(format!("{path}{name}")), ..Auth::default() };
     let verifier = with("es256_public.pem").verifier().unwrap().unwrap();
-    assert_eq!(verifier.algorithm(), crate::auth::Algorithm::Es256);
+    assert_eq!(verifier.algorithms().collect::<Vec<_>>(), [crate::auth::Algorithm::Es256]);
     assert!(with("es256_private.pem").verifier().unwrap_err().contains("openssl pkey"));
     assert!(with("absent.pem").verifier().unwrap_err().starts_with("auth.jwt_public_key_path = "));
     assert!(Auth::default().verifier().unwrap().is_none());
+}
+
+/// A key set is a path or URL, makes dev mode end like a key, stands alone, and deserves a warning where anybody could
+/// change it on its way.
+#[test]
+fn a_key_set_is_a_key() {
+    let loaded = from_env(&[("JWT_JWKS", "https://login/keys"), ("RINGGATE_AUTH_JWT_JWKS_INTERVAL_S", "60")]).unwrap();
+    let auth = &loaded.config.auth;
+    assert!(auth.has_key() && !loaded.config.server.dev && loaded.warnings.is_empty());
+    assert_eq!(auth.key_source().unwrap().to_string(), "https://login/keys");
+    assert_eq!(auth.jwt_jwks_interval, Duration::from_secs(60));
+    assert!(auth.verifier().unwrap().is_none(), "it is read by whoever goes on reading it");
+    let warned = from_env(&[("JWT_JWKS", "http://login/keys")]).unwrap().warnings;
+    assert!(warned[0].contains("use an https URL"), "{warned:?}");
+    let refused = from_env(&[("JWT_JWKS", "https://ada:hunter2@login/keys")]).unwrap_err();
+    assert!(refused[0].contains("without a user in it"), "{refused:?}");
+    let all = [("JWT_JWKS", "/keys.json"), ("JWT_SECRET", "hidden"), ("JWT_PUBLIC_KEY_PATH", "k")];
+    let errors = from_env(&all).unwrap_err();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    for (error, key) in errors.iter().zip(["JWT_JWKS", "JWT_SECRET"]) {
+        assert!(error.starts_with(key) && error.contains("beside JWT_PUBLIC_KEY_PATH"), "{error}");
+    }
 }
 
 /// API keys come from environment, file and flag, are checked one by one, and are never shown.
@@ -282,4 +305,28 @@ fn brokers_get_their_ports() {
         assert!(from_env(&[("KAFKA_HOST", bad)]).is_err(), "{bad}");
     }
     assert_eq!(from_env(&[("KAFKA_PORT", "1")]).unwrap().config.kafka.brokers(), None);
+}
+
+/// PostgreSQL's URL is checked when it is read, never shown, and of use to workers over Kafka alone.
+#[test]
+fn the_url_of_postgres_is_checked_and_not_shown() {
+    let url = "postgres://ringgate:hunter2@db.internal:5433/games?sslmode=require";
+    let loaded = from_env(&[("POSTGRES_URL", url), ("KAFKA_HOST", "k")]).unwrap();
+    let shown = format!("{}{loaded:?}{:?}", explain(&loaded), loaded.config.store.settings());
+    assert!(shown.contains("store.postgres_url = <not shown>  # environment POSTGRES_URL"), "{shown}");
+    assert!(shown.contains("PostgreSQL at db.internal:5433, database games"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(loaded.warnings, [] as [&str; 0]);
+    let words = from_env(&[("POSTGRES_URL", "host=/run/postgresql dbname=games"), ("KAFKA_HOST", "k")]).unwrap();
+    assert!(words.config.store.settings().is_some());
+    for bad in ["hunter2", "postgres://", "mysql://u:hunter2@h/d", "postgres://u:hunter2@h/d?sslmode=verify-full"] {
+        let refused = from_env(&[("POSTGRES_URL", bad)]).unwrap_err().join("");
+        assert!(refused.contains("POSTGRES_URL=<not shown>: store.postgres_url: expected a URL"), "{refused}");
+        assert!(!refused.contains("hunter2"), "{refused}");
+    }
+    let alone = from_env(&[("POSTGRES_URL", url)]).unwrap().warnings;
+    assert!(
+        matches!(&alone[..], [line] if line.contains("not used without Kafka") && line.contains("memory")),
+        "{alone:?}"
+    );
 }

@@ -1,16 +1,18 @@
 //! SIGHUP: reads the configuration again and hands the type table and the keys that tokens are checked with to the bus
-//! and the shards, the table and its own keys to the server API. Connections notice nothing; sessions stay, whatever key their token was checked with.
+//! and the shards, the table and its own keys to the server API. Connections notice nothing; sessions stay, whatever key
+//! their token was checked with. A set of keys that others publish is read by a thread of its own, now and whenever it is
+//! time; what it has read is put in place here.
 //!
 //! A configuration with errors changes nothing. What only a start can change is named in a warning and left alone.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::auth::Verifier;
+use crate::auth::{KeySet, Verifier};
 use crate::config::{self, Config, Loaded};
 use crate::protocol::routes::Routes;
 use crate::router::Latest;
-use crate::session::Settings;
+use crate::session::{KeyReading, Settings};
 
 /// Reads the sources of the configuration again: the configuration, or its errors, a line each.
 pub type Read = Box<dyn FnMut() -> Result<Loaded, Vec<String>> + Send>;
@@ -58,10 +60,16 @@ impl Reloader {
     fn try_reload(&mut self) -> Result<Option<String>, Vec<String>> {
         let Loaded { config, warnings, .. } = (self.read)()?;
         let verifier = self.verifier(&config).map_err(|error| vec![error])?;
+        if let Some(KeyReading { wish, .. }) = &self.settings.key_reading {
+            // What it brings comes by itself.
+            wish.insist();
+        }
         for warning in warnings {
             tracing::warn!("SIGHUP: {warning}");
         }
-        let reloaded = |key: &str| ["auth.jwt", "admin."].iter().any(|section| key.starts_with(section));
+        let by_start = |key: &str| key.starts_with("auth.jwt_jwks");
+        let reloaded =
+            |key: &str| !by_start(key) && ["auth.jwt", "admin."].iter().any(|section| key.starts_with(section));
         for key in config::differing(&self.running, &config).into_iter().filter(|key| !reloaded(key)) {
             tracing::warn!("SIGHUP: {key} differs from what runs; it takes effect at the next start");
         }
@@ -88,11 +96,36 @@ impl Reloader {
         Ok(Some(format!("reloaded: {}", said.join("; "))))
     }
 
+    /// Puts token keys in place that were read for the `number`th time; whether the shards must be woken. What else was
+    /// required of tokens is required on.
+    pub fn use_keys(&mut self, number: u64, set: KeySet) -> bool {
+        self.settings.refresh();
+        let words = set.words();
+        let mut settings = (*self.settings).clone();
+        let verifier = self.running.auth.verifier_of(set);
+        if !verifier.is_same(&settings.verifier) {
+            tracing::info!("token keys are others now: {words}");
+            settings.verifier = Arc::new(verifier);
+        }
+        // Even where the keys are the same, that they are as new as can be is news.
+        settings.key_reading = settings.key_reading.map(|reading| KeyReading { number, ..reading });
+        self.settings.publish(settings);
+        true
+    }
+
     /// The configured key's; `None` if the node made its key itself and goes on with it.
     fn verifier(&self, config: &Config) -> Result<Option<Verifier>, String> {
-        match (self.running.auth.has_key(), config.auth.has_key()) {
+        let (running, auth) = (&self.running.auth, &config.auth);
+        if running.jwt_jwks.is_some() && running.jwt_jwks == auth.jwt_jwks {
+            let verifier = (*self.settings.verifier).clone();
+            return Ok(Some(verifier.requiring(auth.jwt_issuer.as_deref(), auth.jwt_audience.as_deref())));
+        }
+        if running.jwt_jwks != auth.jwt_jwks && running.has_key() && auth.has_key() {
+            return Err("auth.jwt_jwks: keys from elsewhere than before; restart".to_owned());
+        }
+        match (running.has_key(), auth.has_key()) {
             (true, false) => Err("auth: there is no token key any more, and a gateway does not turn into dev mode; \
-                                  set JWT_PUBLIC_KEY_PATH or JWT_SECRET, or restart"
+                                  set JWT_PUBLIC_KEY_PATH, JWT_JWKS or JWT_SECRET, or restart"
                 .to_owned()),
             (false, true) => Err("auth: a token key in place of the one made up in dev mode; restart".to_owned()),
             _ => config.auth.verifier(),

@@ -16,7 +16,7 @@ use super::bus::NodeBus;
 use super::neighbours;
 use super::presence::{NodePresence, gateway_settings};
 use super::reload::Reloader;
-use super::told::Told;
+use super::told::{Told, Word};
 use crate::admin::{AdminState, ApiPeer};
 use crate::bus::{BusPeer, EVENT_TOPICS, Nodes, Publishers, Rebuilt, rebuild};
 use crate::config::Config;
@@ -31,7 +31,7 @@ use crate::router::{Latest, Port, ThreadWaker, Wake, peer};
 use crate::services::{hub, rooms};
 use crate::shard::driver::Driver;
 use crate::shard::driver::monoio::{MonoioConfig, MonoioDriver};
-use crate::shard::driver::syscall::{self, Signal};
+use crate::shard::driver::syscall;
 use crate::shard::driver::uring::{UringConfig, UringDriver};
 use crate::shard::{NodeState, Shard, ShardConfig};
 use crate::stats::BusStats;
@@ -607,8 +607,13 @@ pub fn obey_signals(
 ) {
     told.begin();
     let wait = move || {
-        while matches!(told.wait(), Signal::Reload) {
-            if reloader.reload() {
+        loop {
+            let is_new = match told.wait() {
+                Word::Terminate => break,
+                Word::Reload => reloader.reload(),
+                Word::Keys(reading, set) => reloader.use_keys(reading, set),
+            };
+            if is_new {
                 wakers.iter().for_each(|waker| waker.wake());
             }
         }
@@ -630,7 +635,7 @@ pub fn obey_signals(
         if thread::Builder::new().name("drain".into()).spawn(limit).is_err() {
             std::process::exit(0);
         }
-        while matches!(told.wait(), Signal::Reload) {}
+        told.wait_for_end();
         std::process::exit(0);
     };
     if let Err(error) = thread::Builder::new().name("obedience".into()).spawn(wait) {

@@ -22,20 +22,20 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::presence::{NodePresence, gateway_settings};
 use super::threads::{clock, spawn};
-use super::told::Told;
+use super::told::{Told, Word};
 use super::{announce, kafka};
 use crate::admin::{self, WorkerState};
 use crate::bus::kafka::{KafkaBus, KafkaConfig, StateStore, WorkerLease, fit_for_records};
 use crate::config::Config;
 use crate::limits;
 use crate::message::GatewayLife;
-use crate::ports::{Bus as _, Durability, Lease, Store, topic_and_partition};
+use crate::ports::{Bus as _, Durability, Lease, Store, StoreError, topic_and_partition};
 use crate::presence::{Announcer, Reaping};
 use crate::router::peer::park;
 use crate::router::{ThreadWaker, Wake};
-use crate::shard::driver::syscall::{Entropy, Signal};
+use crate::shard::driver::syscall::Entropy;
 use crate::stats::WorkerStats;
-use crate::store::{SqliteStore, StoreSettings};
+use crate::store::{PostgresSettings, PostgresStore, SqliteStore, StoreSettings};
 use crate::time::Monotonic;
 use crate::workers::{COMMAND_TOPICS, PasswordPool, ServiceWorker, WorkerSettings};
 
@@ -57,6 +57,8 @@ pub fn run(config: &Config) -> Result<(), String> {
         .map_err(|error| format!("health port {health}: {error}; choose another with --health-port"))?;
     let bus = KafkaBus::open(&kafka)?;
     fit_for_records(&kafka)?;
+    let history = History::of(config);
+    history.check()?;
     let stats = Arc::new(WorkerStats::new(&COMMAND_TOPICS));
     let state = Arc::new(WorkerState::new(Arc::clone(&stats)));
     let reaping = Reaper::of(config, &kafka.gateway_id, &mut entropy)?;
@@ -70,11 +72,11 @@ pub fn run(config: &Config) -> Result<(), String> {
     }
     let places = Places::default();
     measure(&bus, &stats, &places)?;
-    let services = Services::of(config, kafka, bus, stats, places, &mut entropy);
+    let services = Services::of(config, kafka, bus, (history, stats, places), &mut entropy);
     threads.push(spawn("services", &stop, move |stop| services.run(stop)));
     told.begin();
     announce::working(&words, admin.address());
-    while matches!(told.wait(), Signal::Reload) {
+    while !matches!(told.wait(), Word::Terminate) {
         tracing::info!("SIGHUP: a worker has nothing to reload; start it anew");
     }
     state.draining.store(true, Ordering::Release);
@@ -96,7 +98,7 @@ fn settings(config: &Config, entropy: &mut Entropy) -> Option<KafkaConfig> {
 struct Services {
     kafka: KafkaConfig,
     bus: KafkaBus,
-    history: Option<StoreSettings>,
+    history: History,
     settings: WorkerSettings,
     stats: Arc<WorkerStats>,
     places: Places,
@@ -107,13 +109,9 @@ impl Services {
         config: &Config,
         kafka: KafkaConfig,
         bus: KafkaBus,
-        stats: Arc<WorkerStats>,
-        places: Places,
+        (history, stats, places): (History, Arc<WorkerStats>, Places),
         entropy: &mut Entropy,
     ) -> Self {
-        let file = |folder: &String| Some(Path::new(folder).join(HISTORY));
-        let messages_max = limits::MESSAGES_ON_DISK;
-        let history = config.server.data_dir.as_ref().map(|folder| StoreSettings { file: file(folder), messages_max });
         let mut secret = [0; 16];
         secret[..8].copy_from_slice(&entropy.next_u64().to_be_bytes());
         secret[8..].copy_from_slice(&entropy.next_u64().to_be_bytes());
@@ -155,8 +153,7 @@ impl Services {
     /// A term: takes over, and works until it may not go on.
     fn serve(&self, wake: &Arc<dyn Wake>, goes_on: &impl Fn() -> bool) -> Result<(), String> {
         let began = Instant::now();
-        let history = self.history.as_ref().map(SqliteStore::open).transpose().map_err(|error| error.to_string())?;
-        let history = history.map(|history| Box::new(history) as Box<dyn Store>);
+        let history = self.history.open().map_err(|error| error.to_string())?;
         let store = StateStore::open(&self.kafka, history).map_err(|error| error.to_string())?;
         let records = store.records();
         let passwords = PasswordPool::start(1, wake).map_err(|error| format!("password thread: {error}"))?;
@@ -194,6 +191,48 @@ impl Services {
             }
         }
         Ok(())
+    }
+}
+
+/// Where the history of rooms and messages is kept.
+enum History {
+    /// It is not.
+    Nowhere,
+    /// In a file of this machine's.
+    Sqlite(StoreSettings),
+    /// For the workers of all machines.
+    Postgres(Box<PostgresSettings>),
+}
+
+impl History {
+    fn of(config: &Config) -> Self {
+        let messages_max = limits::MESSAGES_ON_DISK;
+        match (config.store.settings(), &config.server.data_dir) {
+            (Some(postgres), _) => Self::Postgres(Box::new(postgres)),
+            (None, Some(folder)) => {
+                Self::Sqlite(StoreSettings { file: Some(Path::new(folder).join(HISTORY)), messages_max })
+            }
+            (None, None) => Self::Nowhere,
+        }
+    }
+
+    /// Refuses what waiting does not mend, so that an operator hears of it at the start and not at a takeover.
+    fn check(&self) -> Result<(), String> {
+        let Self::Postgres(postgres) = self else { return Ok(()) };
+        match postgres.check() {
+            Ok(words) => tracing::info!("{words}"),
+            Err(error) if error.refused => return Err(error.text),
+            Err(error) => tracing::warn!(%error, "the history waits for its database"),
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        Ok(match self {
+            Self::Nowhere => None,
+            Self::Sqlite(settings) => Some(Box::new(SqliteStore::open(settings)?)),
+            Self::Postgres(settings) => Some(Box::new(PostgresStore::open(settings)?)),
+        })
     }
 }
 
@@ -296,7 +335,7 @@ fn await_end(threads: Vec<JoinHandle<()>>) {
 /// A second signal ends the process at once.
 fn end_at_once_if_told_again(told: Told) {
     let wait = move || {
-        while matches!(told.wait(), Signal::Reload) {}
+        told.wait_for_end();
         std::process::exit(0);
     };
     // Without it the time-out ends it.

@@ -7,8 +7,9 @@ use super::connection::{Connection, Dialect, Phase, closes_at};
 use super::frames::room_name;
 use super::lookups::RoomLook;
 use super::relay::{self, UnderWay};
+use super::settings::KeyReading;
 use super::{Cx, Output, mutant};
-use crate::auth::{Bucket, Claims, ResumeToken, token_hash};
+use crate::auth::{Bucket, Claims, ResumeToken, TokenError, token_hash};
 use crate::close::CloseReason;
 use crate::id::{RoomCode, Scope, SessionId, StreamHandle, TokenHash};
 use crate::limits;
@@ -245,6 +246,7 @@ impl Connection {
         };
         let Some(token) = hello.token.as_deref() else { return self.look_up(cx, hello, None, attempts) };
         match cx.settings.verifier.verify(token, cx.wall) {
+            Err(TokenError::UnknownKey) if may_come(cx) => self.try_again(cx, KEY_MAY_COME),
             Err(error) => self.auth_failed(cx, &hello, attempts, &error.to_string()),
             Ok(claims) if hello.resume.is_some() => self.look_up(cx, hello, Some(claims), attempts),
             Ok(claims) => self.open(cx, claims, false),
@@ -359,16 +361,18 @@ impl Connection {
 
     /// Presence cannot be reached: who waits for a session comes back later, a question is answered so.
     fn presence_away(&mut self, cx: &mut Cx<'_>) {
-        let text = refusal_text(ErrorCode::Unavailable);
         match &mut self.phase {
             Phase::Asking(_) => self.refuse_asking(cx),
             Phase::Open(_) => self.refuse_question(cx),
-            Phase::Busy(_) => {
-                self.error(cx, ErrorCode::Unavailable, 0, text);
-                self.close(cx, CloseReason::TryAgainLater);
-            }
+            Phase::Busy(_) => self.try_again(cx, refusal_text(ErrorCode::Unavailable)),
             _ => {}
         }
+    }
+
+    /// What it takes to let the client in may be there when it comes again.
+    fn try_again(&mut self, cx: &mut Cx<'_>, text: &str) {
+        self.error(cx, ErrorCode::Unavailable, 0, text);
+        self.close(cx, CloseReason::TryAgainLater);
     }
 
     /// A user was kicked; if it is the one whose session presence is looking for, the answer comes too late.
@@ -608,6 +612,15 @@ impl Connection {
         }
     }
 }
+
+/// Whether the key that a token names may come with the next reading of keys, for which this asks.
+pub(super) fn may_come(cx: &Cx<'_>) -> bool {
+    cx.settings.key_reading.as_ref().is_some_and(KeyReading::may_bring_more)
+}
+
+/// What a client is told whose token names such a key.
+pub(super) const KEY_MAY_COME: &str =
+    "the token names a key (kid) that this gateway does not have yet; the keys are being read again, connect anew";
 
 /// Whether these are a game server's roles.
 pub(super) fn is_publisher(roles: &[Box<str>]) -> bool {

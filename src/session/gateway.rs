@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use super::answers::Welcome;
-use super::authenticate::{Hello, Refresh, Session, Ticket, is_publisher};
+use super::authenticate::{Hello, KEY_MAY_COME, Refresh, Session, Ticket, is_publisher, may_come};
 use super::commands::Sent;
 use super::connection::{Connection, Flow, Phase, Until, closes_at};
 use super::{Cx, Output};
+use crate::auth::TokenError;
 use crate::class::Class;
 use crate::close::CloseReason;
 use crate::id::Scope;
@@ -121,6 +122,10 @@ impl Connection {
         let Phase::Open(session) = &mut self.phase else { return };
         let Some(refresh) = session.seldom.as_mut().and_then(|seldom| seldom.refresh.take()) else { return };
         let failed = match cx.settings.verifier.verify(&refresh.token, cx.wall) {
+            Err(TokenError::UnknownKey) if may_come(cx) => {
+                let id = refresh.correlation_id;
+                return self.answer(cx, |out| write::error(out, ErrorCode::Unavailable, KEY_MAY_COME, id.as_deref()));
+            }
             Err(error) => error.to_string(),
             Ok(claims) if claims.user != session.user => "the token is another user's".to_owned(),
             Ok(claims) => {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 pub use connection::{Connection, Dialect, queue_context};
 pub use page::Asset;
-pub use settings::{Clocks, Settings};
+pub use settings::{Clocks, KeyReading, Settings};
 
 use crate::id::{ConnAddr, NodeId, Scope, SessionId};
 use crate::message::{Position, Request, ResumeFrom, StreamStart};

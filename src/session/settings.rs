@@ -10,14 +10,34 @@ use crate::auth::{Cidr, RoomKey, Signer, Verifier};
 use crate::delivery;
 use crate::id::{ConnAddr, ConnectionId, NodeId};
 use crate::limits;
+use crate::ports::KeyWish;
 use crate::protocol::routes::Routes;
 use crate::time::Rate;
+
+/// The reading that the verifier's keys are of, and the wish for a newer one.
+#[derive(Clone, Debug)]
+pub struct KeyReading {
+    /// Shared with whoever reads.
+    pub wish: Arc<KeyWish>,
+    /// Counted from the start's, which is 0.
+    pub number: u64,
+}
+
+impl KeyReading {
+    /// Whether a newer reading may bring a key that this one has not; if need be, asks for one.
+    #[must_use]
+    pub fn may_bring_more(&self) -> bool {
+        self.wish.make(self.number)
+    }
+}
 
 /// See the module.
 #[derive(Clone)]
 pub struct Settings {
     /// Checks tokens.
     pub verifier: Arc<Verifier>,
+    /// Where its keys come from, if others publish them.
+    pub key_reading: Option<KeyReading>,
     /// Signs and checks room tokens.
     pub room_key: RoomKey,
     /// The numbering of the topic `rooms.events`, as it is now.

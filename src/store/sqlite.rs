@@ -218,54 +218,20 @@ const MESSAGES: &str = "SELECT m.id, m.room_player_id, p.display_name, m.message
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::super::suite::{self, message, put};
     use super::*;
 
     fn memory(messages_max: u64) -> SqliteStore {
         SqliteStore::open(&StoreSettings { file: None, messages_max }).unwrap()
     }
 
-    fn put(key: &str, value: &str) -> Write {
-        Write::Put { service: "rooms", key: key.into(), value: value.as_bytes().into() }
-    }
-
-    fn message(n: u8, room: &str) -> Write {
-        Write::Message(Box::new(ChatMessage {
-            id: EventId([n; 16]),
-            room: room.into(),
-            sender: "u".into(),
-            sender_name: format!("name {n}").into(),
-            message: format!("m{n}").into(),
-            at: WallMillis(u64::from(n)),
-        }))
-    }
-
-    /// Records are put, replaced and removed by key, and each service sees its own.
+    /// What every store does, SQLite does.
     #[test]
-    fn records_are_kept_by_service_and_key() {
-        let mut store = memory(10);
-        store.write(&[put("b", "1"), put("a", "2"), put("b", "3")]).unwrap();
-        assert_eq!(store.load("rooms").unwrap(), [("a".into(), b"2".to_vec()), ("b".into(), b"3".to_vec())]);
-        assert_eq!(store.load("chat").unwrap(), []);
-        store.write(&[Write::Remove { service: "rooms", key: "a".into() }]).unwrap();
-        assert_eq!(store.load("rooms").unwrap().len(), 1);
-    }
-
-    /// Messages come oldest first, the newest of them; one of a known id is stored once; beyond the bound the oldest go.
-    #[test]
-    fn messages_are_a_bounded_history() {
-        let mut store = memory(4);
-        store.write(&[message(1, "a"), message(2, "b"), message(1, "a"), message(3, "a")]).unwrap();
-        let texts = |store: &mut SqliteStore, max| -> Vec<_> {
-            store.messages("a", max).unwrap().into_iter().map(|message| message.message).collect()
-        };
-        assert_eq!(texts(&mut store, 9), ["m1", "m3"].map(Box::<str>::from));
-        assert_eq!(texts(&mut store, 1), ["m3"].map(Box::<str>::from));
-        assert_eq!(&*store.messages("a", 1).unwrap()[0].sender_name, "name 3");
-        store.write(&[message(4, "b"), message(5, "a"), message(6, "a")]).unwrap();
-        assert_eq!(texts(&mut store, 9), ["m3", "m5", "m6"].map(Box::<str>::from));
-        store.write(&[Write::RemoveRoom { room: "a".into() }]).unwrap();
-        assert_eq!(texts(&mut store, 9), [] as [Box<str>; 0]);
-        assert_eq!(store.messages("b", 9).unwrap().len(), 1);
+    fn it_is_a_store() {
+        suite::records_are_kept_by_service_and_key(memory(10));
+        suite::messages_are_a_bounded_history(memory(4));
+        suite::a_batch_done_again_changes_nothing(memory(10));
+        suite::whatever_is_said_is_taken(memory(10));
     }
 
     /// What was written is there when the file is opened again; a file that is none says so.

@@ -65,7 +65,7 @@ pub struct ServiceWorker<B, S, P> {
     event_topics: [Arc<str>; 3],
     json: Json,
     poison_logged: bool,
-    store_logged: bool,
+    store_told: Option<Monotonic>,
     read_logged: bool,
     /// The store did not answer, and neither may have the bus.
     silence: bool,
@@ -175,7 +175,7 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             event_topics: SERVICE_EVENT_TOPICS.map(Arc::from),
             json: Json::default(),
             poison_logged: false,
-            store_logged: false,
+            store_told: None,
             read_logged: false,
             silence: false,
             tally: Tally::default(),
@@ -241,7 +241,9 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
         {
             return self.wait_for_store(now, error);
         }
-        self.store_logged = false;
+        if self.store_told.take().is_some() {
+            tracing::info!("the records can be written again; the services go on");
+        }
         let Some(batch) = self.planned.take() else { return self.next_call(now, wall) };
         self.carry_out(&batch, &HashSet::new());
         if self.append_pending(wall) { now } else { Monotonic::NEVER }
@@ -253,7 +255,8 @@ impl<B: Bus, S: Store, P: Passwords> ServiceWorker<B, S, P> {
             self.lost = Some(Lost::Store(error));
             return Monotonic::NEVER;
         }
-        if !std::mem::replace(&mut self.store_logged, true) {
+        if self.store_told.is_none_or(|told| now >= told + STORE_COMPLAINTS) {
+            self.store_told = Some(now);
             tracing::error!(%error, "the services wait until their records can be written");
         }
         now + STORE_RETRY
@@ -529,6 +532,8 @@ const TIMERS_PER_BATCH: usize = 256;
 const READ_RETRY: Duration = Duration::from_millis(50);
 /// How long a store that fails is left alone.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often a store that fails is complained of.
+const STORE_COMPLAINTS: Duration = Duration::from_secs(10);
 /// How far the clock may have been set back between a plan and its events.
 const CLOCK_SLACK_MS: u64 = 60_000;
 

@@ -50,6 +50,8 @@ mod hubs;
 mod hubs_http;
 /// What an idle connection costs.
 mod idle;
+/// Token keys that a provider publishes and rotates.
+mod keys;
 /// Thousands of connection lives leave nothing behind.
 mod leak;
 /// `ringgate load` in JSON.

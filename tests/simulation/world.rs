@@ -606,6 +606,7 @@ pub fn turn_shards(network: &Network, shards: &mut [Shard<SimulatedDriver>]) -> 
 /// What the node's shards are told.
 pub fn settings(plan: &Plan, verifier: Verifier) -> Settings {
     Settings {
+        key_reading: None,
         room_key: RoomKey::new(b"a simulation's"),
         rooms_epoch: Arc::new(1.into()),
         relays_by_bus: false,
