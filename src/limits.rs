@@ -236,6 +236,9 @@ pub const RELAY_UNANSWERED_BYTES: usize = 1 << 20;
 pub const RELAY_SPAN: Duration = Duration::from_millis(250);
 /// Publishers in rooms of all gateways that a gateway knows of, some 150 B each; commands to others are `unavailable`.
 pub const RELAY_PUBLISHERS: usize = 65_536;
+/// Gateways' processes of which the reader of a relay partition remembers the last record, 16 B each; beyond it all are
+/// forgotten, and a record that is said again just then comes twice.
+pub const RELAY_PROCESSES: usize = 4096;
 /// How soon it is said again that a publisher is in a room when the bus has not taken it.
 pub const RELAY_NOTICE_AGAIN: Duration = Duration::from_secs(1);
 /// Events whose ids the bus peer remembers, to drop a repeated one (DELIVERY §7).

@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::DEAD_TOPIC;
 use super::duplicates::Duplicates;
 use super::rebuild::Rebuilt;
-use super::relay::Publishers;
+use super::relay::{Publishers, Repeats};
 use crate::id::{ConnAddr, ConnectionId, NodeId, Scope, SessionId};
 use crate::limits;
 use crate::message::{Append, Deliver, Effect, ErrorCode, Event, PresenceRequest, PublisherState, Publishing, Request};
@@ -57,6 +57,8 @@ pub struct BusPeer<B, R> {
     /// Of the relay, if gateways share the bus.
     publishers: Option<Publishers>,
     relay_topic: Arc<str>,
+    /// Records of this process in it, on their way or there.
+    relay_records: u64,
     /// Of this turn.
     now: Monotonic,
     /// See [`BusPeer::numbering`].
@@ -125,6 +127,8 @@ struct Reading {
     held: Option<Held>,
     /// Whether it is the relay's.
     relays: bool,
+    /// Of the relay's records.
+    repeats: Repeats,
     /// Whose connection the record under way is for.
     asking: Asking,
     poison_logged: bool,
@@ -136,6 +140,7 @@ impl Reading {
         Self {
             source: EventSource { topic: Arc::clone(topic), partition, epoch: bus.epoch(&name), offset: 0 },
             relays: **topic == *relay::TOPIC,
+            repeats: Repeats::default(),
             name,
             next: 0,
             page: Vec::new(),
@@ -204,6 +209,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             nonce: None,
             publishers: None,
             relay_topic: relay::TOPIC.into(),
+            relay_records: 0,
             now: Monotonic::ZERO,
             rooms_epoch: None,
             stats: Arc::default(),
@@ -266,6 +272,11 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
                 self.bus.done(name, *next);
             }
         }
+        for (name, repeats) in rebuilt.repeats {
+            if let Some(reading) = self.topics.iter_mut().find(|reading| reading.name == name) {
+                reading.repeats = repeats;
+            }
+        }
         Self { duplicates: rebuilt.duplicates, ..self }
     }
 
@@ -283,7 +294,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
             }
             let Some((from, request)) = self.port.take_request() else { return false };
             match request {
-                Request::Append(append) => self.append(wall, &append),
+                Request::Append(mut append) => self.append(wall, &mut append),
                 Request::Publishing(publishing) => self.publishing(wall, *publishing),
                 other => tracing::error!(from = from.0, ?other, "the bus peer got a request of another's"),
             }
@@ -291,7 +302,7 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         true
     }
 
-    fn append(&mut self, wall: WallMillis, append: &Append) {
+    fn append(&mut self, wall: WallMillis, append: &mut Append) {
         if mutant!(self, ForgottenCommand) && wall.0.is_multiple_of(16) {
             self.stats.commands_total.add(1);
             return self.answer(append.from, append.correlation, Ok(()));
@@ -301,7 +312,18 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
         {
             return self.ended(waiting, Err(ErrorCode::Unavailable));
         }
+        if !matches!(waiting, Waiting::Sender(..)) {
+            self.number(append);
+        }
         self.append_for(wall, append, waiting);
+    }
+
+    /// Says in a record of the relay topic which it is.
+    fn number(&mut self, append: &mut Append) {
+        if let Some(nonce) = self.nonce {
+            self.relay_records += 1;
+            relay::put_origin(&mut append.value, nonce, self.relay_records);
+        }
     }
 
     fn append_for(&mut self, wall: WallMillis, append: &Append, waiting: Waiting) {
@@ -337,7 +359,8 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
     }
 
     fn tell(&mut self, wall: WallMillis, publishing: Publishing) {
-        let notice = relay::notice(&self.relay_topic, &publishing);
+        let mut notice = relay::notice(&self.relay_topic, &publishing);
+        self.number(&mut notice);
         self.append_for(wall, &notice, Waiting::Notice(Box::new(publishing)));
     }
 
@@ -470,7 +493,10 @@ impl<B: Bus, R: EventRules> BusPeer<B, R> {
 
     /// Holds what a record of the relay topic is for a home.
     fn look_at_relayed(&mut self, at: usize, wall: WallMillis, record: &Record) {
-        let Reading { source, held, .. } = &mut self.topics[at];
+        let Reading { source, held, repeats, .. } = &mut self.topics[at];
+        if repeats.is_repeat(&record.value) {
+            return self.stats.duplicates_total.add(1);
+        }
         match relay::read(&record.key, &record.value) {
             Ok(Relayed::Notice(publishing)) => {
                 if publishing.state == (PublisherState::Attached { open: true }) {

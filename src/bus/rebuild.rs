@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::duplicates::Duplicates;
+use super::relay::Repeats;
 use crate::class::Class;
 use crate::id::Scope;
 use crate::limits;
@@ -22,6 +23,8 @@ pub struct Rebuilt {
     pub next: Vec<(Arc<str>, u64)>,
     /// What was seen.
     pub duplicates: Duplicates,
+    /// The same of the relay topic's records, by partition.
+    pub repeats: Vec<(Arc<str>, Repeats)>,
     /// Events given.
     pub events: u64,
     /// Kicks that were not given; whoever keeps sessions over a restart knows which of them were carried out.
@@ -59,7 +62,9 @@ pub fn rebuild<B: Bus>(
             came |= part.read(bus, &mut page);
             for record in page.drain(..) {
                 part.source.offset = record.offset;
-                let event = if *part.source.topic == *relay::TOPIC {
+                let event = if part.repeats.as_mut().is_some_and(|repeats| repeats.is_repeat(&record.value)) {
+                    None
+                } else if part.repeats.is_some() {
                     relayed(&record, &part.source, since, history, &mut rebuilt.notices)
                 } else {
                     parse_event(&record.value, &part.source, rules, &mut json).ok().flatten()
@@ -84,7 +89,10 @@ pub fn rebuild<B: Bus>(
             break;
         }
     }
-    rebuilt.next = parts.into_iter().map(|part| (part.name, part.next)).collect();
+    for Part { name, next, repeats, .. } in parts {
+        rebuilt.repeats.extend(repeats.map(|repeats| (Arc::clone(&name), repeats)));
+        rebuilt.next.push((name, next));
+    }
     rebuilt
 }
 
@@ -94,6 +102,8 @@ struct Part {
     source: EventSource,
     next: u64,
     end: u64,
+    /// If it is the relay's.
+    repeats: Option<Repeats>,
 }
 
 impl Part {
@@ -101,7 +111,8 @@ impl Part {
         let name = partition_name(topic, partition);
         let source = EventSource { topic: topic.into(), partition, epoch: bus.epoch(&name), offset: 0 };
         let (next, (_, end)) = (bus.since(&name, since), bus.range(&name));
-        Self { name, source, next, end }
+        let repeats = (*topic == *relay::TOPIC).then(Repeats::default);
+        Self { name, source, next, end, repeats }
     }
 
     fn is_read(&self) -> bool {

@@ -16,6 +16,7 @@ use foldhash::quality::FixedState;
 use crate::id::SessionId;
 use crate::limits;
 use crate::message::{PublisherState, Publishing};
+use crate::protocol::relay;
 use crate::time::{Monotonic, WallMillis};
 
 /// See the module.
@@ -167,6 +168,28 @@ impl Publishers {
     }
 }
 
+/// Which records of a relay partition were read. A gateway's stand there in the order of their numbers, but for those that
+/// its client library says again though Kafka has them: it does when another one was refused whose fate it does not know.
+#[derive(Default, Debug)]
+pub struct Repeats {
+    /// By process, its last record.
+    last: HashMap<u64, u64, FixedState>,
+}
+
+impl Repeats {
+    /// Whether a record of this value, read now, was read before.
+    pub fn is_repeat(&mut self, value: &[u8]) -> bool {
+        let Some((process, number)) = relay::origin(value) else { return false };
+        if self.last.len() >= limits::RELAY_PROCESSES && !self.last.contains_key(&process) {
+            self.last.clear();
+        }
+        let last = self.last.entry(process).or_default();
+        let is_repeat = number <= *last;
+        *last = number.max(*last);
+        is_repeat
+    }
+}
+
 impl Known {
     fn is_of(&self, session: SessionId) -> bool {
         self.publishing.session == session
@@ -263,6 +286,23 @@ mod tests {
         assert!(!publishers.has(WallMillis(0), &format!("r{}", limits::RELAY_PUBLISHERS)));
         publishers.note(WallMillis(400_000), WallMillis(400_000), one(7));
         assert_eq!((publishers.count(), publishers.open_rooms(WallMillis(400_000)).count()), (1, 1));
+    }
+
+    /// A record of a number that was read, of that process, is a repeat; one that does not say which it is is none. Of
+    /// more processes than the bound all are forgotten.
+    #[test]
+    fn repeats_are_known_by_number() {
+        let mut repeats = Repeats::default();
+        let mut read = |process: u64, number: u64| {
+            let mut value = [0; relay::HEADER_BYTES];
+            relay::put_origin(&mut value, process, number);
+            repeats.is_repeat(&value)
+        };
+        assert_eq!([1, 2, 5, 2, 5, 6].map(|number| read(7, number)), [false, false, false, true, true, false]);
+        assert!(!read(8, 2) && !read(0, 1) && !read(0, 1), "of others");
+        (0..limits::RELAY_PROCESSES as u64).for_each(|process| _ = read(100 + process, 1));
+        assert!(!read(7, 6), "forgotten");
+        assert!(!repeats.is_repeat(b"short") && repeats.last.len() < limits::RELAY_PROCESSES);
     }
 
     /// A start takes notices for as old as they are, and none for younger than now.

@@ -11,17 +11,22 @@
 //! `relay/room:<id>` and `input/room:<id>`, which the home numbers where there is no such bus, have no frames then; the
 //! handle of the first is still what publishers send on. Their epoch is [`HANDLE_EPOCH`] on every gateway.
 //!
-//! The value is binary, little-endian; version 1:
+//! The value is binary, little-endian; version 2:
 //!
 //! | at | what |
 //! |---|---|
-//! | 0 | u8 version, 1 |
+//! | 0 | u8 version, 2 |
 //! | 1 | u8 dialect D's type: 32–35 a frame, 18 a player's command, 0 a notice of a publisher |
 //! | 2 | u16 D's kind; of a notice 1 attached, 2 detached, 3 gone |
 //! | 4 | u8 flags: 1 the frame forgets its key, 2 a publisher sent it, 4 (of a notice) the room is open |
 //! | 5 | 3 bytes, 0 |
 //! | 8 | 16 bytes, the sender's session |
-//! | 24 | D's payload, that of a delta or of a frame that forgets begins with the u64 key; of a notice the 16 bytes of the connection's id |
+//! | 24 | u64, the gateway's process; 0 if it is not said |
+//! | 32 | u64, which of that process's records it is, from 1 |
+//! | 40 | D's payload, that of a delta or of a frame that forgets begins with the u64 key; of a notice the 16 bytes of the connection's id |
+//!
+//! A gateway that has no answer from Kafka may say a record again though it is there: it comes behind those of higher
+//! numbers then, or as the last one again, and is left out ([`origin`]).
 //!
 //! Type 32 is a delta, the others are reliable. A record of any other form is poison: nobody else need write here.
 
@@ -41,7 +46,7 @@ pub const TOPIC: &str = "ringgate.relay";
 /// The epoch of the streams that only give publishers their handle: a session may resume on any gateway.
 pub const HANDLE_EPOCH: u64 = 0;
 /// Bytes in front of the payload.
-pub const HEADER_BYTES: usize = 24;
+pub const HEADER_BYTES: usize = 40;
 
 /// A record that was read.
 #[derive(PartialEq, Eq, Debug)]
@@ -117,6 +122,23 @@ pub fn record(topic: &Arc<str>, from: ConnAddr, correlation: u64, room: &str, va
     Append { from, correlation, topic: Arc::clone(topic), key: room.as_bytes().into(), value: value.into() }
 }
 
+/// Says in a record's value which process's it is, and which of them.
+pub fn put_origin(value: &mut [u8], process: u64, number: u64) {
+    if let Some(origin) = value.get_mut(ORIGIN) {
+        let (first, second) = origin.split_at_mut(8);
+        first.copy_from_slice(&process.to_le_bytes());
+        second.copy_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// Which process's record a value is, and which of them; `None` if it does not say.
+#[must_use]
+pub fn origin(value: &[u8]) -> Option<(u64, u64)> {
+    let (process, number) = value.get(ORIGIN)?.split_first_chunk()?;
+    let number = number.first_chunk()?;
+    Some((u64::from_le_bytes(*process), u64::from_le_bytes(*number))).filter(|(process, _)| *process != 0)
+}
+
 /// Whether the value that this gateway made is a player's command.
 #[must_use]
 pub fn is_input(value: &[u8]) -> bool {
@@ -144,8 +166,9 @@ pub fn room(key: &[u8]) -> Result<&str, RelayError> {
 pub fn read<'a>(key: &[u8], value: &'a [u8]) -> Result<Relayed<'a>, RelayError> {
     let room = room(key)?;
     let (header, payload) = value.split_first_chunk::<HEADER_BYTES>().ok_or(RelayError::Short(value.len()))?;
-    let [version, frame_type, k0, k1, flags, r0, r1, r2, session @ ..] = *header;
-    let (kind, session) = (u16::from_le_bytes([k0, k1]), SessionId(session));
+    let [version, frame_type, k0, k1, flags, r0, r1, r2, ..] = *header;
+    let session = header[8..].first_chunk().expect("a header is longer");
+    let (kind, session) = (u16::from_le_bytes([k0, k1]), SessionId(*session));
     if version != VERSION {
         return Err(RelayError::Version(version));
     }
@@ -255,6 +278,7 @@ fn put_header(out: &mut Vec<u8>, kind: FrameKind, flags: u8, session: SessionId)
     let [k0, k1] = kind.kind.to_le_bytes();
     out.extend_from_slice(&[VERSION, kind.frame_type, k0, k1, flags, 0, 0, 0]);
     out.extend_from_slice(&session.0);
+    out.extend_from_slice(&[0; ORIGIN.end - ORIGIN.start]);
 }
 
 /// Whether it is PLAYER_COMMAND's payload.
@@ -263,7 +287,9 @@ fn is_command(payload: &[u8]) -> bool {
     user.is_some_and(|(len, rest)| rest.len() >= usize::from(u16::from_le_bytes(*len)))
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Where a record says which it is.
+const ORIGIN: std::ops::Range<usize> = 24..HEADER_BYTES;
 /// A notice has no type of dialect D.
 const NOTICE: u8 = 0;
 const ATTACHED: u16 = 1;
@@ -293,12 +319,20 @@ mod tests {
     fn records_have_the_tables_form() {
         let kind = FrameKind { frame_type: types::EVENT, kind: 0x0102 };
         let value = frame(kind, true, Sender::Publisher, SESSION, |out| out.extend_from_slice(b"12345678x"));
-        assert_eq!(value[..8], [1, 35, 2, 1, 3, 0, 0, 0]);
-        assert_eq!((&value[8..24], &value[24..]), (&[7; 16][..], &b"12345678x"[..]));
+        assert_eq!(value[..8], [2, 35, 2, 1, 3, 0, 0, 0]);
+        assert_eq!((&value[8..24], &value[40..]), (&[7; 16][..], &b"12345678x"[..]));
+        assert_eq!(origin(&value), None);
+        let mut said = value.clone();
+        put_origin(&mut said, 0x0807_0605_0403_0201, 9);
+        assert_eq!(said[24..40], [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            (origin(&said), &said[..24], &said[40..]),
+            (Some((0x0807_0605_0403_0201, 9)), &value[..24], &value[40..])
+        );
         assert!(is_of_publisher(&value) && !is_input(&value));
         let append = notice(&TOPIC.into(), &publishing(PublisherState::Attached { open: true }));
-        assert_eq!((&*append.key, &append.value[..8]), (&b"arena"[..], &[1, 0, 1, 0, 4, 0, 0, 0][..]));
-        assert_eq!(append.value[24..], [9; 16]);
+        assert_eq!((&*append.key, &append.value[..8]), (&b"arena"[..], &[2, 0, 1, 0, 4, 0, 0, 0][..]));
+        assert_eq!(append.value[40..], [9; 16]);
     }
 
     /// Notices come out as they went in.
@@ -326,14 +360,14 @@ mod tests {
         let refusals: [(&[u8], Vec<u8>, RelayError); 9] = [
             (b"a room", good(types::EVENT), RelayError::Key),
             (b"r", b"{\"type\":1}".to_vec(), RelayError::Short(10)),
-            (b"r", with(0, 2), RelayError::Version(2)),
+            (b"r", with(0, 1), RelayError::Version(1)),
             (b"r", with(1, 36), RelayError::Type(36)),
             (b"r", with(4, 8), RelayError::Flags(8)),
             (b"r", with(6, 1), RelayError::Flags(0)),
             (b"r", with(1, 0), RelayError::Payload { frame_type: 0, expected: "16 bytes" }),
             (
                 b"r",
-                good(types::WORLD_DELTA)[..31].to_vec(),
+                good(types::WORLD_DELTA)[..47].to_vec(),
                 RelayError::Payload { frame_type: types::WORLD_DELTA, expected: "a u64 key first" },
             ),
             (
@@ -380,14 +414,15 @@ mod tests {
 
         /// No bytes make it panic, and what it takes is what is written anew from it.
         #[test]
-        fn any_bytes_are_read_or_refused(key: Vec<u8>, head in any::<[u8; 5]>(), rest: Vec<u8>, cut in 0usize..60) {
+        fn any_bytes_are_read_or_refused(key: Vec<u8>, head in any::<[u8; 5]>(), rest: Vec<u8>, cut in 0usize..80) {
             let mut value = [&[VERSION, head[1] % 40, head[2] % 5, head[3], head[4] % 8, 0, 0, 0][..], &rest].concat();
             value.truncate(cut.max(rest.len() / 2));
             let _ = read(&key, &value);
             if let Ok(Relayed::Frame { kind, forgets, body, .. }) = read(b"r", &value) {
                 let sender = if is_of_publisher(&value) { Sender::Publisher } else { Sender::Player };
                 let session = SessionId(value[8..24].try_into().unwrap());
-                let again = frame(kind, forgets, sender, session, |out| out.extend_from_slice(body));
+                let mut again = frame(kind, forgets, sender, session, |out| out.extend_from_slice(body));
+                again[ORIGIN].copy_from_slice(&value[ORIGIN]);
                 prop_assert_eq!(again, value);
             }
         }

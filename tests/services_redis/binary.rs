@@ -13,7 +13,7 @@ use crate::node::{self, Gateway, command, until};
 const ROOM_KEY: &str = "a room token key of the tests, of 32 bytes or more";
 
 /// A gateway on this Redis.
-fn start(cluster: &Cluster, id: &str) -> Gateway {
+pub fn start(cluster: &Cluster, id: &str) -> Gateway {
     Gateway::spawn(with_redis(cluster, &["--gateway-id", id]))
 }
 

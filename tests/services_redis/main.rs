@@ -18,6 +18,7 @@ mod hubs;
 mod json;
 mod keys;
 mod kicks;
+mod left;
 mod listed;
 mod many;
 #[path = "../integration/node.rs"]
@@ -26,6 +27,7 @@ mod node;
 mod outage;
 mod server;
 mod shared;
+mod storm;
 mod stress;
 #[path = "../../src/presence/tests.rs"]
 mod suite;

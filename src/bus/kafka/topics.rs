@@ -221,7 +221,8 @@ fn judge(name: &str, settings: &ConfigResource, copies: Option<usize>, history: 
         && least > copies
     {
         warnings.push(format!(
-            "kafka topic {name}: min.insync.replicas = {least}, but it has {copies} copies: nothing can be written"
+            "kafka topic {name}: min.insync.replicas = {least}, but it has {copies} copies: brokers write nothing, or accept \
+             what has fewer copies than that; give it more copies, or set it to {copies} or less"
         ));
     }
     if name == STATE_TOPIC {

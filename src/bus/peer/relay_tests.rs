@@ -175,6 +175,50 @@ fn players_reach_publishers_of_any_gateway() {
     assert_eq!(b.peer.stats().relay_refused_total.read(), 2);
 }
 
+/// What a gateway's client library says again though the bus has it reaches homes once: those of a gateway that runs, of
+/// one that starts and rebuilds, and of that one afterwards. Another gateway's numbers are its own.
+#[test]
+fn what_is_said_again_comes_once() {
+    let bus = EmbeddedBus::new(77, TopicBounds::default());
+    let (mut a, mut b) = (Gateway::of(&bus), Gateway::of(&bus));
+    (a.peer, b.peer) = (a.peer.naming(1), b.peer.naming(2));
+    for text in [b"one", b"two", b"thr"] {
+        a.send(0, frame(EVENT, Sender::Player, text));
+    }
+    let mut records = Vec::new();
+    bus.handle().read(relay::TOPIC, 0, 10, &mut records);
+    let again = |at: usize| {
+        let Record { key, value, .. } = &records[at];
+        let topic = relay::TOPIC.into();
+        let append = Append { from: FROM, correlation: 0, topic, key: (**key).into(), value: (**value).into() };
+        bus.handle().append(WallMillis(1000), &append).unwrap();
+    };
+    [1, 2].into_iter().for_each(again);
+    b.send(0, frame(EVENT, Sender::Player, b"of b"));
+    a.send(0, frame(EVENT, Sender::Player, b"four"));
+    a.turn(1);
+    let texts = |events: Vec<Event>| events.iter().map(|event| event.body.to_vec()).collect::<Vec<_>>();
+    let once = [&b"one"[..], b"two", b"thr", b"of b", b"four"];
+    b.turn(1);
+    assert_eq!(texts(a.events()), once);
+    assert_eq!(texts(b.events()), once);
+    assert_eq!(a.peer.stats().duplicates_total.read(), 2);
+
+    let (mut bus_too, mut given) = (bus.handle(), Vec::new());
+    let (since, history) = (WallMillis(0), Duration::from_secs(390));
+    let give = |event| {
+        given.push(event);
+        true
+    };
+    let rebuilt = rebuild(&mut bus_too, &NoRules, &topics(), since, history, || false, give);
+    assert_eq!(texts(given), once);
+    let mut started = Gateway::of(&bus);
+    started.peer = started.peer.after(rebuilt);
+    again(2);
+    started.turn(2);
+    assert_eq!(texts(started.events()), [] as [Vec<u8>; 0]);
+}
+
 /// A publisher that stays is told of again, so that others know it for as long as it stays.
 #[test]
 fn a_publisher_that_stays_is_known() {

@@ -407,7 +407,7 @@ fn answers_wait_for_the_bus() {
     assert_eq!(answers(&mut peer), [(2, Err(ErrorCode::Unavailable)), (3, Err(ErrorCode::Unavailable))]);
     assert_eq!((peer.stats().commands_total.read(), peer.stats().refused_total.read()), (1, 2));
     for _ in 0..limits::BUS_PENDING {
-        peer.append(WallMillis(1), &command(1, Vec::new()));
+        peer.append(WallMillis(1), &mut command(1, Vec::new()));
     }
     assert!(!peer.takes_input());
     peer.bus.ended.push(Completed { ticket: Ticket(4), outcome: Ok(()) });
