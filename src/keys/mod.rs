@@ -2,7 +2,7 @@
 //! provider may rotate its keys without a word to us.
 //!
 //! Laws: a set that cannot be read or used changes nothing; the keys of the last good one stay. A key that a provider has
-//! withdrawn is believed until the next reading. Whoever wishes for a reading ([`KeyWish`]) gets one soon, but strangers'
+//! withdrawn is believed until the next reading. Whoever wishes for a reading ([`crate::ports::KeyWish`]) gets one soon, but strangers'
 //! tokens never cause more than one within `limits::KEY_WISH_REST`. Never prints a token or a key.
 
 use std::fmt;
