@@ -126,6 +126,24 @@ fn sets_that_cannot_be_used_are_refused() {
     assert_eq!((many.len(), many.skipped().len()), (limits::KEY_SET_KEYS_MAX, 1));
 }
 
+/// However deep a provider nests, where its keys are or where nobody looks, it is refused, and what the brackets of a text
+/// say is no depth.
+#[test]
+fn depth_is_bounded() {
+    let good = jwk("eddsa", "a");
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        let nested = |depth| format!("{}0{}", open.repeat(depth), close.repeat(depth));
+        for depth in [DEPTH_MAX + 1, 20_000, 80_000] {
+            let deep = nested(depth);
+            for text in [format!(r#"{{"keys":[{deep},{good}]}}"#), format!(r#"{{"x":{deep},"keys":[{good}]}}"#), deep] {
+                assert_eq!(KeySet::parse(text.as_bytes()).unwrap_err(), KeySetError::Malformed, "{open} {depth}");
+            }
+        }
+        let flat = format!(r#"{{"x":{},"y":"\"{}","keys":[{good}]}}"#, nested(20), "[".repeat(100));
+        assert_eq!(KeySet::parse(flat.as_bytes()).unwrap().len(), 1);
+    }
+}
+
 proptest! {
     /// Nothing a provider sends makes it panic, and what it makes of a set is never more than the set.
     #[test]

@@ -295,6 +295,7 @@ mod tests {
         let mut repeats = Repeats::default();
         let mut read = |process: u64, number: u64| {
             let mut value = [0; relay::HEADER_BYTES];
+            value[0] = relay::VERSION;
             relay::put_origin(&mut value, process, number);
             repeats.is_repeat(&value)
         };

@@ -6,6 +6,7 @@
 //! tokens never cause more than one within `limits::KEY_WISH_REST`. Never prints a token or a key.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::auth::KeySet;
@@ -63,11 +64,13 @@ impl Source {
     #[must_use]
     pub fn is_open_to_all(&self) -> bool {
         let Place::Url(url) = &self.place else { return false };
-        let rest =
-            url.split_once("://").filter(|(scheme, _)| scheme.eq_ignore_ascii_case("http")).map(|(_, rest)| rest);
-        rest.is_some_and(|rest| {
-            !["127.", "localhost", "[::1]"].iter().any(|host| rest.to_ascii_lowercase().starts_with(host))
-        })
+        let Some((scheme, rest)) = url.split_once("://") else { return false };
+        let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let host = place.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(place, |(host, _)| host);
+        let is_here = host.eq_ignore_ascii_case("localhost")
+            || host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        scheme.eq_ignore_ascii_case("http") && !is_here
     }
 
     /// Reads the set; takes `limits::KEY_SET_TIMEOUT` at most.

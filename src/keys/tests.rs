@@ -20,6 +20,10 @@ fn sources_are_paths_or_urls() {
         ("http://login/keys?a=b", Some((true, true))),
         ("http://127.0.0.1:1/keys", Some((true, false))),
         ("http://LocalHost/keys", Some((true, false))),
+        ("http://[::1]/keys", Some((true, false))),
+        ("http://localhost.example.com/keys", Some((true, true))),
+        ("http://127.0.0.1.example.com:80/keys", Some((true, true))),
+        ("http://[::2]:1?keys", Some((true, true))),
         ("", None),
         ("https://", None),
         ("https:///keys", None),
@@ -189,5 +193,33 @@ fn a_watch_reads_again_by_itself() {
     assert_eq!(came.recv_timeout(soon).unwrap(), "EdDSA \"a\"");
     write("b");
     while came.recv_timeout(soon).unwrap() != "EdDSA \"b\"" {}
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// Wishes are granted again after their rest, however often the set is read without one meanwhile.
+#[test]
+fn wishes_rest_only_so_long() {
+    use std::time::{Duration, Instant};
+    let file = std::env::temp_dir().join(format!("ringgate-wished-{}", std::process::id()));
+    std::fs::write(&file, published::set(&[published::jwk("eddsa", "a")])).unwrap();
+    let wish = std::sync::Arc::new(crate::ports::KeyWish::default());
+    let (source, every) = (Source::of(file.to_str().unwrap(), None).unwrap(), Duration::from_millis(20));
+    let watch = Watch { source, every, wish: std::sync::Arc::clone(&wish), stats: std::sync::Arc::default() };
+    let (readings, came) = std::sync::mpsc::channel();
+    assert!(wish.make(0));
+    watch.start(move |reading, _| _ = readings.send(reading)).unwrap();
+    let soon = crate::limits::KEY_WISH_REST + Duration::from_secs(20);
+    let began = Instant::now();
+    let mut granted = Vec::new();
+    while granted.len() < 2 && began.elapsed() < soon {
+        let newest = came.recv_timeout(soon).unwrap();
+        // Nobody has newer keys than these, so only a wish that is granted says yes.
+        if wish.make(newest + 1_000)
+            && granted.last().is_none_or(|last: &Instant| last.elapsed() > crate::limits::KEY_WISH_REST / 2)
+        {
+            granted.push(Instant::now());
+        }
+    }
+    assert_eq!(granted.len(), 2, "granted once and again");
     std::fs::remove_file(&file).unwrap();
 }

@@ -38,8 +38,10 @@ impl Watch {
         self.wish.attend();
         // The start has read them just now.
         let (mut read_at, mut failed, mut reading) = (Instant::now(), false, 0);
+        // Until when wishes rest; other readings do not begin it anew, however often they are.
+        let mut rests_until = read_at;
         loop {
-            let asked = self.await_reason(read_at, failed);
+            let asked = self.await_reason(read_at, failed, rests_until);
             let outcome = self.source.read();
             // From its end on: one that takes long must not be followed by the next at once.
             read_at = Instant::now();
@@ -53,6 +55,9 @@ impl Watch {
                     reading += 1;
                     hand_on(reading, set);
                     self.wish.answered(reading, asked);
+                    if asked {
+                        rests_until = read_at + limits::KEY_WISH_REST;
+                    }
                 }
                 Err(error) => {
                     failed = true;
@@ -65,18 +70,17 @@ impl Watch {
     }
 
     /// Waits until it is time or somebody wishes; whether there is a wish. The rest after an answered one ends meanwhile.
-    fn await_reason(&self, read_at: Instant, failed: bool) -> bool {
+    fn await_reason(&self, read_at: Instant, failed: bool, rests_until: Instant) -> bool {
         let due = read_at + if failed { self.every.min(limits::KEY_SET_RETRY) } else { self.every };
-        let rested = read_at + limits::KEY_WISH_REST;
         loop {
             let now = Instant::now();
+            if now >= rests_until {
+                self.wish.rested();
+            }
             if now >= due || self.wish.is_urgent() || (self.wish.is_open() && !failed) {
                 return self.wish.is_open();
             }
-            if now >= rested {
-                self.wish.rested();
-            }
-            let next = if now < rested { rested.min(due) } else { due };
+            let next = if now < rests_until { rests_until.min(due) } else { due };
             thread::park_timeout(next - now);
         }
     }

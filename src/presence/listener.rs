@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::limits;
 use crate::message::HubMessage;
 use crate::ports::{Bus, Record, partition_name};
+use crate::protocol::frames::json::is_deep;
 use crate::time::WallMillis;
 
 /// A reader of `rooms.events`. See the module.
@@ -106,6 +107,10 @@ fn chat(value: &[u8]) -> Option<(String, String)> {
     }
     // Most events are something else: a look at the bytes is cheaper than a parse.
     value.windows(CHAT.len()).any(|bytes| bytes == CHAT.as_bytes()).then_some(())?;
+    // Such a one reaches clients as it is, but the parser here descends.
+    if is_deep(value) {
+        return None;
+    }
     let envelope: Envelope = simd_json::from_slice(&mut value.to_vec()).ok()?;
     if envelope.event_type != CHAT {
         return None;
@@ -165,6 +170,8 @@ mod tests {
         let said =
             br#"{"event_type":"rooms.event.chat","target":{"room_id":"r"},"payload":{"message":"hi \"you\"","n":1}}"#;
         assert_eq!(chat(said), Some(("r".into(), r#"{"message":"hi \"you\"","n":1}"#.into())));
+        // It would overflow the stack of who descends.
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         for other in [
             r#"{"event_type":"rooms.event.vote","target":{"room_id":"r"},"payload":{"message":"rooms.event.chat"}}"#,
             r#"{"event_type":"rooms.event.chat","target":{"room_id":"r","only":["p"]},"payload":{}}"#,
@@ -172,6 +179,8 @@ mod tests {
             r#"{"event_type":"rooms.event.chat","payload":{"room_id":"r"}}"#,
             "rooms.event.chat",
             "",
+            &format!(r#"{{"event_type":"{CHAT}","target":{{"room_id":"r"}},"payload":{deep}}}"#),
+            &format!(r#"{{"event_type":"{CHAT}","target":{{"room_id":"r"}},"payload":{{}},"more":{deep}}}"#),
         ] {
             assert_eq!(chat(other.as_bytes()), None, "{other}");
         }

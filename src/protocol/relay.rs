@@ -131,10 +131,12 @@ pub fn put_origin(value: &mut [u8], process: u64, number: u64) {
     }
 }
 
-/// Which process's record a value is, and which of them; `None` if it does not say.
+/// Which process's record a value is, and which of them; `None` if it does not say, or is another version's, which may
+/// have anything there.
 #[must_use]
 pub fn origin(value: &[u8]) -> Option<(u64, u64)> {
-    let (process, number) = value.get(ORIGIN)?.split_first_chunk()?;
+    let said = value.get(ORIGIN).filter(|_| value[0] == VERSION)?;
+    let (process, number) = said.split_first_chunk()?;
     let number = number.first_chunk()?;
     Some((u64::from_le_bytes(*process), u64::from_le_bytes(*number))).filter(|(process, _)| *process != 0)
 }
@@ -287,7 +289,8 @@ fn is_command(payload: &[u8]) -> bool {
     user.is_some_and(|(len, rest)| rest.len() >= usize::from(u16::from_le_bytes(*len)))
 }
 
-const VERSION: u8 = 2;
+/// The first byte of every record.
+pub const VERSION: u8 = 2;
 /// Where a record says which it is.
 const ORIGIN: std::ops::Range<usize> = 24..HEADER_BYTES;
 /// A notice has no type of dialect D.
@@ -329,6 +332,8 @@ mod tests {
             (origin(&said), &said[..24], &said[40..]),
             (Some((0x0807_0605_0403_0201, 9)), &value[..24], &value[40..])
         );
+        said[0] = 1;
+        assert_eq!(origin(&said), None, "version 1 had its payload there");
         assert!(is_of_publisher(&value) && !is_input(&value));
         let append = notice(&TOPIC.into(), &publishing(PublisherState::Attached { open: true }));
         assert_eq!((&*append.key, &append.value[..8]), (&b"arena"[..], &[2, 0, 1, 0, 4, 0, 0, 0][..]));

@@ -329,6 +329,17 @@ fn poison_is_refused() {
     }
 }
 
+/// An audience that is nested without end is poison like another, and ends no gateway.
+#[test]
+fn a_deep_audience_is_refused() {
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        let deep = format!("[{}0{}]", open.repeat(100_000), close.repeat(100_000));
+        let text = format!(r#"{{"event_type":"battle.event.timeline","target":{{"room_id":"a","only":{deep}}}}}"#);
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.contains("a list of at most 1,024 user ids"), "{}", error.len());
+    }
+}
+
 /// Audiences are lists of user ids, numbers among them; an empty `except` is none, an empty `only` is nobody.
 #[test]
 fn audiences_are_read() {
