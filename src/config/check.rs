@@ -134,6 +134,13 @@ pub(super) fn warnings(config: &Config, warnings: &mut Vec<String>) {
             "auth.jwt_secret is shorter than {HS256_BYTES} bytes (RFC 7518 §3.2) and may be guessed; make one with `openssl rand -hex 32`"
         ));
     }
+    if config.store.settings().is_some_and(|settings| settings.is_open_to_all()) {
+        warnings.push(
+            "store.postgres_url asks for no TLS: whoever is on the way there can read the password and what players say; \
+             add sslmode=require"
+                .to_owned(),
+        );
+    }
     if config.store.postgres_url.is_some() && config.kafka.host.is_none() {
         let place = config.server.data_dir.as_ref().map_or("memory", |_| "SQLite in server.data_dir");
         warnings.push(format!(

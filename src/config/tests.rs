@@ -317,6 +317,11 @@ fn the_url_of_postgres_is_checked_and_not_shown() {
     assert!(shown.contains("PostgreSQL at db.internal:5433, database games"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
     assert_eq!(loaded.warnings, [] as [&str; 0]);
+    for (at, is_open) in [("db.internal", true), ("127.0.0.1,db.internal", true), ("localhost,[::1]", false)] {
+        let loaded =
+            from_env(&[("POSTGRES_URL", &format!("postgres://u:hunter2@{at}/d")), ("KAFKA_HOST", "k")]).unwrap();
+        assert_eq!(loaded.warnings.iter().any(|warning| warning.contains("add sslmode=require")), is_open, "{at}");
+    }
     let words = from_env(&[("POSTGRES_URL", "host=/run/postgresql dbname=games"), ("KAFKA_HOST", "k")]).unwrap();
     assert!(words.config.store.settings().is_some());
     for bad in ["hunter2", "postgres://", "mysql://u:hunter2@h/d", "postgres://u:hunter2@h/d?sslmode=verify-full"] {

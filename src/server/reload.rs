@@ -100,11 +100,14 @@ impl Reloader {
     /// required of tokens is required on.
     pub fn use_keys(&mut self, number: u64, set: KeySet) -> bool {
         self.settings.refresh();
-        let words = set.words();
+        let (words, skipped) = (set.words(), set.skipped().to_vec());
         let mut settings = (*self.settings).clone();
         let verifier = self.running.auth.verifier_of(set);
         if !verifier.is_same(&settings.verifier) {
             tracing::info!("token keys are others now: {words}");
+            for skipped in skipped {
+                tracing::warn!("auth.jwt_jwks: {skipped}; it is not used");
+            }
             settings.verifier = Arc::new(verifier);
         }
         // Even where the keys are the same, that they are as new as can be is news.

@@ -38,6 +38,7 @@ fn a_standing_broker_closes_publishers() {
     cluster.broker.thaw();
     let accepted = says_until_accepted(&a, Client::resumed(&a, &publisher.resume, publisher.positions()));
     has_no_hole(&mut member, accepted);
+    drop((publisher, member));
     cluster.ends(vec![("a", a), ("b", b)]);
 }
 
@@ -65,6 +66,7 @@ fn nothing_is_relayed_behind_a_refusal() {
     cluster.broker.thaw();
     let again = Client::resumed(&a, &publisher.resume, publisher.positions());
     has_no_hole(&mut member, says_until_accepted(&a, again));
+    drop((publisher, member));
     cluster.ends(vec![("a", a), ("b", b)]);
 }
 
@@ -95,6 +97,7 @@ fn what_is_said_again_comes_once() {
     let (_, reliable, _) = read_to(&mut member, last.to_string().as_bytes());
     let numbers: Vec<u64> = reliable.iter().map(|text| std::str::from_utf8(text).unwrap().parse().unwrap()).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "each once: {numbers:?}");
+    drop((first, others, member));
     cluster.ends(vec![("a", a), ("b", b)]);
 }
 

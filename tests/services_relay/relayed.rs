@@ -53,6 +53,7 @@ fn members_on_two_gateways_get_what_is_relayed() {
     assert_eq!(far.error(), ("unavailable", 8));
     assert_eq!((metric(&b, "ringgate_relayed_total"), metric(&b, "ringgate_relay_refused_total")), (2, 1));
     assert_eq!((metric(&a, "ringgate_relayed_total"), metric(&a, "ringgate_bus_poison_total")), (100, 0));
+    drop((publisher, near, far, talker));
     cluster.ends(vec![("a", a), ("b", b)]);
 }
 
@@ -86,6 +87,7 @@ fn slow_members_lose_deltas_alone() {
             deltas.insert(u64::from_le_bytes(*key), value.to_vec());
         }
     }
+    drop((publisher, slow));
     cluster.ends(vec![("a", a), ("b", b)]);
 }
 
@@ -149,6 +151,7 @@ fn a_killed_gateways_members_resume_on_the_other() {
     let mut expected: Vec<_> = (41..=later).map(value).collect();
     expected.sort();
     assert!(seen == expected, "each once, on whichever partition");
+    drop((publisher, stays, moves, talks, other));
     cluster.ends(vec![("b", b)]);
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -74,6 +75,19 @@ impl PostgresSettings {
         let hosts = self.config.get_hosts().iter().enumerate().map(|(at, name)| format!("{}:{}", host(name), port(at)));
         let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or("of its user");
         format!("PostgreSQL at {}, database {database}", hosts.collect::<Vec<_>>().join(","))
+    }
+
+    /// Whether whoever is on the way there may read what is said: another machine, without TLS.
+    #[must_use]
+    pub fn is_open_to_all(&self) -> bool {
+        let is_far = |host: &Host| match host {
+            Host::Tcp(name) => {
+                let is_here = |address: IpAddr| address.is_loopback();
+                !name.eq_ignore_ascii_case("localhost") && !name.parse().is_ok_and(is_here)
+            }
+            Host::Unix(_) => false,
+        };
+        !self.wants_tls() && self.config.get_hosts().iter().any(is_far)
     }
 
     pub(super) fn wants_tls(&self) -> bool {
