@@ -10,6 +10,28 @@ pub const ROOM_ID_BYTES_MAX: usize = 64;
 /// Bytes of a user id or user name; they are kept per session and copied into envelopes.
 pub const USER_ID_BYTES_MAX: usize = 256;
 
+/// Brackets that a JSON text may have open at once where a parser descends into it, once per bracket: whoever wrote the
+/// text must not choose the depth of a stack. Ours need 4.
+pub const JSON_DEPTH_MAX: usize = 32;
+
+/// Whether a text has more than [`JSON_DEPTH_MAX`]. Follows strings as simd-json's first stage does, which takes a backslash
+/// outside of strings for an escape too.
+#[must_use]
+pub fn is_deep_json(text: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    text.iter().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > JSON_DEPTH_MAX
+    })
+}
+
 /// Bytes of a JWT: no longer than a request head that carries it.
 pub const TOKEN_BYTES_MAX: usize = HANDSHAKE_BYTES;
 /// Bytes of a set of token keys: a set of the most keys, with certificates beside them, has less.

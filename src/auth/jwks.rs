@@ -43,7 +43,7 @@ impl KeySet {
         if json.len() > limits::KEY_SET_BYTES_MAX {
             return Err(KeySetError::TooLong);
         }
-        if is_deep(json) {
+        if limits::is_deep_json(json) {
             return Err(KeySetError::Malformed);
         }
         let raw: RawSet = simd_json::from_slice(&mut json.to_vec()).map_err(|_| KeySetError::Malformed)?;
@@ -186,24 +186,6 @@ impl RawKey {
     }
 }
 
-/// Whether more brackets are open at once than any set has. The parser descends once per bracket, so a provider must not
-/// choose the depth. Follows strings as simd-json's first stage does, which takes a backslash outside of strings for an
-/// escape too.
-fn is_deep(json: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    json.iter().any(|byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth > DEPTH_MAX
-    })
-}
-
 /// The bytes of a member; padding, which RFC 7515 §2 leaves out, is forgiven.
 fn part(text: &Option<String>, name: &str) -> Result<Vec<u8>, String> {
     let text = text.as_deref().ok_or_else(|| format!("it has no {name:?}"))?;
@@ -214,9 +196,6 @@ fn part(text: &Option<String>, name: &str) -> Result<Vec<u8>, String> {
 fn number(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().skip_while(|byte| **byte == 0).copied().collect()
 }
-
-/// Brackets open at once; a set needs 4.
-const DEPTH_MAX: usize = 32;
 
 #[cfg(test)]
 #[path = "jwks_tests.rs"]

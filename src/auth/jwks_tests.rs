@@ -133,7 +133,7 @@ fn depth_is_bounded() {
     let good = jwk("eddsa", "a");
     for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
         let nested = |depth| format!("{}0{}", open.repeat(depth), close.repeat(depth));
-        for depth in [DEPTH_MAX + 1, 20_000, 80_000] {
+        for depth in [limits::JSON_DEPTH_MAX + 1, 20_000, 80_000] {
             let deep = nested(depth);
             for text in [format!(r#"{{"keys":[{deep},{good}]}}"#), format!(r#"{{"x":{deep},"keys":[{good}]}}"#), deep] {
                 assert_eq!(KeySet::parse(text.as_bytes()).unwrap_err(), KeySetError::Malformed, "{open} {depth}");

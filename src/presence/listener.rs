@@ -12,7 +12,6 @@ use serde::Deserialize;
 use crate::limits;
 use crate::message::HubMessage;
 use crate::ports::{Bus, Record, partition_name};
-use crate::protocol::frames::json::is_deep;
 use crate::time::WallMillis;
 
 /// A reader of `rooms.events`. See the module.
@@ -108,7 +107,7 @@ fn chat(value: &[u8]) -> Option<(String, String)> {
     // Most events are something else: a look at the bytes is cheaper than a parse.
     value.windows(CHAT.len()).any(|bytes| bytes == CHAT.as_bytes()).then_some(())?;
     // Such a one reaches clients as it is, but the parser here descends.
-    if is_deep(value) {
+    if limits::is_deep_json(value) {
         return None;
     }
     let envelope: Envelope = simd_json::from_slice(&mut value.to_vec()).ok()?;

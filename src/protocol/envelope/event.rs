@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::super::frames::json::is_deep;
 use super::members::{Json, member, text};
 use super::{EnvelopeError, put_field, put_name, put_others, put_string};
 use crate::class::Class;
@@ -219,7 +218,7 @@ fn user_ids(field: &str, list: &str) -> Result<Box<[Box<str>]>, EnvelopeError> {
         Number(u64),
     }
     let invalid = || EnvelopeError::invalid(format!("target.{field}"), list, "a list of at most 1,024 user ids");
-    if is_deep(list.as_bytes()) {
+    if limits::is_deep_json(list.as_bytes()) {
         return Err(invalid());
     }
     let ids: Vec<Id> = simd_json::from_slice(&mut list.as_bytes().to_vec()).map_err(|_| invalid())?;

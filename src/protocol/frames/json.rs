@@ -146,32 +146,11 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
-/// Brackets open at once; ours need 4. The parser descends once per bracket, so a peer must not choose the depth.
-const DEPTH_MAX: usize = 32;
-
 fn check_depth(json: &[u8]) -> Result<(), JsonError> {
-    if is_deep(json) {
-        return Err(JsonError(format!("JSON nested deeper than {DEPTH_MAX}; flatten it")));
+    if limits::is_deep_json(json) {
+        return Err(JsonError(format!("JSON nested deeper than {}; flatten it", limits::JSON_DEPTH_MAX)));
     }
     Ok(())
-}
-
-/// Whether more than 32 brackets are open at once somewhere: then no parser that descends is to see it. Follows strings as
-/// simd-json's first stage does, which takes a backslash outside of strings for an escape too.
-#[must_use]
-pub fn is_deep(json: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    json.iter().any(|byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth > DEPTH_MAX
-    })
 }
 
 /// `positions` is a map on the wire and a list in the core.
