@@ -1,9 +1,10 @@
 //! A Kafka broker of a test's own.
 
+use std::fs::DirEntry;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -112,9 +113,14 @@ impl Broker {
         wait(self.admin.delete_records(&list, &AdminOptions::new())).unwrap();
     }
 
-    /// It does nothing from now on.
+    /// It does nothing from now on: the signal is with each of its threads, which may be a moment later.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let asked = Instant::now();
+        while !self.stands_still() {
+            assert!(asked.elapsed() < Duration::from_secs(20), "the broker does not stop");
+            std::thread::yield_now();
+        }
     }
 
     /// It goes on.
@@ -138,8 +144,19 @@ impl Broker {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap();
-        kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap(), signal).unwrap();
+        kill_process(Pid::from_raw(self.process().parse().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    fn process(&self) -> String {
+        std::fs::read_to_string(self.folder.join("pid")).unwrap().trim().to_owned()
+    }
+
+    /// Whether every thread is stopped (proc_pid_stat(5): the state is behind the name in brackets).
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process())).unwrap();
+        let stat = |thread: std::io::Result<DirEntry>| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok();
+        // One that has no state has ended.
+        threads.filter_map(stat).all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
     }
 }
 
