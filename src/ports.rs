@@ -505,6 +505,21 @@ pub struct ChatMessage {
     pub at: WallMillis,
 }
 
+/// Why a server of somebody else's is not of use as it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckError {
+    /// One line with place and remedy.
+    pub text: String,
+    /// Whether it will not mend by itself, as an unreachable server may.
+    pub refused: bool,
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreError {

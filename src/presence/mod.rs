@@ -20,7 +20,7 @@ pub use hubs::SERVICE as HUB_RECORDS;
 pub use listener::{Heard, Listener};
 pub use peer::PresencePeer;
 pub use reaping::Reaping;
-pub use redis::{CheckError, GatewaySettings, RedisPresence, RedisSettings};
+pub use redis::{GatewaySettings, RedisPresence, RedisSettings};
 
 #[cfg(test)]
 mod tests;

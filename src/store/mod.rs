@@ -4,7 +4,7 @@
 mod postgres;
 mod sqlite;
 
-pub use postgres::{CheckError, PostgresSettings, PostgresStore};
+pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::{SqliteStore, StoreSettings};
 
 #[cfg(test)]

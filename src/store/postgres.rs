@@ -28,7 +28,7 @@ use crate::limits;
 use crate::ports::{ChatMessage, Store, StoreError, Write};
 use calls::{Call, MISSING, Statements, TABLES, TAKE, text};
 use settings::Fault;
-pub use settings::{CheckError, PostgresSettings};
+pub use settings::PostgresSettings;
 
 /// A handle, one of many on the database, of which one writes. See the module.
 #[derive(Debug)]

@@ -49,7 +49,7 @@ use crate::ports::{Lease, Presence};
 use crate::router::Wake;
 use crate::time::{Monotonic, WallMillis};
 
-pub use settings::{CheckError, RedisSettings};
+pub use settings::RedisSettings;
 
 /// What a gateway is to Redis.
 #[derive(Clone, Debug)]

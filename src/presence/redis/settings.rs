@@ -9,6 +9,7 @@ use redis::{
 };
 
 use crate::limits;
+use crate::ports::CheckError;
 
 /// Where Redis is and how it lets one in. Its `Debug` form hides the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -176,21 +177,6 @@ impl fmt::Debug for RedisSettings {
             .field("database", &self.database)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why [`RedisSettings::check`] failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CheckError {
-    /// One line with place and remedy.
-    pub text: String,
-    /// Whether it will not mend by itself, as an unreachable server may.
-    pub refused: bool,
-}
-
-impl fmt::Display for CheckError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_postgres::{Config, Error};
 
 use super::{Wire, prepare};
 use crate::limits;
+use crate::ports::CheckError;
 
 /// Where PostgreSQL is and how much is kept there. Its `Debug` form hides the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,21 +99,6 @@ impl PostgresSettings {
 impl fmt::Debug for PostgresSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PostgresSettings").field(&self.place()).finish()
-    }
-}
-
-/// Why [`PostgresSettings::check`] failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CheckError {
-    /// One line with place and remedy.
-    pub text: String,
-    /// Whether it will not mend by itself, as an unreachable server may.
-    pub refused: bool,
-}
-
-impl fmt::Display for CheckError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 
