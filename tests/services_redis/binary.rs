@@ -112,9 +112,18 @@ fn a_woken_process_closes_its_clients() {
     }
     gateway.signal(Signal::CONT);
     assert_eq!(player.closed().0, 1013, "and the heartbeat was not answered");
-    let mut back = Json::open(&gateway);
-    back.authenticate(&json!({"resume": player.resume()}));
-    assert_eq!(back.session["session_id"], player.session["session_id"]);
+    // Until it has a lease again it tells them to come again.
+    until("the session is resumed", || {
+        let mut back = Json::open(&gateway);
+        back.ask_in(&json!({"resume": player.resume()})).unwrap();
+        let answer = back.read();
+        if answer["type"] != "system.authenticated" {
+            assert_eq!((&answer["code"], back.closed().0), (&json!("unavailable"), 1013));
+            return false;
+        }
+        assert_eq!(back.session["session_id"], player.session["session_id"]);
+        true
+    });
 }
 
 /// Without Kafka a second gateway on the same Redis does not start, and says what to do; nor does one that Redis refuses.
