@@ -29,7 +29,7 @@ use crate::auth::{RoomKey, Signer, Verifier};
 use crate::config::{Config, DriverChoice};
 use crate::delivery;
 use crate::id::NodeId;
-use crate::keys::Watch;
+use crate::keys::{self, Watch};
 use crate::limits;
 use crate::page;
 use crate::ports::{Durability, KeyWish, Lease, LogView};
@@ -216,10 +216,7 @@ fn choose_driver(choice: DriverChoice) -> Result<Chosen, String> {
 fn keys(config: &Config, entropy: &mut Entropy) -> Result<Keys, String> {
     if let Some(source) = config.auth.key_source() {
         let set = source.read().map_err(|error| format!("auth.jwt_jwks = {error}"))?;
-        for skipped in set.skipped() {
-            tracing::warn!("auth.jwt_jwks = {source}: {skipped}; it is not used");
-        }
-        tracing::info!("token keys of {source}: {}", set.words());
+        keys::tell(&format!("token keys of {source}"), &set);
         let stats = Arc::new(KeyStats::default());
         stats.read(set.len());
         let (every, wish) = (config.auth.jwt_jwks_interval, Arc::new(KeyWish::default()));

@@ -95,6 +95,14 @@ impl Source {
     }
 }
 
+/// Logs what a set has, behind these words, and which of its keys are left out.
+pub fn tell(words: &str, set: &KeySet) {
+    tracing::info!("{words}: {}", set.words());
+    for skipped in set.skipped() {
+        tracing::warn!("auth.jwt_jwks: {skipped}; it is not used");
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::auth::{KeySet, Verifier};
 use crate::config::{self, Config, Loaded};
+use crate::keys;
 use crate::protocol::routes::Routes;
 use crate::router::Latest;
 use crate::session::{KeyReading, Settings};
@@ -96,24 +97,19 @@ impl Reloader {
         Ok(Some(format!("reloaded: {}", said.join("; "))))
     }
 
-    /// Puts token keys in place that were read for the `number`th time; whether the shards must be woken. What else was
-    /// required of tokens is required on.
-    pub fn use_keys(&mut self, number: u64, set: KeySet) -> bool {
+    /// Puts token keys in place that were read for the `number`th time; the shards must be woken. What else was required of
+    /// tokens is required on.
+    pub fn use_keys(&mut self, number: u64, set: &KeySet) {
         self.settings.refresh();
-        let (words, skipped) = (set.words(), set.skipped().to_vec());
         let mut settings = (*self.settings).clone();
-        let verifier = self.running.auth.verifier_of(set);
+        let verifier = self.running.auth.verifier_of(set.clone());
         if !verifier.is_same(&settings.verifier) {
-            tracing::info!("token keys are others now: {words}");
-            for skipped in skipped {
-                tracing::warn!("auth.jwt_jwks: {skipped}; it is not used");
-            }
+            keys::tell("token keys are others now", set);
             settings.verifier = Arc::new(verifier);
         }
         // Even where the keys are the same, that they are as new as can be is news.
         settings.key_reading = settings.key_reading.map(|reading| KeyReading { number, ..reading });
         self.settings.publish(settings);
-        true
     }
 
     /// The configured key's; `None` if the node made its key itself and goes on with it.

@@ -611,7 +611,10 @@ pub fn obey_signals(
             let is_new = match told.wait() {
                 Word::Terminate => break,
                 Word::Reload => reloader.reload(),
-                Word::Keys(reading, set) => reloader.use_keys(reading, set),
+                Word::Keys(reading, set) => {
+                    reloader.use_keys(reading, &set);
+                    true
+                }
             };
             if is_new {
                 wakers.iter().for_each(|waker| waker.wake());

@@ -4,9 +4,10 @@
 //! before, so that a batch whose end nobody knows is done again whole. One handle writes: [`PostgresStore::open`] takes the
 //! next term (`ringgate_writer`), every transaction locks that row first and is refused if the term is not its own. So a
 //! worker that was frozen brings nothing back, and of two connections of one handle the later waits for the end of what
-//! the earlier had begun. A call ends within [`limits::POSTGRES_TIMEOUT`] (the next one may take longer, for some batches do), and a
-//! transaction whose owner is frozen keeps its locks for no longer than [`limits::POSTGRES_SILENCE`]; behind an error the connection is given up, and the next call makes another. Neither the
-//! password nor what players said is ever printed.
+//! the earlier had begun. A call ends within [`limits::POSTGRES_TIMEOUT`] (the next one may take longer, for some batches
+//! do), and a transaction whose owner is frozen keeps its locks for no longer than [`limits::POSTGRES_SILENCE`]; behind an
+//! error the connection is given up, and the next call makes another. Neither the password nor what players said is ever
+//! printed.
 
 mod calls;
 mod settings;
