@@ -11,8 +11,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 mkdir -p target/services
-
-as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+. tests/services/debian.sh
 
 # PostgreSQL refuses to be root.
 as_owner() { if [ "$(id -u)" -eq 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi; }
@@ -24,37 +23,9 @@ binaries() {
     echo "${found:-}"
 }
 
-install() (
-    # Tests run beside each other: one installs, the others wait.
-    exec 9>target/services/lock
-    flock 9
-    if [ -z "$(binaries)" ] || ! command -v openssl >/dev/null; then
-        echo 'installing postgresql and openssl' >&2
-        as_root apt-get update -qq >&2
-        # The package makes and starts a server of its own: nobody asked for that.
-        printf '#!/bin/sh\nexit 101\n' >target/services/policy
-        chmod +x target/services/policy
-        if [ -e /usr/sbin/policy-rc.d ]; then kept=1; else kept=; as_root cp target/services/policy /usr/sbin/policy-rc.d; fi
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql openssl >&2
-        [ -n "$kept" ] || as_root rm -f /usr/sbin/policy-rc.d
-    fi
-)
+has_all() { [ -n "$(binaries)" ] && command -v openssl >/dev/null; }
 
-# A key and a certificate for localhost, and the authority that signed it.
-certificates() (
-    cd "$1"
-    [ -e postgres.crt ] && return
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=ringgate-test-ca \
-        -keyout ca.key -out ca.crt 2>/dev/null
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \
-        -keyout postgres.key -out postgres.csr 2>/dev/null
-    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >postgres.ext
-    openssl x509 -req -in postgres.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile postgres.ext \
-        -out postgres.crt 2>/dev/null
-)
-
-# A number that differs between processes and tries; ports below 32768 are not handed out to clients.
-draw() { echo $((20000 + ($(od -An -N2 -tu2 /dev/urandom)) % 12000)); }
+install() { install_unless has_all postgresql openssl; }
 
 alive() { [ -s "$1/data/postmaster.pid" ] && kill -0 "$(head -n 1 "$1/data/postmaster.pid")" 2>/dev/null; }
 
@@ -96,7 +67,7 @@ start() {
         cat "$dir/port"
         return
     fi
-    [ -z "$tls" ] || certificates "$dir"
+    [ -z "$tls" ] || certificates "$dir" postgres
     own "$dir"
     as_owner test -x "$dir" || { echo "the user postgres cannot enter $dir: give another folder, e.g. below /tmp" >&2; exit 1; }
     [ -e "$dir/data/PG_VERSION" ] || make "$dir" "$password" "$tls"

@@ -10,40 +10,11 @@
 set -eu
 cd "$(dirname "$0")/../.."
 mkdir -p target/services
+. tests/services/debian.sh
 
-as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+has_all() { command -v redis-server >/dev/null && command -v openssl >/dev/null; }
 
-install() (
-    # Tests run beside each other: one installs, the others wait.
-    exec 9>target/services/lock
-    flock 9
-    if ! command -v redis-server >/dev/null || ! command -v openssl >/dev/null; then
-        echo 'installing redis-server and openssl' >&2
-        as_root apt-get update -qq >&2
-        # The package starts a server of its own: nobody asked for that.
-        printf '#!/bin/sh\nexit 101\n' >target/services/policy
-        chmod +x target/services/policy
-        if [ -e /usr/sbin/policy-rc.d ]; then kept=1; else kept=; as_root cp target/services/policy /usr/sbin/policy-rc.d; fi
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server openssl >&2
-        [ -n "$kept" ] || as_root rm -f /usr/sbin/policy-rc.d
-    fi
-)
-
-# A key and a certificate for localhost, and the authority that signed it.
-certificates() (
-    cd "$1"
-    [ -e redis.crt ] && return
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=ringgate-test-ca \
-        -keyout ca.key -out ca.crt 2>/dev/null
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \
-        -keyout redis.key -out redis.csr 2>/dev/null
-    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >redis.ext
-    openssl x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile redis.ext \
-        -out redis.crt 2>/dev/null
-)
-
-# A number that differs between processes and tries; ports below 32768 are not handed out to clients.
-draw() { echo $((20000 + ($(od -An -N2 -tu2 /dev/urandom)) % 12000)); }
+install() { install_unless has_all redis-server openssl; }
 
 start() {
     dir=${1:-target/services/redis}
@@ -64,7 +35,7 @@ start() {
         cat "$dir/port"
         return
     fi
-    [ -z "$tls" ] || certificates "$dir"
+    [ -z "$tls" ] || certificates "$dir" redis
     attempt=0
     while [ "$attempt" -lt 20 ]; do
         attempt=$((attempt + 1))
